@@ -1,0 +1,730 @@
+//! Symbolic dimensions.
+//!
+//! A [`Dim`] is an integer expression over named symbols, kept in one canonical form (a polynomial whose atoms are
+//! symbols, floor divisions, remainders, minima and maxima), so that two dimensions are equal when their forms are.
+//! Text form: `3`, `batch`, `2*batch`, `(h+1)/2` (`/` floors), `(a)%(b)`, `min(a, b)`, `max(a, b)`.
+//!
+//! Symbols stand for dimensions of tensors: integers of at least 0. Arithmetic saturates at the ends of i64; a
+//! saturated dimension fails the limits on sizes wherever it is used.
+
+use std::fmt;
+use std::ops::{Add, Mul, Neg, Sub};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+/// Dimensions of a tensor.
+pub type Shape = SmallVec<[Dim; 4]>;
+
+/// A dimension: a number or an expression over symbols.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Dim(Repr);
+
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Repr {
+    Fixed(i64),
+    /// Never a bare number.
+    Sum(Arc<Sum>),
+}
+
+/// `constant + sum of coefficient * product`; products sorted, none empty, no coefficient 0.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+struct Sum {
+    terms: Vec<(Product, i64)>,
+    constant: i64,
+}
+
+/// Factors, sorted, with repetition.
+type Product = SmallVec<[Atom; 2]>;
+
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Atom {
+    Symbol(Arc<str>),
+    Div(Dim, Dim),
+    Mod(Dim, Dim),
+    Min(Dim, Dim),
+    Max(Dim, Dim),
+}
+
+impl Sum {
+    fn of(dim: &Dim) -> Self {
+        match &dim.0 {
+            Repr::Fixed(value) => Self { terms: Vec::new(), constant: *value },
+            Repr::Sum(sum) => (**sum).clone(),
+        }
+    }
+
+    fn add_term(&mut self, product: Product, coefficient: i64) {
+        match self.terms.binary_search_by(|term| term.0.cmp(&product)) {
+            Ok(at) => {
+                let sum = self.terms[at].1.saturating_add(coefficient);
+                if sum == 0 {
+                    self.terms.remove(at);
+                } else {
+                    self.terms[at].1 = sum;
+                }
+            }
+            Err(at) if coefficient != 0 => self.terms.insert(at, (product, coefficient)),
+            Err(_) => {}
+        }
+    }
+
+    fn into_dim(self) -> Dim {
+        if self.terms.is_empty() { Dim::fixed(self.constant) } else { Dim(Repr::Sum(Arc::new(self))) }
+    }
+
+    /// The greatest common divisor of all coefficients and the constant; at least 1.
+    fn content(&self) -> i64 {
+        self.terms.iter().map(|term| term.1).chain([self.constant]).fold(0, gcd).max(1)
+    }
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    let (mut a, mut b) = (a.saturating_abs(), b.saturating_abs());
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+impl Dim {
+    /// A known number.
+    pub const fn fixed(value: i64) -> Self {
+        Self(Repr::Fixed(value))
+    }
+
+    /// A named unknown.
+    pub fn symbol(name: impl Into<Arc<str>>) -> Self {
+        Self::atom(Atom::Symbol(name.into()))
+    }
+
+    fn atom(atom: Atom) -> Self {
+        Self(Repr::Sum(Arc::new(Sum { terms: vec![(SmallVec::from_iter([atom]), 1)], constant: 0 })))
+    }
+
+    /// The number, if it is one.
+    pub fn value(&self) -> Option<i64> {
+        match self.0 {
+            Repr::Fixed(value) => Some(value),
+            Repr::Sum(_) => None,
+        }
+    }
+
+    /// Whether this is the number `value`.
+    pub fn is(&self, value: i64) -> bool {
+        self.value() == Some(value)
+    }
+
+    /// The symbol's name, if this is one symbol and nothing else.
+    pub fn as_symbol(&self) -> Option<&Arc<str>> {
+        let Repr::Sum(sum) = &self.0 else { return None };
+        match (sum.constant, sum.terms.as_slice()) {
+            (0, [(product, 1)]) => match product.as_slice() {
+                [Atom::Symbol(name)] => Some(name),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether the value is at least `bound` whatever the symbols (each at least 0) are. `false` means "not known".
+    pub fn at_least(&self, bound: i64) -> bool {
+        self.lower_bound().is_some_and(|low| low >= bound)
+    }
+
+    fn lower_bound(&self) -> Option<i64> {
+        match &self.0 {
+            Repr::Fixed(value) => Some(*value),
+            Repr::Sum(sum) => sum.terms.iter().try_fold(sum.constant, |low, (product, coefficient)| {
+                let factor = product.iter().try_fold(1_i64, |low, atom| {
+                    Some(low.saturating_mul(atom.lower_bound().filter(|bound| *bound >= 0)?))
+                })?;
+                // A negative coefficient would need an upper bound.
+                (*coefficient > 0).then(|| low.saturating_add(coefficient.saturating_mul(factor)))
+            }),
+        }
+    }
+
+    /// Quotient rounded towards negative infinity; `None` for a divisor that is the number 0.
+    pub fn floor_div(&self, divisor: &Dim) -> Option<Dim> {
+        match (self.value(), divisor.value()) {
+            (_, Some(0)) => return None,
+            (_, Some(1)) => return Some(self.clone()),
+            (Some(0), _) => return Some(Self::fixed(0)),
+            (Some(a), Some(b)) => return Some(Self::fixed(floor_div(a, b))),
+            _ => {}
+        }
+        if self == divisor {
+            return Some(Self::fixed(1));
+        }
+        if let Some(quotient) = self.exact_div(divisor) {
+            return Some(quotient);
+        }
+        let Some(divisor) = divisor.value() else {
+            return Some(Self::atom(Atom::Div(self.clone(), divisor.clone())));
+        };
+        Some(self.floor_div_fixed(divisor))
+    }
+
+    /// `(q*divisor + r) / divisor` is `q + r/divisor`: the whole part leaves the division.
+    fn floor_div_fixed(&self, divisor: i64) -> Dim {
+        let sum = Sum::of(self);
+        let (mut whole, mut rest) = (Sum::default(), Sum::default());
+        for (product, coefficient) in sum.terms {
+            let quotient = floor_div(coefficient, divisor);
+            whole.add_term(product.clone(), quotient);
+            rest.add_term(product, coefficient - quotient * divisor);
+        }
+        whole.constant = floor_div(sum.constant, divisor);
+        rest.constant = sum.constant - whole.constant * divisor;
+        let rest = rest.into_dim();
+        if let Some(value) = rest.value() {
+            return whole.into_dim() + Self::fixed(floor_div(value, divisor));
+        }
+        // A common factor of rest and divisor cancels: (4*h + 2) / 8 is (2*h + 1) / 4.
+        let factor = gcd(Sum::of(&rest).content(), divisor);
+        let (rest, divisor) = match rest.exact_div(&Self::fixed(factor)) {
+            Some(rest) if factor > 1 => (rest, divisor / factor),
+            _ => (rest, divisor),
+        };
+        // (x/a + c)/b is (x + c*a)/(a*b) for positive a and b.
+        let constant = Self::fixed(Sum::of(&rest).constant);
+        let atom = match (&rest - &constant).single_atom() {
+            Some(Atom::Div(inner, by)) if divisor > 0 && by.value().is_some_and(|by| by > 0) => {
+                Atom::Div(inner + &(&constant * by), by * &Self::fixed(divisor))
+            }
+            _ => Atom::Div(rest, Self::fixed(divisor)),
+        };
+        whole.into_dim() + Self::atom(atom)
+    }
+
+    fn single_atom(&self) -> Option<&Atom> {
+        let Repr::Sum(sum) = &self.0 else { return None };
+        match (sum.constant, sum.terms.as_slice()) {
+            (0, [(product, 1)]) if product.len() == 1 => product.first(),
+            _ => None,
+        }
+    }
+
+    /// The quotient, if the division leaves nothing for every value of the symbols (a divisor of 0 apart).
+    pub fn exact_div(&self, divisor: &Dim) -> Option<Dim> {
+        let divisor = Sum::of(divisor);
+        let (product, coefficient) = match (divisor.terms.as_slice(), divisor.constant) {
+            ([], 0) => return None,
+            ([], constant) => (Product::new(), constant),
+            ([(product, coefficient)], 0) => (product.clone(), *coefficient),
+            _ => return self.exact_div_by_sum(&divisor),
+        };
+        let sum = Sum::of(self);
+        let mut quotient = Sum::default();
+        if sum.constant != 0 {
+            if !product.is_empty() || sum.constant % coefficient != 0 {
+                return None;
+            }
+            quotient.constant = sum.constant / coefficient;
+        }
+        for (mut factors, number) in sum.terms {
+            if number.checked_rem(coefficient) != Some(0) {
+                return None;
+            }
+            for factor in &product {
+                factors.remove(factors.iter().position(|candidate| candidate == factor)?);
+            }
+            if factors.is_empty() {
+                quotient.constant = quotient.constant.saturating_add(number / coefficient);
+            } else {
+                quotient.add_term(factors, number / coefficient);
+            }
+        }
+        Some(quotient.into_dim())
+    }
+
+    /// `k * (a + b)` over `(a + b)`: the divisor times one fixed number, or times one product.
+    fn exact_div_by_sum(&self, divisor: &Sum) -> Option<Dim> {
+        let sum = Sum::of(self);
+        let lead = divisor.terms.first()?;
+        // Candidates for the quotient: some term of ours over the divisor's leading term.
+        let lead = Sum { terms: vec![lead.clone()], constant: 0 }.into_dim();
+        let divisor = divisor.clone().into_dim();
+        sum.terms.iter().find_map(|term| {
+            let term = Sum { terms: vec![term.clone()], constant: 0 }.into_dim();
+            let quotient = term.exact_div(&lead)?;
+            (&quotient * &divisor == *self).then_some(quotient)
+        })
+    }
+
+    /// Quotient rounded towards positive infinity; `None` for a divisor that is the number 0.
+    pub fn ceil_div(&self, divisor: &Dim) -> Option<Dim> {
+        if let Some(exact) = self.exact_div(divisor) {
+            return Some(exact);
+        }
+        (self + divisor - Dim::fixed(1)).floor_div(divisor)
+    }
+
+    /// Remainder with the divisor's sign; `None` for a divisor that is the number 0.
+    pub fn modulo(&self, divisor: &Dim) -> Option<Dim> {
+        match (self.value(), divisor.value()) {
+            (_, Some(0)) => None,
+            (Some(a), Some(b)) => Some(Self::fixed(a.saturating_sub(floor_div(a, b).saturating_mul(b)))),
+            _ if self.exact_div(divisor).is_some() => Some(Self::fixed(0)),
+            _ => Some(Self::atom(Atom::Mod(self.clone(), divisor.clone()))),
+        }
+    }
+
+    /// The smaller.
+    pub fn minimum(&self, other: &Dim) -> Dim {
+        self.pick(other, true)
+    }
+
+    /// The larger.
+    pub fn maximum(&self, other: &Dim) -> Dim {
+        self.pick(other, false)
+    }
+
+    fn pick(&self, other: &Dim, smaller: bool) -> Dim {
+        let difference = other - self;
+        if difference.at_least(0) {
+            return if smaller { self.clone() } else { other.clone() };
+        }
+        if (-&difference).at_least(0) {
+            return if smaller { other.clone() } else { self.clone() };
+        }
+        let (a, b) = if self <= other { (self, other) } else { (other, self) };
+        let (a, b) = (a.clone(), b.clone());
+        Self::atom(if smaller { Atom::Min(a, b) } else { Atom::Max(a, b) })
+    }
+
+    /// The value under `lookup`, `None` if a symbol has none or a divisor is 0.
+    pub fn evaluate(&self, lookup: &dyn Fn(&str) -> Option<i64>) -> Option<i64> {
+        self.substitute(&|name| lookup(name).map(Dim::fixed)).value()
+    }
+
+    /// The expression with symbols replaced; those that `lookup` does not know stay.
+    pub fn substitute(&self, lookup: &dyn Fn(&str) -> Option<Dim>) -> Dim {
+        let Repr::Sum(sum) = &self.0 else { return self.clone() };
+        sum.terms.iter().fold(Self::fixed(sum.constant), |total, (product, coefficient)| {
+            let term = product.iter().fold(Self::fixed(*coefficient), |term, atom| term * atom.substitute(lookup));
+            total + term
+        })
+    }
+
+    /// Calls `visit` with every symbol's name, repeats included.
+    pub fn visit_symbols(&self, visit: &mut dyn FnMut(&Arc<str>)) {
+        let Repr::Sum(sum) = &self.0 else { return };
+        for atom in sum.terms.iter().flat_map(|term| &term.0) {
+            match atom {
+                Atom::Symbol(name) => visit(name),
+                Atom::Div(a, b) | Atom::Mod(a, b) | Atom::Min(a, b) | Atom::Max(a, b) => {
+                    a.visit_symbols(visit);
+                    b.visit_symbols(visit);
+                }
+            }
+        }
+    }
+
+    /// The product of dimensions.
+    pub fn product<'a>(dims: impl IntoIterator<Item = &'a Dim>) -> Dim {
+        dims.into_iter().fold(Self::fixed(1), |product, dim| &product * dim)
+    }
+}
+
+fn floor_div(a: i64, b: i64) -> i64 {
+    let quotient = a.wrapping_div(b);
+    if a.wrapping_rem(b) != 0 && (a < 0) != (b < 0) { quotient - 1 } else { quotient }
+}
+
+impl Atom {
+    fn lower_bound(&self) -> Option<i64> {
+        match self {
+            Atom::Symbol(_) => Some(0),
+            Atom::Div(a, b) => match (a.lower_bound()?, b.value()?) {
+                (low, by) if by > 0 => Some(floor_div(low, by)),
+                _ => None,
+            },
+            Atom::Mod(_, b) => b.value().filter(|by| *by > 0).map(|_| 0),
+            Atom::Min(a, b) => Some(a.lower_bound()?.min(b.lower_bound()?)),
+            Atom::Max(a, b) => a.lower_bound().max(b.lower_bound()),
+        }
+    }
+
+    fn substitute(&self, lookup: &dyn Fn(&str) -> Option<Dim>) -> Dim {
+        let both = |a: &Dim, b: &Dim| (a.substitute(lookup), b.substitute(lookup));
+        match self {
+            Atom::Symbol(name) => lookup(name).unwrap_or_else(|| Dim::symbol(name.clone())),
+            Atom::Div(a, b) => {
+                let (a, b) = both(a, b);
+                a.floor_div(&b).unwrap_or_else(|| Dim::atom(Atom::Div(a, b)))
+            }
+            Atom::Mod(a, b) => {
+                let (a, b) = both(a, b);
+                a.modulo(&b).unwrap_or_else(|| Dim::atom(Atom::Mod(a, b)))
+            }
+            Atom::Min(a, b) => {
+                let (a, b) = both(a, b);
+                a.minimum(&b)
+            }
+            Atom::Max(a, b) => {
+                let (a, b) = both(a, b);
+                a.maximum(&b)
+            }
+        }
+    }
+}
+
+impl From<i64> for Dim {
+    fn from(value: i64) -> Self {
+        Self::fixed(value)
+    }
+}
+
+impl From<usize> for Dim {
+    fn from(value: usize) -> Self {
+        Self::fixed(i64::try_from(value).unwrap_or(i64::MAX))
+    }
+}
+
+impl From<&str> for Dim {
+    fn from(name: &str) -> Self {
+        Self::symbol(Arc::<str>::from(name))
+    }
+}
+
+impl Add for &Dim {
+    type Output = Dim;
+
+    fn add(self, other: &Dim) -> Dim {
+        if let (Some(a), Some(b)) = (self.value(), other.value()) {
+            return Dim::fixed(a.saturating_add(b));
+        }
+        let (mut sum, other) = (Sum::of(self), Sum::of(other));
+        sum.constant = sum.constant.saturating_add(other.constant);
+        for (product, coefficient) in other.terms {
+            sum.add_term(product, coefficient);
+        }
+        sum.into_dim()
+    }
+}
+
+impl Mul for &Dim {
+    type Output = Dim;
+
+    fn mul(self, other: &Dim) -> Dim {
+        if let (Some(a), Some(b)) = (self.value(), other.value()) {
+            return Dim::fixed(a.saturating_mul(b));
+        }
+        let constants = |sum: &Sum| (sum.constant != 0).then(|| (Product::new(), sum.constant));
+        let (a, b) = (Sum::of(self), Sum::of(other));
+        let mut sum = Sum::default();
+        for (product, coefficient) in a.terms.iter().cloned().chain(constants(&a)) {
+            for (factors, number) in b.terms.iter().cloned().chain(constants(&b)) {
+                let coefficient = coefficient.saturating_mul(number);
+                let mut factors: Product = product.iter().cloned().chain(factors).collect();
+                if factors.is_empty() {
+                    sum.constant = sum.constant.saturating_add(coefficient);
+                } else {
+                    factors.sort();
+                    sum.add_term(factors, coefficient);
+                }
+            }
+        }
+        sum.into_dim()
+    }
+}
+
+impl Neg for &Dim {
+    type Output = Dim;
+
+    fn neg(self) -> Dim {
+        self * &Dim::fixed(-1)
+    }
+}
+
+impl Sub for &Dim {
+    type Output = Dim;
+
+    fn sub(self, other: &Dim) -> Dim {
+        self + &-other
+    }
+}
+
+macro_rules! forward {
+    ($($op:ident $method:ident),*) => {$(
+        impl $op for Dim {
+            type Output = Dim;
+            fn $method(self, other: Dim) -> Dim {
+                (&self).$method(&other)
+            }
+        }
+    )*};
+}
+
+forward!(Add add, Sub sub, Mul mul);
+
+impl fmt::Display for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sum = match &self.0 {
+            Repr::Fixed(value) => return write!(f, "{value}"),
+            Repr::Sum(sum) => sum,
+        };
+        for (at, (product, coefficient)) in sum.terms.iter().enumerate() {
+            if *coefficient < 0 {
+                f.write_str("-")?;
+            } else if at > 0 {
+                f.write_str("+")?;
+            }
+            if coefficient.unsigned_abs() != 1 {
+                write!(f, "{}*", coefficient.unsigned_abs())?;
+            }
+            for (at, atom) in product.iter().enumerate() {
+                if at > 0 {
+                    f.write_str("*")?;
+                }
+                // A division inside a product needs its own parentheses: 2*(h/2) is not 2*h/2.
+                if matches!(atom, Atom::Div(..) | Atom::Mod(..)) && (product.len() > 1 || coefficient.abs() != 1) {
+                    write!(f, "({atom})")?;
+                } else {
+                    write!(f, "{atom}")?;
+                }
+            }
+        }
+        match sum.constant {
+            0 => Ok(()),
+            constant if constant > 0 => write!(f, "+{constant}"),
+            constant => write!(f, "{constant}"),
+        }
+    }
+}
+
+impl fmt::Display for Atom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operand = |dim: &Dim| {
+            if dim.value().is_some_and(|value| value >= 0) || dim.as_symbol().is_some() {
+                dim.to_string()
+            } else {
+                format!("({dim})")
+            }
+        };
+        match self {
+            Atom::Symbol(name) if is_identifier(name) => f.write_str(name),
+            Atom::Symbol(name) => write!(f, "`{name}`"),
+            Atom::Div(a, b) => write!(f, "{}/{}", operand(a), operand(b)),
+            Atom::Mod(a, b) => write!(f, "{}%{}", operand(a), operand(b)),
+            Atom::Min(a, b) => write!(f, "min({a}, {b})"),
+            Atom::Max(a, b) => write!(f, "max({a}, {b})"),
+        }
+    }
+}
+
+fn is_identifier(name: &str) -> bool {
+    let mut chars = name.chars();
+    chars.next().is_some_and(|first| first.is_alphabetic() || first == '_')
+        && chars.all(|c| c.is_alphanumeric() || c == '_' || c == '.')
+        && name != "min"
+        && name != "max"
+}
+
+impl fmt::Debug for Dim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Text that is no dimension.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is no dimension: {reason} at byte {at}")]
+pub struct ParseDimError {
+    text: String,
+    reason: &'static str,
+    at: usize,
+}
+
+/// Nesting that the parser takes.
+const MAX_DEPTH: usize = 64;
+
+impl FromStr for Dim {
+    type Err = ParseDimError;
+
+    fn from_str(text: &str) -> Result<Self, ParseDimError> {
+        let mut parser = Parser { text, at: 0, depth: 0 };
+        let dim = parser.sum()?;
+        parser.skip_blanks();
+        if parser.at == text.len() { Ok(dim) } else { Err(parser.error("text left over")) }
+    }
+}
+
+struct Parser<'a> {
+    text: &'a str,
+    at: usize,
+    depth: usize,
+}
+
+impl Parser<'_> {
+    fn error(&self, reason: &'static str) -> ParseDimError {
+        ParseDimError { text: self.text.to_string(), reason, at: self.at }
+    }
+
+    fn rest(&self) -> &str {
+        &self.text[self.at..]
+    }
+
+    fn skip_blanks(&mut self) {
+        self.at += self.rest().len() - self.rest().trim_start().len();
+    }
+
+    fn eat(&mut self, token: char) -> bool {
+        self.skip_blanks();
+        let found = self.rest().starts_with(token);
+        if found {
+            self.at += token.len_utf8();
+        }
+        found
+    }
+
+    fn sum(&mut self) -> Result<Dim, ParseDimError> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(self.error("too deep"));
+        }
+        let negative = self.eat('-');
+        let first = self.product()?;
+        let mut total = if negative { -&first } else { first };
+        loop {
+            if self.eat('+') {
+                total = total + self.product()?;
+            } else if self.eat('-') {
+                total = total - self.product()?;
+            } else {
+                self.depth -= 1;
+                return Ok(total);
+            }
+        }
+    }
+
+    fn product(&mut self) -> Result<Dim, ParseDimError> {
+        let mut total = self.primary()?;
+        loop {
+            if self.eat('*') {
+                total = total * self.primary()?;
+            } else if self.eat('/') {
+                let divisor = self.primary()?;
+                total = total.floor_div(&divisor).ok_or_else(|| self.error("division by 0"))?;
+            } else if self.eat('%') {
+                let divisor = self.primary()?;
+                total = total.modulo(&divisor).ok_or_else(|| self.error("division by 0"))?;
+            } else {
+                return Ok(total);
+            }
+        }
+    }
+
+    fn primary(&mut self) -> Result<Dim, ParseDimError> {
+        if self.eat('(') {
+            let inner = self.sum()?;
+            return if self.eat(')') { Ok(inner) } else { Err(self.error("`)` expected")) };
+        }
+        if self.eat('`') {
+            let end = self.rest().find('`').ok_or_else(|| self.error("`` ` `` expected"))?;
+            let name = Arc::<str>::from(&self.rest()[..end]);
+            self.at += end + 1;
+            return Ok(Dim::symbol(name));
+        }
+        self.skip_blanks();
+        let rest = self.rest();
+        let end = rest.find(|c: char| !(c.is_alphanumeric() || c == '_' || c == '.')).unwrap_or(rest.len());
+        let word = rest[..end].to_string();
+        if word.starts_with(|c: char| c.is_ascii_digit()) {
+            let value = word.parse().map_err(|_| self.error("number out of range"))?;
+            self.at += end;
+            return Ok(Dim::fixed(value));
+        }
+        if !is_identifier(&word) && word != "min" && word != "max" {
+            return Err(self.error("number or symbol expected"));
+        }
+        self.at += end;
+        if (word == "min" || word == "max") && self.eat('(') {
+            let a = self.sum()?;
+            if !self.eat(',') {
+                return Err(self.error("`,` expected"));
+            }
+            let b = self.sum()?;
+            if !self.eat(')') {
+                return Err(self.error("`)` expected"));
+            }
+            return Ok(if word == "min" { a.minimum(&b) } else { a.maximum(&b) });
+        }
+        Ok(Dim::symbol(word.as_str()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn dim(text: &str) -> Dim {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn equal_expressions_have_one_form() {
+        assert_eq!(dim("2*batch+batch"), dim("3*batch"));
+        assert_eq!(dim("(a+b)*(a-b)"), dim("a*a-b*b"));
+        assert_eq!(dim("a-a"), Dim::fixed(0));
+        assert_eq!(dim("(2*h+3)/2"), dim("h+1"));
+        assert_eq!(dim("batch*8*128/128"), dim("8*batch"));
+        assert_eq!(dim("n*c*h/(c*h)"), dim("n"));
+        assert_eq!(dim("((h+1)/2+1)/2"), dim("(h+3)/4"));
+        assert_eq!(dim("3*(a+b)/(a+b)"), Dim::fixed(3));
+        assert_eq!(dim("(4*h)%4"), Dim::fixed(0));
+    }
+
+    #[test]
+    fn bounds_decide_minima() {
+        assert_eq!(dim("min(h, h+3)"), dim("h"));
+        assert_eq!(dim("max(h, 0)"), dim("h"));
+        assert_eq!(dim("max(h, w)").to_string(), "max(h, w)");
+        assert!(dim("2*h+1").at_least(1));
+        assert!(!dim("h-1").at_least(0));
+    }
+
+    #[test]
+    fn text_is_parsed_back() {
+        for text in ["3", "batch", "2*batch", "(h+1)/2", "2*((h+1)/2)+1", "`a b`", "a*b-1", "max(h, w)", "-h+7"] {
+            assert_eq!(dim(text).to_string().parse::<Dim>().unwrap(), dim(text), "{text}");
+        }
+        assert!("h/0".parse::<Dim>().is_err());
+        assert!("".parse::<Dim>().is_err());
+        assert!("(".repeat(5000).parse::<Dim>().is_err());
+    }
+
+    fn expression() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![(0..9_i64).prop_map(|n| n.to_string()), Just("a".to_string()), Just("b".to_string())];
+        leaf.prop_recursive(4, 24, 2, |inner| {
+            (inner.clone(), prop_oneof![Just("+"), Just("-"), Just("*"), Just("/"), Just("%"), Just("min"), Just("max")], inner)
+                .prop_map(|(a, op, b)| match op {
+                    "min" | "max" => format!("{op}({a}, {b})"),
+                    // Positive divisors: ONNX dimensions are never divided by others.
+                    "/" | "%" => format!("({a}){op}(max({b}, 0)+1)"),
+                    _ => format!("({a}){op}({b})"),
+                })
+        })
+    }
+
+    /// Plain arithmetic on numbers, without any canonical form.
+    fn naive(text: &str, a: i64, b: i64) -> Option<i64> {
+        let fixed = text.replace("max", "MX").replace('a', &format!("({a})")).replace('b', &format!("({b})"));
+        fixed.replace("MX", "max").parse::<Dim>().ok()?.value()
+    }
+
+    proptest! {
+        #[test]
+        fn canonical_forms_keep_values(text in expression(), a in 0..40_i64, b in 0..40_i64) {
+            let symbolic = dim(&text);
+            let lookup = |name: &str| Some(if name == "a" { a } else { b });
+            prop_assert_eq!(symbolic.evaluate(&lookup), naive(&text, a, b));
+            prop_assert_eq!(symbolic.to_string().parse::<Dim>().unwrap().evaluate(&lookup), symbolic.evaluate(&lookup));
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The graph rewrites of trt-fuse.
