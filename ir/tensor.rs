@@ -395,6 +395,12 @@ impl PartialEq for Tensor {
 
 impl Eq for Tensor {}
 
+impl std::hash::Hash for Tensor {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write_u64(self.content_hash());
+    }
+}
+
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{:?}", self.dtype, self.dims.as_slice())?;
@@ -438,10 +444,7 @@ mod tests {
 
     #[test]
     fn an_overflowing_shape_is_an_error() {
-        assert!(matches!(
-            Tensor::full([usize::MAX, 2, 3], 0_u8),
-            Err(TensorError::Overflow { .. })
-        ));
+        assert!(matches!(Tensor::full([usize::MAX, 2, 3], 0_u8), Err(TensorError::Overflow { .. })));
         assert!(Tensor::full([1 << 40, 1 << 20], 0_f32).is_ok() == (usize::BITS > 62));
         assert!(matches!(Tensor::new(DType::F32, [2], Bytes::from_static(&[0; 7])), Err(TensorError::Length { .. })));
     }
