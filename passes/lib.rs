@@ -2,12 +2,26 @@
 //!
 //! `passes/README.md` has the rules for writing one.
 
+mod canonicalize_attributes;
+mod canonicalize_reshape;
+mod drop_concat_slice;
+mod drop_concat_split;
+mod drop_dead;
+mod drop_identity;
+mod drop_split_concat;
+mod fold_constants;
+mod merge_common;
+mod merge_concats;
+mod merge_reshapes;
+mod merge_slices;
+mod merge_transposes;
+
 mod pass;
 mod pipeline;
 mod report;
 #[cfg(test)]
 mod testing;
 
-pub use pass::{Miss, Options, Outcome, Pass, PassContext, PassError, Remark, Rule, RuleContext, Rules};
+pub use pass::{Miss, Options, Outcome, Pass, PassContext, PassError, Remark, Rule, RuleContext, Rules, Symbols};
 pub use pipeline::{Pipeline, UnknownPass};
 pub use report::{PassReport, Report, count_ops};

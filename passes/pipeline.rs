@@ -4,7 +4,20 @@ use std::time::Instant;
 
 use trt_fuse_ir::{Capabilities, Graph, verify};
 
-use crate::pass::{Options, Pass, PassContext, PassError, Rules};
+use crate::canonicalize_attributes::CanonicalizeAttributes;
+use crate::canonicalize_reshape::CanonicalizeReshape;
+use crate::drop_concat_slice::DropConcatSlice;
+use crate::drop_concat_split::DropConcatSplit;
+use crate::drop_dead::DropDead;
+use crate::drop_identity::DropIdentity;
+use crate::drop_split_concat::DropSplitConcat;
+use crate::fold_constants::FoldConstants;
+use crate::merge_common::MergeCommon;
+use crate::merge_concats::MergeConcats;
+use crate::merge_reshapes::MergeReshapes;
+use crate::merge_slices::MergeSlices;
+use crate::merge_transposes::MergeTransposes;
+use crate::pass::{Options, Pass, PassContext, PassError, Rule, Rules, settle};
 use crate::report::{PassReport, Report};
 
 /// Rounds after which a pipeline stops even if its passes still find something.
@@ -133,9 +146,7 @@ fn run_pass(
     let start = Instant::now();
     let outcome = pass.run(graph, context)?;
     if outcome.rewrites() > 0 {
-        graph.prune_dead();
-        let node = graph.name().clone();
-        graph.reinfer().map_err(|source| PassError::Patch { pass: name, node, source })?;
+        settle(name, graph)?;
         verify(graph).map_err(|source| PassError::Invalid { pass: name, source })?;
         interface.check(name, graph)?;
     }
@@ -183,11 +194,28 @@ impl Interface {
     }
 }
 
+/// The standard order. A comment says what a pass must come after; where there is none, any place would do.
 fn standard_passes() -> Vec<Box<dyn Pass>> {
-    Vec::new()
+    vec![
+        // First: what nothing needs must not count as a reader.
+        Box::new(DropDead),
+        Box::new(FoldConstants),
+        rule(DropIdentity),
+        rule(CanonicalizeAttributes),
+        // After the attributes, which tell the output's shape.
+        rule(CanonicalizeReshape),
+        rule(MergeReshapes),
+        rule(MergeTransposes),
+        rule(DropSplitConcat),
+        rule(DropConcatSplit),
+        rule(DropConcatSlice),
+        rule(MergeSlices),
+        rule(MergeConcats),
+        // After the canonicalizations, which make equal what is written in different ways.
+        Box::new(MergeCommon),
+    ]
 }
 
-#[allow(dead_code, reason = "used as soon as the list above has rules")]
-fn rule(rule: impl crate::pass::Rule + 'static) -> Box<dyn Pass> {
+fn rule(rule: impl Rule + 'static) -> Box<dyn Pass> {
     Box::new(Rules::one(rule))
 }
