@@ -2,7 +2,17 @@
 //!
 //! `passes/README.md` has the rules for writing one.
 
+mod channels;
+mod fuse_affine;
+mod fuse_conv_bias;
+mod fuse_conv_bn;
+mod fuse_conv_scale;
+mod fuse_matmul_bias;
+mod fuse_matmul_bn;
+mod fuse_matmul_scale;
+mod fuse_transpose_matmul;
 mod pass;
+mod pattern;
 mod pipeline;
 mod report;
 #[cfg(test)]

@@ -4,6 +4,14 @@ use std::time::Instant;
 
 use trt_fuse_ir::{Capabilities, Graph, verify};
 
+use crate::fuse_affine::FuseAffine;
+use crate::fuse_conv_bias::FuseConvBias;
+use crate::fuse_conv_bn::FuseConvBn;
+use crate::fuse_conv_scale::FuseConvScale;
+use crate::fuse_matmul_bias::FuseMatmulBias;
+use crate::fuse_matmul_bn::FuseMatmulBn;
+use crate::fuse_matmul_scale::FuseMatmulScale;
+use crate::fuse_transpose_matmul::FuseTransposeMatmul;
 use crate::pass::{Options, Pass, PassContext, PassError, Rules};
 use crate::report::{PassReport, Report};
 
@@ -184,10 +192,19 @@ impl Interface {
 }
 
 fn standard_passes() -> Vec<Box<dyn Pass>> {
-    Vec::new()
+    vec![
+        // Constants into weights and biases, while there is no epilogue in the way.
+        rule(FuseConvBn),
+        rule(FuseConvScale),
+        rule(FuseConvBias),
+        rule(FuseTransposeMatmul), // brings a weight to its product
+        rule(FuseMatmulScale),
+        rule(FuseMatmulBn),
+        rule(FuseMatmulBias),
+        rule(FuseAffine), // what no convolution has taken in
+    ]
 }
 
-#[allow(dead_code, reason = "used as soon as the list above has rules")]
 fn rule(rule: impl crate::pass::Rule + 'static) -> Box<dyn Pass> {
     Box::new(Rules::one(rule))
 }
