@@ -8,9 +8,14 @@ use crate::fuse_affine::FuseAffine;
 use crate::fuse_conv_bias::FuseConvBias;
 use crate::fuse_conv_bn::FuseConvBn;
 use crate::fuse_conv_scale::FuseConvScale;
+use crate::fuse_hard_sigmoid::FuseHardSigmoid;
+use crate::fuse_hard_swish::FuseHardSwish;
 use crate::fuse_matmul_bias::FuseMatmulBias;
 use crate::fuse_matmul_bn::FuseMatmulBn;
 use crate::fuse_matmul_scale::FuseMatmulScale;
+use crate::fuse_mish::FuseMish;
+use crate::fuse_relu_clip::FuseReluClip;
+use crate::fuse_swish::FuseSwish;
 use crate::fuse_transpose_matmul::FuseTransposeMatmul;
 use crate::pass::{Options, Pass, PassContext, PassError, Rules};
 use crate::report::{PassReport, Report};
@@ -193,6 +198,12 @@ impl Interface {
 
 fn standard_passes() -> Vec<Box<dyn Pass>> {
     vec![
+        // Activations written in parts, before anything takes a part into a weight or bias.
+        rule(FuseReluClip), // gives the clips that the next two look for
+        rule(FuseHardSigmoid),
+        rule(FuseHardSwish), // looks for hard sigmoids
+        rule(FuseSwish),
+        rule(FuseMish),
         // Constants into weights and biases, while there is no epilogue in the way.
         rule(FuseConvBn),
         rule(FuseConvScale),
