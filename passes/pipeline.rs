@@ -8,15 +8,18 @@ use crate::fuse_affine::FuseAffine;
 use crate::fuse_conv_bias::FuseConvBias;
 use crate::fuse_conv_bn::FuseConvBn;
 use crate::fuse_conv_scale::FuseConvScale;
+use crate::fuse_global_pool::FuseGlobalPool;
 use crate::fuse_hard_sigmoid::FuseHardSigmoid;
 use crate::fuse_hard_swish::FuseHardSwish;
 use crate::fuse_matmul_bias::FuseMatmulBias;
 use crate::fuse_matmul_bn::FuseMatmulBn;
 use crate::fuse_matmul_scale::FuseMatmulScale;
 use crate::fuse_mish::FuseMish;
+use crate::fuse_reduce_reshape::FuseReduceReshape;
 use crate::fuse_relu_clip::FuseReluClip;
 use crate::fuse_swish::FuseSwish;
 use crate::fuse_transpose_matmul::FuseTransposeMatmul;
+use crate::merge_reduces::MergeReduces;
 use crate::pass::{Options, Pass, PassContext, PassError, Rules};
 use crate::report::{PassReport, Report};
 
@@ -213,6 +216,9 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseMatmulBn),
         rule(FuseMatmulBias),
         rule(FuseAffine), // what no convolution has taken in
+        rule(FuseGlobalPool),
+        rule(MergeReduces),
+        rule(FuseReduceReshape), // sees the reductions that the last two make
     ]
 }
 
