@@ -3,6 +3,7 @@
 //! `passes/README.md` has the rules for writing one.
 
 mod channels;
+mod fuse_activation;
 mod fuse_affine;
 mod fuse_conv_bias;
 mod fuse_conv_bn;
@@ -16,6 +17,7 @@ mod fuse_matmul_scale;
 mod fuse_mish;
 mod fuse_reduce_reshape;
 mod fuse_relu_clip;
+mod fuse_residual;
 mod fuse_swish;
 mod fuse_transpose_matmul;
 mod merge_reduces;

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use trt_fuse_ir::{Capabilities, Graph, verify};
 
+use crate::fuse_activation::FuseActivation;
 use crate::fuse_affine::FuseAffine;
 use crate::fuse_conv_bias::FuseConvBias;
 use crate::fuse_conv_bn::FuseConvBn;
@@ -17,6 +18,7 @@ use crate::fuse_matmul_scale::FuseMatmulScale;
 use crate::fuse_mish::FuseMish;
 use crate::fuse_reduce_reshape::FuseReduceReshape;
 use crate::fuse_relu_clip::FuseReluClip;
+use crate::fuse_residual::FuseResidual;
 use crate::fuse_swish::FuseSwish;
 use crate::fuse_transpose_matmul::FuseTransposeMatmul;
 use crate::merge_reduces::MergeReduces;
@@ -219,6 +221,9 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseGlobalPool),
         rule(MergeReduces),
         rule(FuseReduceReshape), // sees the reductions that the last two make
+        // Epilogues last, in their order: bias, residual, activation.
+        rule(FuseResidual),
+        rule(FuseActivation),
     ]
 }
 
