@@ -11,8 +11,8 @@
 //! ```
 //! with mean 0 and variance 1: the form of `x * f + g`, for which TensorRT has one layer (scale, per channel).
 //!
-//! Fires on two or more of them in a row, with at least one whose constants differ between channels, on four axes or
-//! more, the number of channels known. Below four axes TensorRT's scale layer does not apply.
+//! Fires on two or more of them in a row, at least one of them with a constant for each channel, on four axes or more,
+//! the number of channels known. Below four axes TensorRT's scale layer does not apply.
 //!
 //! Refuses when: normalization parameters are not constant; normalization parameters give factors that are not finite;
 //! folded constants leave the range of their type. A chain ends at a value with another reader.
@@ -28,7 +28,7 @@ use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch, ValueRef};
 
 use crate::channels::{Affine, per_channel, vector};
 use crate::pass::{Miss, Rule, RuleContext};
-use crate::pattern::constant_operand;
+use crate::pattern::{constant_operand, same_shape};
 
 /// The fewest axes that TensorRT's scale layer takes.
 const LEAST_RANK: usize = 4;
@@ -53,19 +53,17 @@ impl Rule for FuseAffine {
             return Err(Miss::NoMatch);
         }
         let channels = (shape.len(), 1, channels);
-        let (mut x, mut affine) = link(graph, root, channels)?;
+        let Link { mut x, mut affine, mut has_channels } = link(graph, root, channels)?;
         let mut chain = vec![root];
         while graph.sole_consumer(x).is_some()
-            && let Ok((next, first)) = link(graph, x.node, channels)
+            && let Ok(next) = link(graph, x.node, channels)
         {
             chain.push(x.node);
-            affine = first.then(affine);
-            x = next;
+            x = next.x;
+            affine = next.affine.then(affine);
+            has_channels |= next.has_channels;
         }
-        let differs = |values: &Option<Vec<f64>>| {
-            values.as_ref().is_some_and(|values| values.windows(2).any(|pair| pair[0] != pair[1]))
-        };
-        if chain.len() < 2 || !(differs(&affine.scale) || differs(&affine.shift)) {
+        if chain.len() < 2 || !has_channels {
             return Err(Miss::NoMatch);
         }
         self.patch(graph, root, x, affine, channels.2, chain)
@@ -101,12 +99,19 @@ impl FuseAffine {
     }
 }
 
-/// What one link of a chain reads, and the map that it applies.
-fn link(graph: &Graph, id: NodeId, channels: (usize, usize, usize)) -> Result<(ValueRef, Affine), Miss> {
+/// One operation of a chain.
+struct Link {
+    x: ValueRef,
+    affine: Affine,
+    /// Whether it has a constant for each channel, not one for all.
+    has_channels: bool,
+}
+
+fn link(graph: &Graph, id: NodeId, channels: (usize, usize, usize)) -> Result<Link, Miss> {
     let map: fn(Vec<f64>) -> Affine = match graph.op(id) {
         Some(Op::BatchNorm(_)) => {
             let x = graph.input(id, 0).ok_or(Miss::NoMatch)?;
-            return Ok((x, Affine::of_batch_norm(graph, id, channels.2)?));
+            return Ok(Link { x, affine: Affine::of_batch_norm(graph, id, channels.2)?, has_channels: true });
         }
         Some(Op::Binary(BinaryOp::Mul)) => Affine::scale,
         Some(Op::Binary(BinaryOp::Add)) => Affine::shift,
@@ -114,12 +119,12 @@ fn link(graph: &Graph, id: NodeId, channels: (usize, usize, usize)) -> Result<(V
     };
     let (x, constant) = constant_operand(graph, id).ok_or(Miss::NoMatch)?;
     // Both ends of the chain must have the channels that the middle has.
-    if !crate::pattern::same_shape(graph.info(x), graph.info(id.into())) {
+    if !same_shape(graph.info(x), graph.info(id.into())) {
         return Err(Miss::NoMatch);
     }
-    // A product or sum alone is nothing remarkable.
+    // A product or sum along another axis is nothing remarkable.
     let values = per_channel(constant, channels, id).map_err(|_| Miss::NoMatch)?;
-    Ok((x, map(values)))
+    Ok(Link { x, affine: map(values), has_channels: constant.numel() > 1 })
 }
 
 #[cfg(test)]
