@@ -257,7 +257,8 @@ impl Site<'_> {
 
 /// Axes from the front, in order.
 fn from_front(axes: &[i64], rank: usize) -> Result<Ints, Miss> {
-    let axes: Result<Ints, String> = axes.iter().map(|axis| resolve_axis(*axis, rank).map(|axis| axis as i64)).collect();
+    let axes: Result<Ints, String> =
+        axes.iter().map(|axis| resolve_axis(*axis, rank).map(|axis| axis as i64)).collect();
     let mut axes = axes.map_err(|_| Miss::NoMatch)?;
     axes.sort_unstable();
     Ok(axes)

@@ -139,9 +139,10 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
         };
         if let (Some(dims), Some(shape)) = (self.sink.dims(tensor), &value.info.shape) {
             let fits = dims.len() == shape.len()
-                && dims.iter().zip(shape).all(|(found, dim)| {
-                    *found < 0 || dim.value().is_none_or(|expected| expected == *found)
-                });
+                && dims
+                    .iter()
+                    .zip(shape)
+                    .all(|(found, dim)| *found < 0 || dim.value().is_none_or(|expected| expected == *found));
             if !fits {
                 return Err(differ(format!("{dims:?}")));
             }
@@ -368,8 +369,7 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
         what: &str,
         make: impl FnOnce(&mut S, Label<'_>) -> Result<T, EmitError>,
     ) -> Result<T, EmitError> {
-        let wanted =
-            if what.is_empty() { self.node.name.to_string() } else { format!("{}::{what}", self.node.name) };
+        let wanted = if what.is_empty() { self.node.name.to_string() } else { format!("{}::{what}", self.node.name) };
         self.layer_named(&wanted, make)
     }
 
@@ -381,9 +381,9 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
         make: impl FnOnce(&mut S, Label<'_>) -> Result<T, EmitError>,
     ) -> Result<T, EmitError> {
         let graph = self.emitter.graph;
-        let source = graph.origins(self.id).find(|source| {
-            op_types.contains(&&*source.op_type) && !self.emitter.labels.contains(&*source.name)
-        });
+        let source = graph
+            .origins(self.id)
+            .find(|source| op_types.contains(&&*source.op_type) && !self.emitter.labels.contains(&*source.name));
         match source {
             Some(source) if source.name != self.node.name => self.layer_named(&source.name, make),
             _ => self.layer(what, make),

@@ -10,10 +10,7 @@ use super::super::terms::ElementwiseKind;
 use super::super::walk::Site;
 use super::math;
 
-pub(super) fn conv<'g, S: NetworkSink<'g>>(
-    site: &mut Site<'_, '_, 'g, S>,
-    op: &Conv,
-) -> Result<S::Tensor, EmitError> {
+pub(super) fn conv<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &Conv) -> Result<S::Tensor, EmitError> {
     let Some((pre, post)) = op.padding.explicit() else {
         return site.unsupported("SAME padding of a size that is not known");
     };

@@ -136,7 +136,11 @@ pub(super) fn pad<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &P
         (PadMode::Constant, Some(_)) => {
             let value = site.tensor(2)?;
             // A scalar, where a model may have a vector of one.
-            if site.rank(2)? == 0 { Some(value) } else { Some(site.shuffle(value, None, Some(DimsArg::Fixed(&[])), None, "value")?) }
+            if site.rank(2)? == 0 {
+                Some(value)
+            } else {
+                Some(site.shuffle(value, None, Some(DimsArg::Fixed(&[])), None, "value")?)
+            }
         }
         _ => None,
     };

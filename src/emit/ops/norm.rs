@@ -26,12 +26,8 @@ pub(super) fn batch_norm<'g, S: NetworkSink<'g>>(
             .zip(&variance)
             .map(|(scale, variance)| scale / (variance + f64::from(op.epsilon.0)).sqrt())
             .collect();
-        let shifts: Vec<f32> = bias
-            .iter()
-            .zip(&mean)
-            .zip(&factors)
-            .map(|((bias, mean), factor)| (bias - mean * factor) as f32)
-            .collect();
+        let shifts: Vec<f32> =
+            bias.iter().zip(&mean).zip(&factors).map(|((bias, mean), factor)| (bias - mean * factor) as f32).collect();
         let factors: Vec<f32> = factors.into_iter().map(|factor| factor as f32).collect();
         let x = site.tensor(0)?;
         let layer = Scale {
