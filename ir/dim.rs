@@ -444,6 +444,7 @@ impl Atom {
             Atom::Mod(a, b) => (DimOp::Mod, a, b),
             Atom::Min(a, b) => (DimOp::Min, a, b),
             Atom::Max(a, b) => (DimOp::Max, a, b),
+            Atom::Mul(a, b) => (DimOp::Mul, a, b),
         };
         let (a, b) = (a.compute(algebra)?, b.compute(algebra)?);
         algebra.binary(op, a, b)
@@ -608,7 +609,9 @@ impl fmt::Display for Dim {
                     f.write_str("*")?;
                 }
                 // A division inside a product needs its own parentheses: 2*(h/2) is not 2*h/2.
-                if matches!(atom, Atom::Div(..) | Atom::Mod(..) | Atom::Mul(..)) && (product.len() > 1 || coefficient.abs() != 1) {
+                if matches!(atom, Atom::Div(..) | Atom::Mod(..) | Atom::Mul(..))
+                    && (product.len() > 1 || coefficient.abs() != 1)
+                {
                     write!(f, "({atom})")?;
                 } else {
                     write!(f, "{atom}")?;
