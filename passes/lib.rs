@@ -2,7 +2,9 @@
 //!
 //! `passes/README.md` has the rules for writing one.
 
+mod canonicalize_arithmetic;
 mod canonicalize_attributes;
+mod canonicalize_padding;
 mod canonicalize_reshape;
 mod drop_concat_slice;
 mod drop_concat_split;
@@ -10,6 +12,7 @@ mod drop_dead;
 mod drop_identity;
 mod drop_split_concat;
 mod fold_constants;
+mod fuse_pad;
 mod merge_common;
 mod merge_concats;
 mod merge_reshapes;
@@ -18,6 +21,8 @@ mod merge_transposes;
 
 mod pass;
 mod pipeline;
+#[cfg(test)]
+mod random;
 mod report;
 #[cfg(test)]
 mod testing;

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use trt_fuse_ir::{Capabilities, Graph, verify};
 
+use crate::canonicalize_arithmetic::CanonicalizeArithmetic;
 use crate::canonicalize_attributes::CanonicalizeAttributes;
+use crate::canonicalize_padding::CanonicalizePadding;
 use crate::canonicalize_reshape::CanonicalizeReshape;
 use crate::drop_concat_slice::DropConcatSlice;
 use crate::drop_concat_split::DropConcatSplit;
@@ -12,6 +14,7 @@ use crate::drop_dead::DropDead;
 use crate::drop_identity::DropIdentity;
 use crate::drop_split_concat::DropSplitConcat;
 use crate::fold_constants::FoldConstants;
+use crate::fuse_pad::FusePad;
 use crate::merge_common::MergeCommon;
 use crate::merge_concats::MergeConcats;
 use crate::merge_reshapes::MergeReshapes;
@@ -202,6 +205,9 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         Box::new(FoldConstants),
         rule(DropIdentity),
         rule(CanonicalizeAttributes),
+        rule(CanonicalizePadding),
+        // After folding, which makes operands constant.
+        rule(CanonicalizeArithmetic),
         // After the attributes, which tell the output's shape.
         rule(CanonicalizeReshape),
         rule(MergeReshapes),
@@ -211,6 +217,8 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(DropConcatSlice),
         rule(MergeSlices),
         rule(MergeConcats),
+        // After the attributes and the padding, whose numbers it adds up.
+        rule(FusePad),
         // After the canonicalizations, which make equal what is written in different ways.
         Box::new(MergeCommon),
     ]
