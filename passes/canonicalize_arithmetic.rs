@@ -97,7 +97,8 @@ fn each_element(op: UnaryOp, constant: &Tensor, context: &RuleContext<'_>) -> Re
         Some(element) => {
             let element = evaluate(&element)?;
             let bytes = element.bytes().clone();
-            Tensor::splat(element.dtype(), constant.dims(), bytes).map_err(|_| "the constant's type cannot be computed with")
+            Tensor::splat(element.dtype(), constant.dims(), bytes)
+                .map_err(|_| "the constant's type cannot be computed with")
         }
         None => evaluate(constant),
     }
@@ -172,7 +173,8 @@ mod tests {
 
     #[test]
     fn powers_to_two_and_one_half() {
-        let run = run("%c = constant() value=f32[] {2} %h = constant() value=f32[1] {0.5} %a = pow(%x, %c) %y = pow(%a, %h)");
+        let run =
+            run("%c = constant() value=f32[] {2} %h = constant() value=f32[1] {0.5} %a = pow(%x, %c) %y = pow(%a, %h)");
         assert_snapshot!(run.after, @r"");
         run.equal_within(0.0, 3);
     }
@@ -218,7 +220,8 @@ mod tests {
     #[test]
     fn refuses_a_quotient_that_is_rounded() {
         let reason = "a rounding reads the quotient";
-        let floor = |divisor: &str| run(&format!("%c = constant() value=f32[] {{{divisor}}} %q = div(%x, %c) %y = floor(%q)"));
+        let floor =
+            |divisor: &str| run(&format!("%c = constant() value=f32[] {{{divisor}}} %q = div(%x, %c) %y = floor(%q)"));
         assert_eq!(floor("3").reasons(), [reason]);
         assert_eq!(floor("4").rewrites, 1);
         assert_eq!(run("%c = constant() value=f32[] {3} %q = div(%x, %c) %y = cast(%q) to=i32").reasons(), [reason]);

@@ -257,7 +257,8 @@ impl Site<'_> {
 
 /// Axes from the front, in order.
 fn from_front(axes: &[i64], rank: usize) -> Result<Ints, Miss> {
-    let axes: Result<Ints, String> = axes.iter().map(|axis| resolve_axis(*axis, rank).map(|axis| axis as i64)).collect();
+    let axes: Result<Ints, String> =
+        axes.iter().map(|axis| resolve_axis(*axis, rank).map(|axis| axis as i64)).collect();
     let mut axes = axes.map_err(|_| Miss::NoMatch)?;
     axes.sort_unstable();
     Ok(axes)
@@ -308,7 +309,8 @@ mod tests {
     /// The line of the one operator left, without its type.
     fn form(run: &Run) -> String {
         let text = run.after.to_string();
-        let lines: Vec<&str> = text.lines().filter(|line| line.contains(" = ") && !line.contains("constant(")).collect();
+        let lines: Vec<&str> =
+            text.lines().filter(|line| line.contains(" = ") && !line.contains("constant(")).collect();
         assert_eq!(lines.len(), 1, "{text}");
         lines[0].split(" : ").next().unwrap().trim().to_string()
     }
@@ -355,7 +357,8 @@ mod tests {
 
     #[test]
     fn slice_bounds_count_from_the_front_within_the_axis() {
-        let run = slice("%x: f32[n, 5, 6]", "[2] {-2, -100}", "[2] {9223372036854775807, -1}", "[2] {-1, 1}", "[2] {1, 2}");
+        let run =
+            slice("%x: f32[n, 5, 6]", "[2] {-2, -100}", "[2] {9223372036854775807, -1}", "[2] {-1, 1}", "[2] {1, 2}");
         assert_eq!(form(&run), "%y = slice(%x) axes=[1, 2] starts=[0, 4] ends=[4, 6] steps=[2, 1]");
         run.equal_within(0.0, 3);
     }
@@ -434,7 +437,8 @@ mod tests {
         let run = run("%x: f32[n, 2, 3]", lines);
         assert_eq!(form(&run), "%y = pad(%x) mode=constant pads=[2, 0, 1, -1, 0, 3]");
         run.equal_within(0.0, 3);
-        let lines = "%p = constant() value=i64[2] {1, 2} %v = constant() value=f32[] {7} %y = pad(%x, %p, %v) mode=constant";
+        let lines =
+            "%p = constant() value=i64[2] {1, 2} %v = constant() value=f32[] {7} %y = pad(%x, %p, %v) mode=constant";
         let run = self::run("%x: f32[n]", lines);
         assert_eq!(form(&run), "%y = pad(%x, _, %v) mode=constant pads=[1, 2]");
         run.equal_within(0.0, 3);

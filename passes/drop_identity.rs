@@ -39,8 +39,8 @@ impl Rule for DropIdentity {
     fn roots(&self) -> &'static [OpKind] {
         use OpKind::*;
         &[
-            Unary, Binary, Where, Cast, Concat, Split, Transpose, Pad, Slice, Expand, Tile, Reshape, Squeeze, Unsqueeze,
-            Flatten, Reduce, Resize, Pool,
+            Unary, Binary, Where, Cast, Concat, Split, Transpose, Pad, Slice, Expand, Tile, Reshape, Squeeze,
+            Unsqueeze, Flatten, Reduce, Resize, Pool,
         ]
     }
 
@@ -188,8 +188,12 @@ mod tests {
     fn dropped(input: &str, line: &str) {
         let text = format!("graph g({input}) -> (%y) {{ {line} }}");
         let run = run_rule(DropIdentity, &text);
-        let left: Vec<OpKind> =
-            run.after.node_ids().filter_map(|id| Some(run.after.op(id)?.kind())).filter(|kind| *kind != OpKind::Input).collect();
+        let left: Vec<OpKind> = run
+            .after
+            .node_ids()
+            .filter_map(|id| Some(run.after.op(id)?.kind()))
+            .filter(|kind| *kind != OpKind::Input)
+            .collect();
         assert!(left.is_empty(), "{left:?} left of {text}");
         run.equal_within(0.0, 3);
     }
@@ -271,7 +275,8 @@ mod tests {
 
     #[test]
     fn resizing_to_the_same_size() {
-        let resize = "mode=linear coordinates=half_pixel nearest=floor cubic_coeff=-0.75 extrapolation=0 aspect=stretch";
+        let resize =
+            "mode=linear coordinates=half_pixel nearest=floor cubic_coeff=-0.75 extrapolation=0 aspect=stretch";
         let by_scales = |scale: &str| {
             format!("%s = constant() value=f32[4] {{1, 1, {scale}, {scale}}} %y = resize(%x, _, %s) {resize}")
         };
@@ -319,8 +324,14 @@ mod tests {
 
     #[test]
     fn a_branch_that_is_always_taken() {
-        dropped("%x: f32[n, 4]", "%c = constant() value=bool[] {1} %o = constant() value=f32[] {7} %y = where(%c, %x, %o)");
-        dropped("%x: f32[n, 4]", "%c = constant() value=bool[4] splat 0 %o = constant() value=f32[] {7} %y = where(%c, %o, %x)");
+        dropped(
+            "%x: f32[n, 4]",
+            "%c = constant() value=bool[] {1} %o = constant() value=f32[] {7} %y = where(%c, %x, %o)",
+        );
+        dropped(
+            "%x: f32[n, 4]",
+            "%c = constant() value=bool[4] splat 0 %o = constant() value=f32[] {7} %y = where(%c, %o, %x)",
+        );
         dropped("%x: f32[4], %c: bool[4]", "%y = where(%c, %x, %x)");
         let mixed = "%c = constant() value=bool[4] {0, 1, 1, 1} %o = constant() value=f32[] {7} %y = where(%c, %o, %x)";
         assert_eq!(kept("%x: f32[n, 4]", mixed), [""; 0]);

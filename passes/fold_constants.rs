@@ -191,8 +191,10 @@ fn fold_uniform(op: &Op, inputs: &[Option<&Tensor>], infos: &[&ValueInfo]) -> Op
 
 /// Bytes that an operator's results will hold; `None` if nothing bounds them before they are computed.
 fn bytes_created(op: &Op, inputs: &[Option<&Tensor>], infos: &[&ValueInfo]) -> Option<usize> {
-    let shares_data =
-        matches!(op, Op::Unary(UnaryOp::Identity) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Flatten(_));
+    let shares_data = matches!(
+        op,
+        Op::Unary(UnaryOp::Identity) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Flatten(_)
+    );
     if shares_data {
         return Some(0);
     }
@@ -200,9 +202,7 @@ fn bytes_created(op: &Op, inputs: &[Option<&Tensor>], infos: &[&ValueInfo]) -> O
         let x = inputs.first().copied().flatten()?;
         return x.numel().checked_mul(x.rank())?.checked_mul(size_of::<i64>());
     }
-    infos.iter().try_fold(0_usize, |total, info| {
-        total.checked_add(info.dtype.byte_len(numel(&info.fixed_dims()?)?)?)
-    })
+    infos.iter().try_fold(0_usize, |total, info| total.checked_add(info.dtype.byte_len(numel(&info.fixed_dims()?)?)?))
 }
 
 /// Bytes of a constant that are let go with its one reader.
@@ -351,7 +351,8 @@ mod tests {
         // One element repeated stays one element.
         let (graph, remarks) = folded(on_weight(Expand { shape: Some(shape) }, Tensor::scalar(2.0_f32), 1));
         assert!(!has(&graph, "folded") && remarks.is_empty());
-        let held: usize = graph.node_ids().filter_map(|id| graph.constant(ValueRef::from(id))).map(Tensor::held_bytes).sum();
+        let held: usize =
+            graph.node_ids().filter_map(|id| graph.constant(ValueRef::from(id))).map(Tensor::held_bytes).sum();
         assert_eq!(held, 8);
     }
 

@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_convolution_takes_it_in() {
-        let run = run(&["%p = pad(%x) mode=constant pads=[0, 0, 1, 0, 0, 0, 2, 3]", &format!("{CONV} padding=[1, 1, 0, 0]")]);
+        let run =
+            run(&["%p = pad(%x) mode=constant pads=[0, 0, 1, 0, 0, 0, 2, 3]", &format!("{CONV} padding=[1, 1, 0, 0]")]);
         assert_snapshot!(run.after, @r"");
         run.equal_within(1e-6, 2);
     }

@@ -14,9 +14,27 @@ use crate::drop_dead::DropDead;
 use crate::drop_identity::DropIdentity;
 use crate::drop_split_concat::DropSplitConcat;
 use crate::fold_constants::FoldConstants;
+use crate::fuse_activation::FuseActivation;
+use crate::fuse_affine::FuseAffine;
+use crate::fuse_conv_bias::FuseConvBias;
+use crate::fuse_conv_bn::FuseConvBn;
+use crate::fuse_conv_scale::FuseConvScale;
+use crate::fuse_global_pool::FuseGlobalPool;
+use crate::fuse_hard_sigmoid::FuseHardSigmoid;
+use crate::fuse_hard_swish::FuseHardSwish;
+use crate::fuse_matmul_bias::FuseMatmulBias;
+use crate::fuse_matmul_bn::FuseMatmulBn;
+use crate::fuse_matmul_scale::FuseMatmulScale;
+use crate::fuse_mish::FuseMish;
 use crate::fuse_pad::FusePad;
+use crate::fuse_reduce_reshape::FuseReduceReshape;
+use crate::fuse_relu_clip::FuseReluClip;
+use crate::fuse_residual::FuseResidual;
+use crate::fuse_swish::FuseSwish;
+use crate::fuse_transpose_matmul::FuseTransposeMatmul;
 use crate::merge_common::MergeCommon;
 use crate::merge_concats::MergeConcats;
+use crate::merge_reduces::MergeReduces;
 use crate::merge_reshapes::MergeReshapes;
 use crate::merge_slices::MergeSlices;
 use crate::merge_transposes::MergeTransposes;
@@ -221,6 +239,27 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FusePad),
         // After the canonicalizations, which make equal what is written in different ways.
         Box::new(MergeCommon),
+        // Activations written in parts, before anything takes a part into a weight or bias.
+        rule(FuseReluClip), // gives the clips that the next two look for
+        rule(FuseHardSigmoid),
+        rule(FuseHardSwish), // looks for hard sigmoids
+        rule(FuseSwish),
+        rule(FuseMish),
+        // Constants into weights and biases, while there is no epilogue in the way.
+        rule(FuseConvBn),
+        rule(FuseConvScale),
+        rule(FuseConvBias),
+        rule(FuseTransposeMatmul), // brings a weight to its product
+        rule(FuseMatmulScale),
+        rule(FuseMatmulBn),
+        rule(FuseMatmulBias),
+        rule(FuseAffine), // what no convolution has taken in
+        rule(FuseGlobalPool),
+        rule(MergeReduces),
+        rule(FuseReduceReshape), // sees the reductions that the last two make
+        // Epilogues last, in their order: bias, residual, activation.
+        rule(FuseResidual),
+        rule(FuseActivation),
     ]
 }
 

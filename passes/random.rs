@@ -48,7 +48,11 @@ impl Maker {
         let recent = self.values.len().min(5);
         let at = self.operands % (recent + 1);
         self.operands /= recent + 1;
-        if at == recent { self.values[self.operands % self.values.len()] } else { self.values[self.values.len() - 1 - at] }
+        if at == recent {
+            self.values[self.operands % self.values.len()]
+        } else {
+            self.values[self.values.len() - 1 - at]
+        }
     }
 
     fn dims(&self, value: ValueRef) -> Vec<Dim> {
@@ -120,7 +124,8 @@ impl Maker {
         match operator % 20 {
             0 => {
                 use Activation::*;
-                let activation = self.one_of(&[Relu, Sigmoid, Tanh, LeakyRelu(0.1.into()), Clip(0.0.into(), 6.0.into())]);
+                let activation =
+                    self.one_of(&[Relu, Sigmoid, Tanh, LeakyRelu(0.1.into()), Clip(0.0.into(), 6.0.into())]);
                 self.push(Op::Activation(activation), &[Some(x)])
             }
             1 => {
@@ -301,11 +306,8 @@ impl Maker {
     fn slice(&mut self, x: ValueRef) -> Option<()> {
         let (axis, _) = self.fixed_axis(x)?;
         let step = self.one_of(&[1, 1, 2, -1]);
-        let (start, end) = if step > 0 {
-            (self.one_of(&[0, 1, -3, 2]), self.one_of(&[i64::MAX, 4, -1]))
-        } else {
-            (-1, i64::MIN)
-        };
+        let (start, end) =
+            if step > 0 { (self.one_of(&[0, 1, -3, 2]), self.one_of(&[i64::MAX, 4, -1])) } else { (-1, i64::MIN) };
         let mut inputs = vec![Some(x)];
         for value in [start, end, axis as i64, step] {
             inputs.push(Some(self.ints(&[value])?));

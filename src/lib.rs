@@ -1,1 +1,4 @@
 //! ONNX to TensorRT.
+
+pub mod emit;
+pub mod tensorrt;

@@ -1,0 +1,72 @@
+//! Errors of the emit stage.
+
+use thiserror::Error;
+use trt_fuse_ir::DType;
+
+/// Why a network could not be emitted.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EmitError {
+    /// TensorRT refused a layer or one of its settings.
+    #[error("layer '{layer}' was refused: {message}")]
+    Layer {
+        /// Name of the layer.
+        layer: String,
+        /// The call that failed and TensorRT's own messages about it.
+        message: String,
+    },
+    /// The opened TensorRT has no such element type.
+    #[error("layer '{layer}': TensorRT has no element type {dtype}")]
+    DType {
+        /// Name of the layer.
+        layer: String,
+        /// The type.
+        dtype: DType,
+    },
+    /// A parameter that no TensorRT layer can hold.
+    #[error("layer '{layer}': {parameter} is {found}, expected {expected}")]
+    Parameter {
+        /// Name of the layer.
+        layer: String,
+        /// The parameter's name.
+        parameter: &'static str,
+        /// What it may be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// Nodes that the target cannot express, all of them.
+    #[error("{}", list(.0))]
+    Unsupported(Vec<Unsupported>),
+    /// TensorRT infers another type or shape than the graph.
+    #[error("node '{node}' ({op}): '{value}' is {expected}, but TensorRT makes it {found}")]
+    Mismatch {
+        /// The node.
+        node: String,
+        /// Its operator.
+        op: String,
+        /// The tensor.
+        value: String,
+        /// The graph's type and shape.
+        expected: String,
+        /// TensorRT's.
+        found: String,
+    },
+}
+
+fn list(nodes: &[Unsupported]) -> String {
+    let items: Vec<String> =
+        nodes.iter().map(|node| format!("'{}' ({}): {}", node.node, node.op, node.reason)).collect();
+    format!("{} unsupported: {}", if nodes.len() == 1 { "a node is" } else { "nodes are" }, items.join("; "))
+}
+
+/// A node that the target cannot express.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsupported {
+    /// The ONNX node.
+    pub node: String,
+    /// Its ONNX type.
+    pub op: String,
+    /// Why not, as a phrase.
+    pub reason: String,
+}
