@@ -31,7 +31,7 @@ use crate::{Miss, Rule, RuleContext};
 
 /// Writes arithmetic with constants in one form.
 #[derive(Debug, Default)]
-pub struct CanonicalizeArithmetic;
+pub(crate) struct CanonicalizeArithmetic;
 
 impl Rule for CanonicalizeArithmetic {
     fn name(&self) -> &'static str {

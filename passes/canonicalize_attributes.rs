@@ -35,7 +35,7 @@ use crate::{Miss, Rule, RuleContext};
 
 /// Makes inputs that are known parameters of the operator.
 #[derive(Debug, Default)]
-pub struct CanonicalizeAttributes;
+pub(crate) struct CanonicalizeAttributes;
 
 const COMPUTED: &str = "the parameter depends on data";
 const OUTSIDE: &str = "a bound may lie outside of the axis";

@@ -23,7 +23,7 @@ use crate::{Miss, Rule, RuleContext};
 
 /// Writes SAME padding as numbers.
 #[derive(Debug, Default)]
-pub struct CanonicalizePadding;
+pub(crate) struct CanonicalizePadding;
 
 const UNKNOWN: &str = "the padding depends on a size that is not known before";
 const TOO_LARGE: &str = "the stated output is larger than what the convolution gives";

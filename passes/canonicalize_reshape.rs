@@ -20,7 +20,7 @@ use crate::{Miss, Rule, RuleContext};
 
 /// Writes what only names axes anew as Reshape.
 #[derive(Debug, Default)]
-pub struct CanonicalizeReshape;
+pub(crate) struct CanonicalizeReshape;
 
 impl Rule for CanonicalizeReshape {
     fn name(&self) -> &'static str {

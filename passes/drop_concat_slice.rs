@@ -24,7 +24,7 @@ use crate::{Miss, Rule, RuleContext};
 
 /// Drops a slice that takes whole parts of a concatenation.
 #[derive(Debug, Default)]
-pub struct DropConcatSlice;
+pub(crate) struct DropConcatSlice;
 
 impl Rule for DropConcatSlice {
     fn name(&self) -> &'static str {

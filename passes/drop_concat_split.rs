@@ -27,7 +27,7 @@ use crate::{Miss, Rule, RuleContext};
 
 /// Drops a split that cuts a concatenation where its parts meet.
 #[derive(Debug, Default)]
-pub struct DropConcatSplit;
+pub(crate) struct DropConcatSplit;
 
 impl Rule for DropConcatSplit {
     fn name(&self) -> &'static str {

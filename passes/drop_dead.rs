@@ -21,7 +21,7 @@ use crate::{Outcome, Pass, PassContext, PassError};
 
 /// Drops nodes that no output of the graph needs.
 #[derive(Debug, Default)]
-pub struct DropDead;
+pub(crate) struct DropDead;
 
 impl Pass for DropDead {
     fn name(&self) -> &'static str {

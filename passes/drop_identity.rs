@@ -29,7 +29,7 @@ use crate::{Miss, Rule, RuleContext};
 
 /// Drops operations that return their input.
 #[derive(Debug, Default)]
-pub struct DropIdentity;
+pub(crate) struct DropIdentity;
 
 impl Rule for DropIdentity {
     fn name(&self) -> &'static str {

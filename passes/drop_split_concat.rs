@@ -22,7 +22,7 @@ use crate::{Miss, Rule, RuleContext};
 
 /// Drops a concatenation of all the parts that a split made.
 #[derive(Debug, Default)]
-pub struct DropSplitConcat;
+pub(crate) struct DropSplitConcat;
 
 impl Rule for DropSplitConcat {
     fn name(&self) -> &'static str {

@@ -34,7 +34,7 @@ use crate::{Options, Outcome, Pass, PassContext, PassError};
 
 /// Replaces what can be computed beforehand by constants.
 #[derive(Debug, Default)]
-pub struct FoldConstants;
+pub(crate) struct FoldConstants;
 
 impl Pass for FoldConstants {
     fn name(&self) -> &'static str {

@@ -33,7 +33,7 @@ use crate::{Miss, Rule, RuleContext};
 
 /// Fuses a Pad into the convolution or pooling that reads it.
 #[derive(Debug, Default)]
-pub struct FusePad;
+pub(crate) struct FusePad;
 
 impl Rule for FusePad {
     fn name(&self) -> &'static str {

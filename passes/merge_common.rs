@@ -32,7 +32,7 @@ use crate::{Outcome, Pass, PassContext, PassError};
 
 /// Merges operations that compute the same, and shares equal constants.
 #[derive(Debug, Default)]
-pub struct MergeCommon;
+pub(crate) struct MergeCommon;
 
 impl Pass for MergeCommon {
     fn name(&self) -> &'static str {
@@ -93,7 +93,9 @@ fn has_new_symbol(graph: &Graph, id: NodeId, output: &ValueInfo, symbols: &Symbo
     for info in graph.input_infos(id).into_iter().flatten() {
         let elements = info.known_elements().unwrap_or_default();
         for dim in info.shape.iter().flatten().chain(&elements) {
-            dim.visit_symbols(&mut |name| drop(known.insert(name.clone())));
+            dim.visit_symbols(&mut |name| {
+                known.insert(name.clone());
+            });
         }
     }
     let mut new = false;

@@ -21,7 +21,7 @@ use crate::{Miss, Rule, RuleContext};
 
 /// Merges a concatenation into the one that reads it.
 #[derive(Debug, Default)]
-pub struct MergeConcats;
+pub(crate) struct MergeConcats;
 
 impl Rule for MergeConcats {
     fn name(&self) -> &'static str {

@@ -19,7 +19,7 @@ use crate::{Miss, Rule, RuleContext};
 
 /// Merges a reshape of a reshape into the second.
 #[derive(Debug, Default)]
-pub struct MergeReshapes;
+pub(crate) struct MergeReshapes;
 
 impl Rule for MergeReshapes {
     fn name(&self) -> &'static str {

@@ -23,7 +23,7 @@ use crate::{Miss, Rule, RuleContext};
 
 /// Merges a slice of a slice into one.
 #[derive(Debug, Default)]
-pub struct MergeSlices;
+pub(crate) struct MergeSlices;
 
 /// What a slice does to one axis.
 struct Cut {

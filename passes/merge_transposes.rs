@@ -21,7 +21,7 @@ use crate::{Miss, Rule, RuleContext};
 
 /// Merges a transpose of a transpose into one.
 #[derive(Debug, Default)]
-pub struct MergeTransposes;
+pub(crate) struct MergeTransposes;
 
 impl Rule for MergeTransposes {
     fn name(&self) -> &'static str {
