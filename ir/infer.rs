@@ -170,7 +170,10 @@ fn join_dtypes(a: DType, b: DType) -> Result<DType, String> {
     }
 }
 
-/// An axis in `0..rank`.
+/// An axis in `0..rank`; a negative one counts from the end.
+///
+/// # Errors
+/// If it lies outside.
 pub fn resolve_axis(axis: i64, rank: usize) -> Result<usize, String> {
     let signed = i64::try_from(rank).unwrap_or(i64::MAX);
     let resolved = if axis < 0 { axis.saturating_add(signed) } else { axis };
@@ -182,6 +185,9 @@ pub fn resolve_axis(axis: i64, rank: usize) -> Result<usize, String> {
 }
 
 /// Axes in `0..rank`, each once.
+///
+/// # Errors
+/// If one lies outside or is named twice.
 pub fn resolve_axes(axes: &[i64], rank: usize) -> Result<SmallVec<[usize; 4]>, String> {
     let mut resolved: SmallVec<[usize; 4]> = SmallVec::new();
     for axis in axes {
