@@ -200,12 +200,7 @@ impl Rules {
     }
 
     /// One walk over the graph. Returns the number of rewrites.
-    fn sweep(
-        &self,
-        graph: &mut Graph,
-        context: &mut PassContext<'_>,
-        limit: &mut Limit,
-    ) -> Result<usize, PassError> {
+    fn sweep(&self, graph: &mut Graph, context: &mut PassContext<'_>, limit: &mut Limit) -> Result<usize, PassError> {
         let mut rewrites = 0;
         // Ids that a patch removed may have come back as other nodes; those were tried when they were added.
         let mut stale: FxHashSet<NodeId> = FxHashSet::default();
