@@ -27,6 +27,7 @@ use trt_fuse_ir::eval::{Bindings, EvalContext, eval_op};
 use trt_fuse_ir::op::{BinaryOp, UnaryOp};
 use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
 
+use crate::pattern::same_shape;
 use crate::{Miss, Rule, RuleContext};
 
 /// Writes arithmetic with constants in one form.
@@ -67,8 +68,7 @@ impl Rule for CanonicalizeArithmetic {
                         Some(0.5) => (Op::Unary(UnaryOp::Sqrt), &[Some(a)]),
                         _ => return Err(Miss::NoMatch),
                     };
-                    let shape = |value: ValueRef| graph.info(value).and_then(|info| info.shape.as_ref());
-                    if c.rank() > 0 && (shape(a).is_none() || shape(a) != shape(root.into())) {
+                    if c.rank() > 0 && !same_shape(graph.info(a), graph.info(root.into())) {
                         return Err(blocked("the exponent broadcasts the base"));
                     }
                     patch.add(power, inputs)
