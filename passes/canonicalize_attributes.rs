@@ -294,3 +294,179 @@ fn clamped(bound: &Dim, low: &Dim, high: &Dim) -> Option<Dim> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::CanonicalizeAttributes;
+    use crate::testing::{Run, run_rule};
+
+    fn run(inputs: &str, lines: &str) -> Run {
+        run_rule(CanonicalizeAttributes, &format!("graph g({inputs}) -> (%y) {{ {lines} }}"))
+    }
+
+    /// The line of the one operator left, without its type.
+    fn form(run: &Run) -> String {
+        let text = run.after.to_string();
+        let lines: Vec<&str> =
+            text.lines().filter(|line| line.contains(" = ") && !line.contains("constant(")).collect();
+        assert_eq!(lines.len(), 1, "{text}");
+        lines[0].split(" : ").next().unwrap().trim().to_string()
+    }
+
+    #[test]
+    fn shape_scaffolding_dies() {
+        // How exporters write x.view(x.shape[0], 8, 128).
+        let lines = "
+            %s = shape(%x) start=0
+            %zero = constant() value=i64[] {0}
+            %n = gather(%s, %zero) axis=0
+            %axes = constant() value=i64[1] {0}
+            %u = unsqueeze(%n, %axes)
+            %rest = constant() value=i64[2] {8, 128}
+            %to = concat(%u, %rest) axis=0
+            %y = reshape(%x, %to)";
+        let run = run("%x: f32[batch, 1024]", lines);
+        assert_snapshot!(run.after, @r"");
+        run.equal_within(0.0, 3);
+    }
+
+    #[test]
+    fn reshape_resolves_zero_and_the_rest() {
+        let run = run("%x: f32[n, 3, 4]", "%s = constant() value=i64[3] {0, -1, 2} %y = reshape(%x, %s)");
+        assert_eq!(form(&run), "%y = reshape(%x) shape=[n, 6, 2]");
+        run.equal_within(0.0, 3);
+    }
+
+    #[test]
+    fn expand_states_the_whole_shape() {
+        let run = run("%x: f32[n, 1, 4]", "%s = constant() value=i64[2] {3, 1} %y = expand(%x, %s)");
+        assert_eq!(form(&run), "%y = expand(%x) shape=[n, 3, 4]");
+        run.equal_within(0.0, 2);
+    }
+
+    fn slice(inputs: &str, starts: &str, ends: &str, axes: &str, steps: &str) -> Run {
+        let lines = format!(
+            "%s = constant() value=i64{starts} %e = constant() value=i64{ends}
+             %a = constant() value=i64{axes} %t = constant() value=i64{steps}
+             %y = slice(%x, %s, %e, %a, %t)"
+        );
+        run(inputs, &lines)
+    }
+
+    #[test]
+    fn slice_bounds_count_from_the_front_within_the_axis() {
+        let run =
+            slice("%x: f32[n, 5, 6]", "[2] {-2, -100}", "[2] {9223372036854775807, -1}", "[2] {-1, 1}", "[2] {1, 2}");
+        assert_eq!(form(&run), "%y = slice(%x) axes=[1, 2] starts=[0, 4] ends=[4, 6] steps=[2, 1]");
+        run.equal_within(0.0, 3);
+    }
+
+    #[test]
+    fn slices_backwards() {
+        let run = slice("%x: f32[n, 5]", "[1] {100}", "[1] {-9223372036854775807}", "[1] {1}", "[1] {-2}");
+        assert_eq!(form(&run), "%y = slice(%x) axes=[1] starts=[4] ends=[-1] steps=[-2]");
+        run.equal_within(0.0, 3);
+    }
+
+    #[test]
+    fn symbolic_bounds_that_can_be_decided() {
+        let lines = "
+            %s = shape(%x) start=0 end=1
+            %zero = constant() value=i64[1] {0}
+            %y = slice(%z, %zero, %s, %zero)";
+        let run = run("%x: f32[n], %z: f32[(n+2)]", lines);
+        assert_eq!(form(&run), "%y = slice(%z) axes=[0] starts=[0] ends=[n] steps=[1]");
+        run.equal_within(0.0, 3);
+        let run = slice("%x: f32[n]", "[1] {0}", "[1] {9223372036854775807}", "[1] {0}", "[1] {2}");
+        assert_eq!(form(&run), "%y = slice(%x) axes=[0] starts=[0] ends=[n] steps=[2]");
+        run.equal_within(0.0, 3);
+    }
+
+    #[test]
+    fn split_states_its_parts() {
+        let run = run("%x: f32[n, 7]", "%p = constant() value=i64[2] {3, 4} %y, %z = split(%x, %p) axis=-1");
+        assert_eq!(form(&run), "%y, %z = split(%x) axis=1 sizes=[3, 4]");
+        let run = self::run("%x: f32[n, 7]", "%y, %z = split(%x) axis=1");
+        assert_eq!(form(&run), "%y, %z = split(%x) axis=1 sizes=[4, 3]");
+        run.equal_within(0.0, 3);
+    }
+
+    #[test]
+    fn axes_count_from_the_front() {
+        let axes = "%a = constant() value=i64[2] {-1, 1}";
+        let run = run("%x: f32[n, 1, 4, 1]", &format!("{axes} %y = squeeze(%x, %a)"));
+        assert_eq!(form(&run), "%y = squeeze(%x) axes=[1, 3]");
+        run.equal_within(0.0, 3);
+        let run = self::run("%x: f32[2, 1, 4, 1]", "%y = squeeze(%x)");
+        assert_eq!(form(&run), "%y = squeeze(%x) axes=[1, 3]");
+        let run = self::run("%x: f32[n, 4]", &format!("{axes} %y = unsqueeze(%x, %a)"));
+        assert_eq!(form(&run), "%y = unsqueeze(%x) axes=[1, 3]");
+        run.equal_within(0.0, 3);
+        let run = self::run("%x: f32[n, 2, 3]", "%y = concat(%x, %x) axis=-2");
+        assert_eq!(form(&run), "%y = concat(%x, %x) axis=1");
+        let run = self::run("%x: f32[n, 2, 3]", "%y = softmax(%x) axis=-1");
+        assert_eq!(form(&run), "%y = softmax(%x) axis=2");
+        let run = self::run("%x: f32[n, 2, 3], %i: i64[2]", "%y = gather(%x, %i) axis=-3");
+        assert_eq!(form(&run), "%y = gather(%x, %i) axis=0");
+    }
+
+    #[test]
+    fn reduce_names_its_axes() {
+        let axes = "%a = constant() value=i64[2] {-1, 1}";
+        let run = run("%x: f32[n, 2, 3]", &format!("{axes} %y = reduce(%x, %a) kind=mean keep_dims=true"));
+        assert_eq!(form(&run), "%y = reduce(%x) kind=mean axes=[1, 2] keep_dims=true");
+        run.equal_within(0.0, 3);
+        let run = self::run("%x: f32[n, 2]", "%a = constant() value=i64[0] {} %y = reduce(%x, %a) kind=max");
+        assert_eq!(form(&run), "%y = reduce(%x) kind=max axes=[0, 1]");
+        run.equal_within(0.0, 3);
+        let none = "%a = constant() value=i64[0] {} %y = reduce(%x, %a) kind=l1 noop_if_empty=true";
+        let run = self::run("%x: f32[n, 2]", none);
+        assert_eq!(form(&run), "%y = reduce(%x) kind=l1 noop_if_empty=true");
+        run.equal_within(0.0, 3);
+    }
+
+    #[test]
+    fn pad_names_every_axis() {
+        let lines = "
+            %p = constant() value=i64[4] {1, 2, 3, -1}
+            %v = constant() value=f32[] {0}
+            %a = constant() value=i64[2] {-1, 0}
+            %y = pad(%x, %p, %v, %a) mode=constant";
+        let run = run("%x: f32[n, 2, 3]", lines);
+        assert_eq!(form(&run), "%y = pad(%x) mode=constant pads=[2, 0, 1, -1, 0, 3]");
+        run.equal_within(0.0, 3);
+        let lines =
+            "%p = constant() value=i64[2] {1, 2} %v = constant() value=f32[] {7} %y = pad(%x, %p, %v) mode=constant";
+        let run = self::run("%x: f32[n]", lines);
+        assert_eq!(form(&run), "%y = pad(%x, _, %v) mode=constant pads=[1, 2]");
+        run.equal_within(0.0, 3);
+    }
+
+    #[test]
+    fn refuses_parameters_that_depend_on_data() {
+        let reason = "the parameter depends on data";
+        for (inputs, lines) in [
+            ("%x: f32[4], %s: i64[2]", "%y = reshape(%x, %s)"),
+            ("%x: f32[1], %s: i64[2]", "%y = expand(%x, %s)"),
+            ("%x: f32[4], %s: i64[1]", "%y = slice(%x, %s, %s, %s)"),
+            ("%x: f32[4], %s: i64[2]", "%y, %z = split(%x, %s) axis=0"),
+            ("%x: f32[1, 4], %s: i64[1]", "%y = squeeze(%x, %s)"),
+            ("%x: f32[4], %s: i64[1]", "%y = reduce(%x, %s) kind=sum"),
+            ("%x: f32[4], %s: i64[2]", "%y = pad(%x, %s) mode=constant"),
+            // The number of nonzero elements is known by a symbol that only %i tells.
+            ("%x: f32[4], %z: f32[n]", "%i = nonzero(%x) %s = shape(%i) start=0 %y = expand(%z, %s)"),
+        ] {
+            assert_eq!(run(inputs, lines).reasons(), [reason], "{lines}");
+        }
+    }
+
+    #[test]
+    fn refuses_bounds_that_may_lie_outside() {
+        let run = slice("%x: f32[n]", "[1] {1}", "[1] {9223372036854775807}", "[1] {0}", "[1] {1}");
+        assert_eq!(run.reasons(), ["a bound may lie outside of the axis"]);
+        let run = slice("%x: f32[n]", "[1] {-1}", "[1] {-9223372036854775807}", "[1] {0}", "[1] {-1}");
+        assert_eq!(run.reasons(), ["a bound may lie outside of the axis"]);
+    }
+}

@@ -2,7 +2,9 @@
 //!
 //! `passes/README.md` has the rules for writing one.
 
+mod canonicalize_arithmetic;
 mod canonicalize_attributes;
+mod canonicalize_padding;
 mod canonicalize_reshape;
 mod channels;
 mod drop_concat_slice;
@@ -23,6 +25,7 @@ mod fuse_matmul_bias;
 mod fuse_matmul_bn;
 mod fuse_matmul_scale;
 mod fuse_mish;
+mod fuse_pad;
 mod fuse_reduce_reshape;
 mod fuse_relu_clip;
 mod fuse_residual;
@@ -37,6 +40,8 @@ mod merge_transposes;
 mod pass;
 mod pattern;
 mod pipeline;
+#[cfg(test)]
+mod random;
 mod report;
 #[cfg(test)]
 mod testing;

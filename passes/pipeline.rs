@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use trt_fuse_ir::{Capabilities, Graph, verify};
 
+use crate::canonicalize_arithmetic::CanonicalizeArithmetic;
 use crate::canonicalize_attributes::CanonicalizeAttributes;
+use crate::canonicalize_padding::CanonicalizePadding;
 use crate::canonicalize_reshape::CanonicalizeReshape;
 use crate::drop_concat_slice::DropConcatSlice;
 use crate::drop_concat_split::DropConcatSplit;
@@ -24,6 +26,7 @@ use crate::fuse_matmul_bias::FuseMatmulBias;
 use crate::fuse_matmul_bn::FuseMatmulBn;
 use crate::fuse_matmul_scale::FuseMatmulScale;
 use crate::fuse_mish::FuseMish;
+use crate::fuse_pad::FusePad;
 use crate::fuse_reduce_reshape::FuseReduceReshape;
 use crate::fuse_relu_clip::FuseReluClip;
 use crate::fuse_residual::FuseResidual;
@@ -220,6 +223,9 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         Box::new(FoldConstants),
         rule(DropIdentity),
         rule(CanonicalizeAttributes),
+        rule(CanonicalizePadding),
+        // After folding, which makes operands constant.
+        rule(CanonicalizeArithmetic),
         // After the attributes, which tell the output's shape.
         rule(CanonicalizeReshape),
         rule(MergeReshapes),
@@ -229,6 +235,8 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(DropConcatSlice),
         rule(MergeSlices),
         rule(MergeConcats),
+        // After the attributes and the padding, whose numbers it adds up.
+        rule(FusePad),
         // After the canonicalizations, which make equal what is written in different ways.
         Box::new(MergeCommon),
         // Activations written in parts, before anything takes a part into a weight or bias.
