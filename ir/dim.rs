@@ -702,7 +702,11 @@ mod tests {
     fn expression() -> impl Strategy<Value = String> {
         let leaf = prop_oneof![(0..9_i64).prop_map(|n| n.to_string()), Just("a".to_string()), Just("b".to_string())];
         leaf.prop_recursive(4, 24, 2, |inner| {
-            (inner.clone(), prop_oneof![Just("+"), Just("-"), Just("*"), Just("/"), Just("%"), Just("min"), Just("max")], inner)
+            (
+                inner.clone(),
+                prop_oneof![Just("+"), Just("-"), Just("*"), Just("/"), Just("%"), Just("min"), Just("max")],
+                inner,
+            )
                 .prop_map(|(a, op, b)| match op {
                     "min" | "max" => format!("{op}({a}, {b})"),
                     // Positive divisors: ONNX dimensions are never divided by others.

@@ -121,10 +121,7 @@ impl DType {
     /// Real floating-point types of any width.
     pub fn is_float(self) -> bool {
         use DType::*;
-        matches!(
-            self,
-            F32 | F16 | BF16 | F64 | F8E4M3 | F8E4M3Fnuz | F8E5M2 | F8E5M2Fnuz | F8E8M0 | F4E2M1
-        )
+        matches!(self, F32 | F16 | BF16 | F64 | F8E4M3 | F8E4M3Fnuz | F8E5M2 | F8E5M2Fnuz | F8E8M0 | F4E2M1)
     }
 
     /// Integer types of any width; not Bool.

@@ -420,10 +420,7 @@ mod tests {
 
     #[test]
     fn an_overflowing_shape_is_an_error() {
-        assert!(matches!(
-            Tensor::full([usize::MAX, 2, 3], 0_u8),
-            Err(TensorError::Overflow { .. })
-        ));
+        assert!(matches!(Tensor::full([usize::MAX, 2, 3], 0_u8), Err(TensorError::Overflow { .. })));
         assert!(Tensor::full([1 << 40, 1 << 20], 0_f32).is_ok() == (usize::BITS > 62));
         assert!(matches!(Tensor::new(DType::F32, [2], Bytes::from_static(&[0; 7])), Err(TensorError::Length { .. })));
     }

@@ -1,1 +1,3 @@
 //! ONNX to TensorRT.
+
+pub mod import;
