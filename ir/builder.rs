@@ -1,0 +1,107 @@
+//! Builds a graph node by node.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::graph::{Graph, NewNode, NodeId, Origin, Source, ValueRef};
+use crate::{GraphError, Op, Tensor, ValueInfo};
+
+/// Makes a graph: inputs, nodes in topological order, outputs.
+#[derive(Debug, Default)]
+pub struct Builder {
+    graph: Graph,
+    sources: Vec<Source>,
+}
+
+impl Builder {
+    /// A builder of an empty graph.
+    pub fn new(name: impl Into<Arc<str>>) -> Self {
+        Self { graph: Graph::new(name), sources: Vec::new() }
+    }
+
+    /// The graph so far.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Enters an ONNX node that graph nodes come from.
+    pub fn source(&mut self, name: impl Into<Arc<str>>, op_type: impl Into<Arc<str>>) -> Origin {
+        let at = u32::try_from(self.sources.len()).unwrap_or(u32::MAX);
+        self.sources.push(Source { name: name.into(), op_type: op_type.into() });
+        Origin::one(at)
+    }
+
+    /// Adds an input of the graph.
+    pub fn input(&mut self, name: impl Into<Arc<str>>, info: ValueInfo) -> ValueRef {
+        self.graph.add_input(&name.into(), info).into()
+    }
+
+    /// Adds a node.
+    ///
+    /// # Errors
+    /// If the inputs do not fit the operator.
+    pub fn node(&mut self, new: NewNode) -> Result<NodeId, GraphError> {
+        self.graph.add_node(new)
+    }
+
+    /// Adds a node of one output, named like the node.
+    ///
+    /// # Errors
+    /// If the inputs do not fit the operator.
+    pub fn op(
+        &mut self,
+        name: impl Into<Arc<str>>,
+        op: impl Into<Op>,
+        inputs: &[ValueRef],
+    ) -> Result<ValueRef, GraphError> {
+        let name = name.into();
+        let new = NewNode {
+            op: op.into(),
+            inputs: inputs.iter().copied().map(Some).collect(),
+            outputs: SmallVec::from_iter([name.clone()]),
+            name,
+            origin: Origin::default(),
+        };
+        self.graph.add_node(new).map(ValueRef::from)
+    }
+
+    /// Adds a constant.
+    ///
+    /// # Errors
+    /// Never for a tensor that was made; the type is that of other nodes.
+    pub fn constant(&mut self, name: impl Into<Arc<str>>, value: Tensor) -> Result<ValueRef, GraphError> {
+        self.op(name, crate::op::Constant { value }, &[])
+    }
+
+    /// What the model itself says of a value, kept where inference knows less.
+    ///
+    /// # Errors
+    /// If it contradicts what was inferred.
+    pub fn hint(&mut self, value: ValueRef, hint: &ValueInfo) -> Result<(), GraphError> {
+        let Some(found) = self.graph.value(value) else {
+            return Err(GraphError::NoSuchValue { node: Arc::from(""), value });
+        };
+        if !found.info.is_compatible(hint) {
+            return Err(GraphError::Contradiction {
+                value: found.name.clone(),
+                inferred: found.info.to_string(),
+                stated: hint.to_string(),
+            });
+        }
+        let info = found.info.clone().refined(hint);
+        self.graph.set_info(value, info);
+        Ok(())
+    }
+
+    /// Makes a value an output of the graph.
+    pub fn output(&mut self, name: impl Into<Arc<str>>, value: ValueRef) {
+        self.graph.add_output(name.into(), value);
+    }
+
+    /// The graph.
+    pub fn finish(mut self) -> Graph {
+        self.graph.set_sources(Arc::new(self.sources));
+        self.graph
+    }
+}

@@ -1,0 +1,86 @@
+//! What a target TensorRT can express, as plain data, so that passes can ask without knowing TensorRT.
+
+use crate::DType;
+
+/// A family of TensorRT releases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Flavour {
+    /// TensorRT proper: a GPU at build time.
+    TensorRt,
+    /// TensorRT for RTX: builds without a GPU, compiles kernels on the device.
+    Rtx,
+}
+
+/// What the target can express.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// The family.
+    pub flavour: Flavour,
+    /// Major, minor, patch.
+    pub version: (u32, u32, u32),
+    /// Element types of tensors inside the network.
+    pub dtypes: Vec<DType>,
+    /// INormalization (8.6 and later).
+    pub normalization: bool,
+    /// Squeeze and Unsqueeze layers (10.7 and later).
+    pub squeeze: bool,
+    /// Cumulative layer (10.8 and later).
+    pub cumulative: bool,
+    /// IAttention (10.14 and later).
+    pub attention: bool,
+    /// kGELU_ERF and kGELU_TANH (10.0 and later).
+    pub gelu: bool,
+}
+
+impl Capabilities {
+    /// TensorRT-RTX of a version.
+    pub fn rtx(version: (u32, u32, u32)) -> Self {
+        use DType::*;
+        Self {
+            flavour: Flavour::Rtx,
+            version,
+            dtypes: vec![F32, F16, BF16, I8, I32, I64, U8, Bool, F8E4M3, F4E2M1, I4],
+            normalization: true,
+            squeeze: true,
+            cumulative: true,
+            attention: true,
+            gelu: true,
+        }
+    }
+
+    /// TensorRT of a version.
+    pub fn tensorrt(version: (u32, u32, u32)) -> Self {
+        use DType::*;
+        let mut dtypes = vec![F32, F16, I8, I32, Bool];
+        let least = |wanted: (u32, u32)| (version.0, version.1) >= wanted;
+        if least((8, 6)) {
+            dtypes.extend([U8, F8E4M3]);
+        }
+        if least((9, 0)) {
+            dtypes.extend([BF16, I64]);
+        }
+        if least((10, 0)) {
+            dtypes.push(I4);
+        }
+        if least((10, 8)) {
+            dtypes.push(F4E2M1);
+        }
+        Self {
+            flavour: Flavour::TensorRt,
+            version,
+            dtypes,
+            normalization: least((8, 6)),
+            squeeze: least((10, 7)),
+            cumulative: least((10, 8)),
+            attention: least((10, 14)),
+            gelu: least((10, 0)),
+        }
+    }
+}
+
+impl Default for Capabilities {
+    /// The newest TensorRT-RTX that the bridge is compiled for.
+    fn default() -> Self {
+        Self::rtx((1, 7, 1))
+    }
+}

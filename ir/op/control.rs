@@ -1,0 +1,92 @@
+//! Control flow. What a body captures from outside is an input of the node and of the body, so captures are edges.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::Ints;
+use crate::Graph;
+use crate::attr::{Attr, AttrValue};
+use crate::attributes;
+
+/// A subgraph. Two are equal only if they are the same one.
+#[derive(Clone)]
+pub struct Body(pub Arc<Graph>);
+
+impl PartialEq for Body {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Body {}
+
+impl Hash for Body {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.name().hash(state);
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl AttrValue for Body {
+    fn to_attr(&self) -> Option<Attr> {
+        Some(Attr::Word(format!("{}", self.0).into()))
+    }
+
+    fn from_attr(attr: Option<&Attr>) -> Result<Self, String> {
+        match attr {
+            Some(Attr::Word(text)) => {
+                text.parse().map(|graph| Body(Arc::new(graph))).map_err(|error| format!("body: {error}"))
+            }
+            _ => Err("a body expected".to_string()),
+        }
+    }
+}
+
+attributes! {
+    /// ONNX `If`. Inputs: condition (one Bool), captures. Both bodies take all captures, in the node's order.
+    pub struct If {
+        /// Taken if the condition holds.
+        then_branch: Body,
+        /// Taken if not.
+        else_branch: Body,
+    }
+}
+
+attributes! {
+    /// ONNX `Loop`. Inputs: trip count or an empty slot, condition or an empty slot, carried values, captures. The
+    /// body takes iteration number, condition, carried values, captures, and gives condition, carried values, scan
+    /// outputs; the node gives the final carried values and the scan outputs stacked.
+    pub struct Loop {
+        /// What is repeated.
+        body: Body,
+        /// Number of carried values.
+        carried: usize,
+    }
+}
+
+attributes! {
+    /// ONNX `Scan` of opset 9. Inputs: carried values, scan inputs, captures. The body takes carried values, one slice
+    /// of each scan input, captures, and gives carried values and scan outputs.
+    pub struct Scan {
+        /// What is repeated.
+        body: Body,
+        /// Number of scan inputs.
+        scan_inputs: usize,
+        /// Number of carried values.
+        carried: usize,
+        /// Axis of each scan input.
+        input_axes: Ints,
+        /// Axis of each scan output.
+        output_axes: Ints,
+        /// Nonzero where a scan input is walked from the end.
+        input_reversed: Ints,
+        /// Nonzero where a scan output is filled from the end.
+        output_reversed: Ints,
+    }
+}

@@ -1,0 +1,254 @@
+//! The one way to change a graph.
+//!
+//! A rule reads the graph and returns a [`Patch`]: nodes to add, values to replace, nodes to absorb. Applying it checks
+//! that the region is closed (nothing outside reads an absorbed value that is not replaced), that replacements keep
+//! their type, and hands names and origins on.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+use smallvec::SmallVec;
+
+use crate::graph::{Graph, NewNode, NodeId, Origin, ValueRef};
+use crate::op::Constant;
+use crate::{GraphError, Op, Tensor};
+
+/// Ids from here on name nodes of the patch, not yet of the graph.
+const PENDING: u32 = 1 << 31;
+
+#[derive(Debug)]
+struct PendingNode {
+    op: Op,
+    inputs: Vec<Option<ValueRef>>,
+    outputs: usize,
+}
+
+/// A change to a graph, not yet made.
+#[derive(Debug)]
+pub struct Patch {
+    rule: &'static str,
+    anchor: NodeId,
+    nodes: Vec<PendingNode>,
+    replacements: Vec<(ValueRef, ValueRef)>,
+    absorbed: Vec<NodeId>,
+    inherited: Vec<NodeId>,
+}
+
+/// What a patch did.
+#[derive(Debug, Default)]
+pub struct Applied {
+    /// Nodes added, in the order of the patch.
+    pub added: Vec<NodeId>,
+    /// Nodes removed; their ids may be taken again.
+    pub removed: Vec<NodeId>,
+}
+
+impl Patch {
+    /// An empty patch of a rule. New nodes are named after `anchor`.
+    pub fn new(rule: &'static str, anchor: NodeId) -> Self {
+        Self {
+            rule,
+            anchor,
+            nodes: Vec::new(),
+            replacements: Vec::new(),
+            absorbed: Vec::new(),
+            inherited: Vec::new(),
+        }
+    }
+
+    /// Adds a node of one output, which is returned.
+    pub fn add(&mut self, op: impl Into<Op>, inputs: &[Option<ValueRef>]) -> ValueRef {
+        self.add_many(op, inputs, 1).into()
+    }
+
+    /// Adds a node of several outputs.
+    pub fn add_many(&mut self, op: impl Into<Op>, inputs: &[Option<ValueRef>], outputs: usize) -> NodeId {
+        self.nodes.push(PendingNode { op: op.into(), inputs: inputs.to_vec(), outputs });
+        NodeId(PENDING + (self.nodes.len() - 1) as u32)
+    }
+
+    /// Adds a constant.
+    pub fn constant(&mut self, value: Tensor) -> ValueRef {
+        self.add(Constant { value }, &[])
+    }
+
+    /// Lets every reader of `old` read `new`.
+    pub fn replace(&mut self, old: ValueRef, new: ValueRef) -> &mut Self {
+        self.replacements.push((old, new));
+        self
+    }
+
+    /// Removes nodes; the new nodes stand for them.
+    pub fn absorb(&mut self, nodes: impl IntoIterator<Item = NodeId>) -> &mut Self {
+        self.absorbed.extend(nodes);
+        self
+    }
+
+    /// Lets the new nodes stand for nodes that stay as long as something else reads them.
+    pub fn inherit(&mut self, nodes: impl IntoIterator<Item = NodeId>) -> &mut Self {
+        self.inherited.extend(nodes);
+        self
+    }
+
+    /// The rule's name.
+    pub fn rule(&self) -> &'static str {
+        self.rule
+    }
+
+    /// Whether the patch changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.replacements.is_empty() && self.absorbed.is_empty()
+    }
+}
+
+impl Graph {
+    /// Makes a change.
+    ///
+    /// # Errors
+    /// If the patch does not fit; the graph is then as it was.
+    pub fn apply(&mut self, patch: &Patch) -> Result<Applied, GraphError> {
+        self.check(patch)?;
+        let mut origin = Origin::default();
+        for id in patch.absorbed.iter().chain(&patch.inherited) {
+            if let Some(node) = self.node(*id) {
+                origin.merge(&node.origin);
+            }
+        }
+        let mut applied = Applied::default();
+        let result = self.add_pending(patch, &origin, &mut applied).and_then(|()| self.check_types(patch, &applied));
+        if let Err(error) = result {
+            for id in applied.added.iter().rev() {
+                self.remove_node(*id);
+            }
+            return Err(error);
+        }
+        self.commit(patch, &mut applied);
+        Ok(applied)
+    }
+
+    /// Everything that can be checked before a node is added.
+    fn check(&self, patch: &Patch) -> Result<(), GraphError> {
+        let bad = |what: String| GraphError::BadPatch { rule: patch.rule, what };
+        let absorbed: FxHashSet<NodeId> = patch.absorbed.iter().copied().collect();
+        let replaced: FxHashSet<ValueRef> = patch.replacements.iter().map(|(old, _)| *old).collect();
+        for old in &replaced {
+            if self.value(*old).is_none() {
+                return Err(bad(format!("{old:?}, which does not exist")));
+            }
+        }
+        for (at, node) in patch.nodes.iter().enumerate() {
+            for input in node.inputs.iter().flatten() {
+                let exists = if input.node.0 >= PENDING {
+                    ((input.node.0 - PENDING) as usize) < at
+                } else {
+                    self.value(*input).is_some() && !absorbed.contains(&input.node)
+                };
+                if !exists {
+                    return Err(bad(format!("{input:?}, which does not exist or is absorbed, as an input")));
+                }
+            }
+        }
+        for id in &absorbed {
+            let Some(node) = self.node(*id) else { return Err(bad(format!("{id:?}, which does not exist"))) };
+            if matches!(node.op, Op::Input) {
+                return Err(bad(format!("input `{}` as absorbed", node.name)));
+            }
+            for slot in 0..node.outputs.len() as u32 {
+                let value = ValueRef { node: *id, slot };
+                if replaced.contains(&value) {
+                    continue;
+                }
+                let reader = self.consumers(value).into_iter().find(|reader| !absorbed.contains(&reader.node));
+                let reader = match reader {
+                    Some(reader) => Arc::from(self.node_name(reader.node)),
+                    None if self.is_output(value) => Arc::from("an output of the graph"),
+                    None => continue,
+                };
+                return Err(GraphError::NotClosed {
+                    rule: patch.rule,
+                    node: node.name.clone(),
+                    value: self.value(value).map_or_else(|| Arc::from(""), |value| value.name.clone()),
+                    reader,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn add_pending(&mut self, patch: &Patch, origin: &Origin, applied: &mut Applied) -> Result<(), GraphError> {
+        let anchor: Arc<str> = self.node_name(patch.anchor).into();
+        for pending in &patch.nodes {
+            let inputs = pending.inputs.iter().map(|input| input.map(|input| resolve(input, &applied.added))).collect();
+            let constant = matches!(pending.op, Op::Constant(_));
+            let name: Arc<str> = if constant { format!("{anchor}.{}", patch.rule).into() } else { anchor.clone() };
+            let new = NewNode {
+                op: pending.op.clone(),
+                inputs,
+                outputs: SmallVec::from_elem(name.clone(), pending.outputs),
+                name,
+                origin: if constant { Origin::default() } else { origin.clone() },
+            };
+            applied.added.push(self.add_node(new)?);
+        }
+        Ok(())
+    }
+
+    fn check_types(&self, patch: &Patch, applied: &Applied) -> Result<(), GraphError> {
+        for (old, new) in &patch.replacements {
+            let new = resolve(*new, &applied.added);
+            let (Some(old_value), Some(new_value)) = (self.value(*old), self.value(new)) else {
+                return Err(GraphError::BadPatch {
+                    rule: patch.rule,
+                    what: format!("{new:?}, which does not exist, as a replacement"),
+                });
+            };
+            if !new_value.info.is_compatible(&old_value.info) {
+                return Err(GraphError::Replacement {
+                    rule: patch.rule,
+                    value: old_value.name.clone(),
+                    old: old_value.info.to_string(),
+                    new: new_value.info.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, patch: &Patch, applied: &mut Applied) {
+        // Names of values that vanish go on to what replaces them, if that is new.
+        let mut inherited_names = Vec::new();
+        for (old, new) in &patch.replacements {
+            let pending = new.node.0 >= PENDING;
+            let new = resolve(*new, &applied.added);
+            if let (Some(old_value), Some(new_value)) = (self.value(*old), self.value(new)) {
+                let info = new_value.info.clone().refined(&old_value.info);
+                if pending && patch.absorbed.contains(&old.node) {
+                    inherited_names.push((new, old_value.name.clone()));
+                }
+                self.set_info(new, info);
+            }
+            self.redirect(*old, new, &applied.added);
+        }
+        let anchor = self.node(patch.anchor).map(|node| node.name.clone());
+        let anchor_absorbed = patch.absorbed.contains(&patch.anchor);
+        for id in &patch.absorbed {
+            self.remove_node(*id);
+            applied.removed.push(*id);
+        }
+        for (value, name) in inherited_names {
+            self.rename_value(value, &name);
+        }
+        // The last node added is the one that the region became; it takes the region's name.
+        let last = applied.added.iter().rev().find(|id| !matches!(self.op(**id), Some(Op::Constant(_)))).copied();
+        if let (Some(id), Some(name), true) = (last, anchor, anchor_absorbed) {
+            self.rename_node(id, &name);
+        }
+    }
+}
+
+fn resolve(value: ValueRef, added: &[NodeId]) -> ValueRef {
+    match value.node.0.checked_sub(PENDING).and_then(|at| added.get(at as usize)) {
+        Some(node) => ValueRef { node: *node, slot: value.slot },
+        None => value,
+    }
+}

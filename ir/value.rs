@@ -1,0 +1,148 @@
+//! What is known of a tensor before it exists.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::{DType, Dim, Shape, Tensor};
+
+/// Largest number of elements whose symbolic values are followed through shape arithmetic.
+pub const MAX_KNOWN_ELEMENTS: usize = 1024;
+
+/// What is known of a tensor's elements.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Known {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// All: it is a constant.
+    Constant(Tensor),
+    /// Each element of a small integer tensor, as an expression over the graph's symbols, row-major.
+    Elements(Arc<[Dim]>),
+}
+
+/// Type, shape and known elements of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValueInfo {
+    /// Element type.
+    pub dtype: DType,
+    /// Dimensions; `None` if not even their number is known.
+    pub shape: Option<Shape>,
+    /// What is known of the elements.
+    pub known: Known,
+}
+
+impl ValueInfo {
+    /// A tensor of a known shape.
+    pub fn new(dtype: DType, shape: impl IntoIterator<Item = impl Into<Dim>>) -> Self {
+        Self { dtype, shape: Some(shape.into_iter().map(Into::into).collect()), known: Known::Nothing }
+    }
+
+    /// A tensor of an unknown shape.
+    pub fn unshaped(dtype: DType) -> Self {
+        Self { dtype, shape: None, known: Known::Nothing }
+    }
+
+    /// A constant.
+    pub fn constant(tensor: Tensor) -> Self {
+        let shape = tensor.dims().iter().map(|dim| Dim::from(*dim)).collect();
+        Self { dtype: tensor.dtype(), shape: Some(shape), known: Known::Constant(tensor) }
+    }
+
+    /// A small integer tensor whose elements are known as expressions; elements too many to follow are dropped.
+    pub fn elements(dtype: DType, shape: Shape, elements: Vec<Dim>) -> Self {
+        let known = if elements.len() > MAX_KNOWN_ELEMENTS { Known::Nothing } else { Known::Elements(elements.into()) };
+        Self { dtype, shape: Some(shape), known }
+    }
+
+    /// Number of dimensions.
+    pub fn rank(&self) -> Option<usize> {
+        self.shape.as_ref().map(|shape| shape.len())
+    }
+
+    /// Every dimension as a number, if all are.
+    pub fn fixed_dims(&self) -> Option<crate::Dims> {
+        self.shape.as_ref()?.iter().map(|dim| usize::try_from(dim.value()?).ok()).collect()
+    }
+
+    /// The number of elements.
+    pub fn numel(&self) -> Option<Dim> {
+        self.shape.as_ref().map(Dim::product)
+    }
+
+    /// The constant's data.
+    pub fn as_constant(&self) -> Option<&Tensor> {
+        match &self.known {
+            Known::Constant(tensor) => Some(tensor),
+            _ => None,
+        }
+    }
+
+    /// Every element of a small integer or Bool tensor, as an expression.
+    pub fn known_elements(&self) -> Option<Vec<Dim>> {
+        match &self.known {
+            Known::Nothing => None,
+            Known::Elements(elements) => Some(elements.to_vec()),
+            Known::Constant(tensor) if tensor.numel() <= MAX_KNOWN_ELEMENTS => {
+                Some(tensor.to_i64s()?.into_iter().map(Dim::fixed).collect())
+            }
+            Known::Constant(_) => None,
+        }
+    }
+
+    /// Every element of a small integer or Bool tensor, if all are numbers.
+    pub fn known_ints(&self) -> Option<Vec<i64>> {
+        self.known_elements()?.iter().map(Dim::value).collect()
+    }
+
+    /// Whether a value of this description may stand where `other` is expected: dtype and rank equal and no dimension
+    /// certainly different, as far as both are known.
+    pub fn is_compatible(&self, other: &Self) -> bool {
+        let dtypes = self.dtype == other.dtype || self.dtype == DType::Unknown || other.dtype == DType::Unknown;
+        let shapes = match (&self.shape, &other.shape) {
+            (Some(a), Some(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).value().is_none_or(|gap| gap == 0))
+            }
+            _ => true,
+        };
+        dtypes && shapes
+    }
+
+    /// This description, made more precise where `other` (of the same value) knows more.
+    #[must_use]
+    pub fn refined(mut self, other: &Self) -> Self {
+        if self.dtype == DType::Unknown {
+            self.dtype = other.dtype;
+        }
+        self.shape = match (self.shape.take(), &other.shape) {
+            (None, shape) => shape.clone(),
+            (Some(mut a), Some(b)) if a.len() == b.len() => {
+                for (a, b) in a.iter_mut().zip(b) {
+                    if a.value().is_none() && b.value().is_some() {
+                        *a = b.clone();
+                    }
+                }
+                Some(a)
+            }
+            (shape, _) => shape,
+        };
+        if self.known == Known::Nothing {
+            self.known = other.known.clone();
+        }
+        self
+    }
+}
+
+impl fmt::Display for ValueInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.dtype)?;
+        let Some(shape) = &self.shape else { return f.write_str("[..]") };
+        f.write_str("[")?;
+        for (at, dim) in shape.iter().enumerate() {
+            if at > 0 {
+                f.write_str(", ")?;
+            }
+            write!(f, "{dim}")?;
+        }
+        f.write_str("]")
+    }
+}

@@ -1,0 +1,300 @@
+//! What a pass is, what a rule is, and the driver that runs a rule over a graph.
+//!
+//! A [`Rule`] reads the graph at one node and returns a [`Patch`] or says why not; the driver here is the only caller
+//! of [`Graph::apply`]. A rule that would take in a value which something else still reads is stopped by the patch's own
+//! check, and the reader's name becomes the remark.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use rustc_hash::FxHashSet;
+use serde::Serialize;
+use trt_fuse_ir::{Capabilities, Graph, GraphError, NodeId, OpKind, Patch, VerifyErrors};
+
+/// What a pass did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing.
+    Unchanged,
+    /// The graph is another.
+    Changed {
+        /// Patches applied, or nodes removed.
+        rewrites: usize,
+    },
+}
+
+impl Outcome {
+    /// Changed if there is any rewrite.
+    pub fn of(rewrites: usize) -> Self {
+        if rewrites == 0 { Self::Unchanged } else { Self::Changed { rewrites } }
+    }
+
+    /// Number of rewrites.
+    pub fn rewrites(self) -> usize {
+        match self {
+            Self::Unchanged => 0,
+            Self::Changed { rewrites } => rewrites,
+        }
+    }
+}
+
+/// Why a rule does not apply. Data, never an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Miss {
+    /// The pattern is not there.
+    NoMatch,
+    /// The pattern is there, and the rewrite would change nothing.
+    NoEffect,
+    /// The pattern is there, and a condition fails.
+    Blocked {
+        /// The condition, as a phrase; the rule's documentation uses the same.
+        reason: &'static str,
+        /// The node where it fails.
+        at: NodeId,
+    },
+}
+
+/// A near miss, for users.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Remark {
+    /// The rule.
+    pub rule: &'static str,
+    /// The ONNX node where a condition failed.
+    pub node: Arc<str>,
+    /// The condition.
+    pub reason: String,
+}
+
+/// What users set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// Bytes of data that one fold may create beyond what it frees.
+    pub fold_budget: usize,
+}
+
+impl Default for Options {
+    /// 1 MiB for a fold.
+    fn default() -> Self {
+        Self { fold_budget: 1 << 20 }
+    }
+}
+
+/// What a rule may read besides the graph.
+#[derive(Debug, Clone, Copy)]
+pub struct RuleContext<'a> {
+    /// What the target can express.
+    pub capabilities: &'a Capabilities,
+    /// What users set.
+    pub options: &'a Options,
+}
+
+/// What a pass may read besides the graph, and where its remarks go.
+#[derive(Debug)]
+pub struct PassContext<'a> {
+    /// What the target can express.
+    pub capabilities: &'a Capabilities,
+    /// What users set.
+    pub options: &'a Options,
+    /// Near misses.
+    pub remarks: Vec<Remark>,
+}
+
+impl<'a> PassContext<'a> {
+    /// A context without remarks yet.
+    pub fn new(capabilities: &'a Capabilities, options: &'a Options) -> Self {
+        Self { capabilities, options, remarks: Vec::new() }
+    }
+}
+
+/// A pass that went wrong: a bug in a rule, not a fault of the model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PassError {
+    /// A rule's patch did not fit.
+    #[error("pass {pass}, node `{node}`: {source}")]
+    Patch {
+        /// The pass.
+        pass: &'static str,
+        /// The node that the rule was tried at.
+        node: Arc<str>,
+        /// What did not fit.
+        source: GraphError,
+    },
+    /// A rule went on rewriting what it had written.
+    #[error("pass {pass} does not come to an end: {rewrites} rewrites of {nodes} nodes, the last at `{node}`")]
+    Endless {
+        /// The pass.
+        pass: &'static str,
+        /// Rewrites done.
+        rewrites: usize,
+        /// Nodes that the graph had.
+        nodes: usize,
+        /// The last node rewritten.
+        node: Arc<str>,
+    },
+    /// The graph that a pass left does not verify.
+    #[error("after pass {pass}: {source}")]
+    Invalid {
+        /// The pass.
+        pass: &'static str,
+        /// Every violation.
+        source: VerifyErrors,
+    },
+    /// A pass changed what the model promises to the outside.
+    #[error("pass {pass} changed the interface: {what}")]
+    Interface {
+        /// The pass.
+        pass: &'static str,
+        /// What differs.
+        what: String,
+    },
+}
+
+/// A transformation of a graph.
+pub trait Pass: Debug + Send + Sync {
+    /// Its name: the stem of its file.
+    fn name(&self) -> &'static str;
+
+    /// Runs it.
+    ///
+    /// # Errors
+    /// Only for a bug in the pass.
+    fn run(&self, graph: &mut Graph, context: &mut PassContext<'_>) -> Result<Outcome, PassError>;
+}
+
+/// A local rewrite.
+pub trait Rule: Debug + Send + Sync {
+    /// Its name: the stem of its file.
+    fn name(&self) -> &'static str;
+
+    /// The operators that it starts from.
+    fn roots(&self) -> &'static [OpKind];
+
+    /// The rewrite at a node whose operator is one of the roots.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss>;
+}
+
+/// Runs rules over a graph until none applies: from the outputs to the inputs, so that a pattern's optional tail is
+/// taken in, and at once again on what a patch has added. Rules of one pass are tried in order at each node.
+#[derive(Debug)]
+pub struct Rules {
+    name: &'static str,
+    rules: Vec<Box<dyn Rule>>,
+}
+
+/// Rewrites of one node of the original graph beyond which a rule is taken to run in circles.
+const MAX_REWRITES_PER_NODE: usize = 64;
+
+impl Rules {
+    /// A pass of one rule, named as the rule.
+    pub fn one(rule: impl Rule + 'static) -> Self {
+        Self { name: rule.name(), rules: vec![Box::new(rule)] }
+    }
+
+    /// A pass of several rules.
+    pub fn several(name: &'static str, rules: Vec<Box<dyn Rule>>) -> Self {
+        Self { name, rules }
+    }
+
+    /// One walk over the graph. Returns the number of rewrites.
+    fn sweep(
+        &self,
+        graph: &mut Graph,
+        context: &mut PassContext<'_>,
+        limit: &mut Limit,
+    ) -> Result<usize, PassError> {
+        let mut rewrites = 0;
+        // Ids that a patch removed may have come back as other nodes; those were tried when they were added.
+        let mut stale: FxHashSet<NodeId> = FxHashSet::default();
+        for root in graph.live().into_iter().rev() {
+            if stale.contains(&root) {
+                continue;
+            }
+            let mut pending = vec![root];
+            while let Some(id) = pending.pop() {
+                let Some(applied) = self.try_at(graph, id, context)? else { continue };
+                rewrites += 1;
+                limit.spend(self.name, graph, id)?;
+                stale.extend(applied.removed.iter().chain(&applied.added));
+                pending.extend(applied.added);
+            }
+        }
+        Ok(rewrites)
+    }
+
+    fn try_at(
+        &self,
+        graph: &mut Graph,
+        id: NodeId,
+        context: &mut PassContext<'_>,
+    ) -> Result<Option<trt_fuse_ir::Applied>, PassError> {
+        for rule in &self.rules {
+            let Some(op) = graph.op(id) else { return Ok(None) };
+            if !rule.roots().contains(&op.kind()) {
+                continue;
+            }
+            let read = RuleContext { capabilities: context.capabilities, options: context.options };
+            match rule.rewrite(graph, id, &read) {
+                Err(Miss::NoMatch | Miss::NoEffect) => {}
+                Err(Miss::Blocked { reason, at }) => {
+                    context.remarks.push(remark(graph, rule.name(), at, reason.to_string()));
+                }
+                Ok(patch) => match graph.apply(&patch) {
+                    Ok(applied) => return Ok(Some(applied)),
+                    Err(GraphError::NotClosed { node, value: _, reader, .. }) => {
+                        let reason = format!("output of `{node}` also read by `{reader}`");
+                        context.remarks.push(remark(graph, rule.name(), id, reason));
+                    }
+                    Err(source) => {
+                        let node = graph.node_name(id).into();
+                        return Err(PassError::Patch { pass: self.name, node, source });
+                    }
+                },
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// A remark at a node, under the name of its first ONNX node.
+pub(crate) fn remark(graph: &Graph, rule: &'static str, at: NodeId, reason: String) -> Remark {
+    let node = graph.origins(at).next().map_or_else(|| graph.node_name(at).into(), |source| source.name.clone());
+    Remark { rule, node, reason }
+}
+
+struct Limit {
+    nodes: usize,
+    spent: usize,
+}
+
+impl Limit {
+    fn spend(&mut self, pass: &'static str, graph: &Graph, at: NodeId) -> Result<(), PassError> {
+        self.spent += 1;
+        if self.spent <= self.nodes.saturating_mul(MAX_REWRITES_PER_NODE) {
+            return Ok(());
+        }
+        let node = graph.node_name(at).into();
+        Err(PassError::Endless { pass, rewrites: self.spent, nodes: self.nodes, node })
+    }
+}
+
+impl Pass for Rules {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn run(&self, graph: &mut Graph, context: &mut PassContext<'_>) -> Result<Outcome, PassError> {
+        let mut limit = Limit { nodes: graph.node_count().max(1), spent: 0 };
+        loop {
+            // Only what still holds at the end is worth a remark.
+            context.remarks.clear();
+            if self.sweep(graph, context, &mut limit)? == 0 {
+                break;
+            }
+        }
+        Ok(Outcome::of(limit.spent))
+    }
+}

@@ -1,0 +1,193 @@
+//! The ordered list of passes, and the loop that runs it.
+
+use std::time::Instant;
+
+use trt_fuse_ir::{Capabilities, Graph, verify};
+
+use crate::pass::{Options, Pass, PassContext, PassError, Rules};
+use crate::report::{PassReport, Report};
+
+/// Rounds after which a pipeline stops even if its passes still find something.
+const MAX_ROUNDS: usize = 8;
+
+/// Passes in order.
+#[derive(Debug)]
+pub struct Pipeline {
+    passes: Vec<Box<dyn Pass>>,
+    capabilities: Capabilities,
+    options: Options,
+    stop_after: Option<usize>,
+}
+
+/// A name that is no pass.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no pass is called `{name}`; there are {known}")]
+pub struct UnknownPass {
+    name: String,
+    known: String,
+}
+
+impl Pipeline {
+    /// The passes that every model goes through, each constraint on their order stated.
+    pub fn standard(capabilities: &Capabilities) -> Self {
+        Self::new(standard_passes(), capabilities)
+    }
+
+    /// A pipeline of given passes.
+    pub fn new(passes: Vec<Box<dyn Pass>>, capabilities: &Capabilities) -> Self {
+        Self { passes, capabilities: capabilities.clone(), options: Options::default(), stop_after: None }
+    }
+
+    /// Names of the passes in order.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.passes.iter().map(|pass| pass.name()).collect()
+    }
+
+    /// With other options.
+    #[must_use]
+    pub fn with_options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Without a pass.
+    ///
+    /// # Errors
+    /// If there is no such pass.
+    pub fn without(mut self, name: &str) -> Result<Self, UnknownPass> {
+        self.known(name)?;
+        self.passes.retain(|pass| pass.name() != name);
+        Ok(self)
+    }
+
+    /// With only these passes, in the standard order.
+    ///
+    /// # Errors
+    /// If one does not exist.
+    pub fn only(mut self, names: &[impl AsRef<str>]) -> Result<Self, UnknownPass> {
+        for name in names {
+            self.known(name.as_ref())?;
+        }
+        self.passes.retain(|pass| names.iter().any(|name| name.as_ref() == pass.name()));
+        Ok(self)
+    }
+
+    /// Stops after `runs` runs of passes, to find the one that a result depends on.
+    #[must_use]
+    pub fn stop_after(mut self, runs: usize) -> Self {
+        self.stop_after = Some(runs);
+        self
+    }
+
+    fn known(&self, name: &str) -> Result<(), UnknownPass> {
+        if self.passes.iter().any(|pass| pass.name() == name) {
+            return Ok(());
+        }
+        Err(UnknownPass { name: name.to_string(), known: self.names().join(", ") })
+    }
+
+    /// Runs the passes, round after round, until a round changes nothing.
+    ///
+    /// # Errors
+    /// A bug in a pass: its patch does not fit, its graph does not verify, or the interface changed.
+    pub fn run(&self, mut graph: Graph) -> Result<(Graph, Report), PassError> {
+        let interface = Interface::of(&graph);
+        let mut report = Report::default();
+        let mut left = self.stop_after.unwrap_or(usize::MAX);
+        for round in 0..MAX_ROUNDS {
+            let mut changed = false;
+            let mut remarks = Vec::new();
+            for pass in &self.passes {
+                if left == 0 {
+                    return Ok((graph, report));
+                }
+                left -= 1;
+                let mut context = PassContext::new(&self.capabilities, &self.options);
+                let run = run_pass(pass.as_ref(), &mut graph, &mut context, &interface)?;
+                remarks.append(&mut context.remarks);
+                changed |= run.rewrites > 0;
+                if run.rewrites > 0 || round == 0 {
+                    report.passes.push(run);
+                }
+            }
+            remarks.sort();
+            remarks.dedup();
+            report.remarks = remarks;
+            if !changed {
+                break;
+            }
+        }
+        Ok((graph, report))
+    }
+}
+
+/// Runs one pass and checks what it leaves.
+fn run_pass(
+    pass: &dyn Pass,
+    graph: &mut Graph,
+    context: &mut PassContext<'_>,
+    interface: &Interface,
+) -> Result<PassReport, PassError> {
+    let name = pass.name();
+    let nodes_before = graph.operation_count();
+    let start = Instant::now();
+    let outcome = pass.run(graph, context)?;
+    if outcome.rewrites() > 0 {
+        graph.prune_dead();
+        let node = graph.name().clone();
+        graph.reinfer().map_err(|source| PassError::Patch { pass: name, node, source })?;
+        verify(graph).map_err(|source| PassError::Invalid { pass: name, source })?;
+        interface.check(name, graph)?;
+    }
+    Ok(PassReport {
+        name,
+        rewrites: outcome.rewrites(),
+        nodes_before,
+        nodes_after: graph.operation_count(),
+        ms: start.elapsed().as_secs_f64() * 1e3,
+    })
+}
+
+/// What a model promises to the outside: names, dtypes and shapes of inputs and outputs, in order.
+#[derive(Debug)]
+struct Interface(Graph);
+
+impl Interface {
+    fn of(graph: &Graph) -> Self {
+        Self(graph.clone())
+    }
+
+    /// A shape may become more precise; nothing else may change.
+    fn check(&self, pass: &'static str, graph: &Graph) -> Result<(), PassError> {
+        let changed = |what: String| Err(PassError::Interface { pass, what });
+        let Self(before) = self;
+        if before.inputs().len() != graph.inputs().len() || before.outputs().len() != graph.outputs().len() {
+            return changed("another number of inputs or outputs".to_string());
+        }
+        for (old, new) in before.inputs().iter().zip(graph.inputs()) {
+            let (old, new) = (before.value((*old).into()), graph.value((*new).into()));
+            if old.map(|value| (&value.name, &value.info)) != new.map(|value| (&value.name, &value.info)) {
+                return changed(format!("input {old:?} became {new:?}"));
+            }
+        }
+        for (old, new) in before.outputs().iter().zip(graph.outputs()) {
+            let fits = match (before.info(old.value), graph.info(new.value)) {
+                (Some(old), Some(new)) => new.is_compatible(old),
+                _ => false,
+            };
+            if old.name != new.name || !fits {
+                return changed(format!("output `{}` became `{}`", old.name, new.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn standard_passes() -> Vec<Box<dyn Pass>> {
+    Vec::new()
+}
+
+#[allow(dead_code, reason = "used as soon as the list above has rules")]
+fn rule(rule: impl crate::pass::Rule + 'static) -> Box<dyn Pass> {
+    Box::new(Rules::one(rule))
+}
