@@ -13,7 +13,7 @@ use petgraph::visit::{EdgeRef, NodeIndexable};
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
-use crate::infer::{InferContext, infer};
+use crate::infer::{InferContext, Infos, infer};
 use crate::{DType, GraphError, Op, Tensor, ValueInfo};
 
 /// A node of one graph.
@@ -386,8 +386,10 @@ impl Graph {
         let mut slots: Vec<u32> =
             self.inner.edges_directed(id.index(), Incoming).map(|edge| edge.weight().to_slot).collect();
         slots.sort_unstable();
-        let twice = slots.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| format!("slot {} is read twice", pair[0]));
-        let beyond = slots.iter().filter(|slot| **slot >= arity).map(|slot| format!("slot {slot} is beyond arity {arity}"));
+        let twice =
+            slots.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| format!("slot {} is read twice", pair[0]));
+        let beyond =
+            slots.iter().filter(|slot| **slot >= arity).map(|slot| format!("slot {slot} is beyond arity {arity}"));
         twice.chain(beyond).collect()
     }
 
@@ -413,16 +415,34 @@ impl Graph {
 
     /// Adds a node, its outputs inferred from its inputs.
     pub(crate) fn add_node(&mut self, new: NewNode) -> Result<NodeId, GraphError> {
-        let mut infos: SmallVec<[Option<&ValueInfo>; 4]> = SmallVec::new();
-        for input in &new.inputs {
-            infos.push(match input {
-                None => None,
-                Some(value) => Some(self.info(*value).ok_or_else(|| GraphError::NoSuchValue {
-                    node: new.name.clone(),
-                    value: *value,
-                })?),
-            });
+        // Inference names fresh symbols after the node, hence by its final name.
+        let name = self.node_names.claim(&new.name);
+        let infos = match self.infer_new(&new, &name) {
+            Ok(infos) => infos,
+            Err(error) => {
+                self.node_names.release(&name);
+                return Err(error);
+            }
+        };
+        let named = new.outputs.iter().zip(infos);
+        let outputs = named.map(|(name, info)| Value { name: self.value_names.claim(name), info }).collect();
+        let node = Node { op: new.op, name, outputs, arity: new.inputs.len() as u32, origin: new.origin };
+        let id = self.inner.add_node(node);
+        for (slot, input) in new.inputs.iter().enumerate() {
+            if let Some(value) = input {
+                let edge = Edge { from_slot: value.slot, to_slot: slot as u32 };
+                self.inner.add_edge(value.node.index(), id, edge);
+            }
         }
+        Ok(NodeId::from_index(id))
+    }
+
+    /// What is known of a new node's outputs.
+    fn infer_new(&self, new: &NewNode, name: &Arc<str>) -> Result<Infos, GraphError> {
+        let missing = |value: ValueRef| GraphError::NoSuchValue { node: name.clone(), value };
+        let info = |value: ValueRef| self.info(value).ok_or_else(|| missing(value));
+        let infos: SmallVec<[Option<&ValueInfo>; 4]> =
+            new.inputs.iter().map(|input| input.map(info).transpose()).collect::<Result<_, _>>()?;
         let (least, most) = new.op.arity();
         let known = match new.op.own_inputs() {
             // The epilogue's inputs come after the operator's own.
@@ -435,36 +455,14 @@ impl Graph {
         };
         if new.inputs.len() < least || new.inputs.len() > most || !known {
             return Err(GraphError::Arity {
-                node: new.name.clone(),
+                node: name.clone(),
                 op: new.op.to_string(),
                 found: new.inputs.len(),
                 least,
                 most,
             });
         }
-        let context = InferContext { node: &new.name, outputs: new.outputs.len() };
-        let outputs = infer(&new.op, &infos, &context)?;
-        let outputs = new
-            .outputs
-            .iter()
-            .zip(outputs)
-            .map(|(name, info)| Value { name: self.value_names.claim(name), info })
-            .collect();
-        let node = Node {
-            op: new.op,
-            name: self.node_names.claim(&new.name),
-            outputs,
-            arity: new.inputs.len() as u32,
-            origin: new.origin,
-        };
-        let id = self.inner.add_node(node);
-        for (slot, input) in new.inputs.iter().enumerate() {
-            if let Some(value) = input {
-                let edge = Edge { from_slot: value.slot, to_slot: slot as u32 };
-                self.inner.add_edge(value.node.index(), id, edge);
-            }
-        }
-        Ok(NodeId::from_index(id))
+        infer(&new.op, &infos, &InferContext { node: name, outputs: new.outputs.len() })
     }
 
     pub(crate) fn add_output(&mut self, name: Arc<str>, value: ValueRef) {
@@ -541,7 +539,8 @@ impl Graph {
                 *live = true;
             }
         }
-        let dead: Vec<NodeId> = self.node_ids().filter(|id| !live.get(id.0 as usize).is_some_and(|live| *live)).collect();
+        let dead: Vec<NodeId> =
+            self.node_ids().filter(|id| !live.get(id.0 as usize).is_some_and(|live| *live)).collect();
         let operations = dead.iter().filter(|id| !matches!(self.op(**id), Some(Op::Constant(_)))).count();
         for id in dead {
             self.remove_node(id);

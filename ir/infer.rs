@@ -13,6 +13,7 @@ use crate::{DType, Dim, GraphError, Op, Shape, ValueInfo};
 
 mod control;
 mod conv;
+mod elements;
 mod index;
 mod math;
 mod matmul;
@@ -22,7 +23,11 @@ mod pool;
 mod quant;
 mod reduce;
 
-pub use math::broadcast;
+#[cfg(test)]
+mod tests;
+
+pub use conv::{explicit_padding, explicit_transposed_padding};
+pub use math::{broadcast, broadcasts_to};
 
 /// What inference needs besides the inputs.
 #[derive(Debug, Clone, Copy)]
@@ -134,6 +139,15 @@ fn one(info: ValueInfo) -> Infos {
 /// A value of a dtype and a shape that may be unknown.
 fn shaped(dtype: DType, shape: Option<Shape>) -> ValueInfo {
     ValueInfo { dtype, shape, known: crate::Known::Nothing }
+}
+
+/// Two element types that must be equal; one that is not known yields to the other.
+fn join_dtypes(a: DType, b: DType) -> Result<DType, String> {
+    match (a, b) {
+        (DType::Unknown, other) | (other, DType::Unknown) => Ok(other),
+        (a, b) if a == b => Ok(a),
+        (a, b) => Err(format!("{a} and {b} differ")),
+    }
 }
 
 /// An axis in `0..rank`.

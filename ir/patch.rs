@@ -46,14 +46,7 @@ pub struct Applied {
 impl Patch {
     /// An empty patch of a rule. New nodes are named after `anchor`.
     pub fn new(rule: &'static str, anchor: NodeId) -> Self {
-        Self {
-            rule,
-            anchor,
-            nodes: Vec::new(),
-            replacements: Vec::new(),
-            absorbed: Vec::new(),
-            inherited: Vec::new(),
-        }
+        Self { rule, anchor, nodes: Vec::new(), replacements: Vec::new(), absorbed: Vec::new(), inherited: Vec::new() }
     }
 
     /// Adds a node of one output, which is returned.

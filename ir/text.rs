@@ -83,7 +83,7 @@ impl Graph {
 /// `f32[2] {1, 2}`, `f32[64] splat 0`, or `f32[64] #hash` for data too long to print.
 pub(crate) fn write_tensor(f: &mut fmt::Formatter<'_>, tensor: &Tensor) -> fmt::Result {
     write!(f, "{}{:?}", tensor.dtype(), tensor.dims())?;
-    let one = tensor.splat_element().map(|bytes| bytes::Bytes::copy_from_slice(bytes));
+    let one = tensor.splat_element().map(bytes::Bytes::copy_from_slice);
     let splat = one.and_then(|element| Tensor::new(tensor.dtype(), [], element).ok());
     let printed = match &splat {
         Some(element) => elements(element),
@@ -100,7 +100,9 @@ pub(crate) fn write_tensor(f: &mut fmt::Formatter<'_>, tensor: &Tensor) -> fmt::
 /// Elements as text that reads back to the same bits.
 fn elements(tensor: &Tensor) -> Option<Vec<String>> {
     if tensor.dtype().is_float() {
-        let exact = |value: f64| if tensor.dtype() == DType::F64 { format!("{value:?}") } else { format!("{:?}", value as f32) };
+        let exact = |value: f64| {
+            if tensor.dtype() == DType::F64 { format!("{value:?}") } else { format!("{:?}", value as f32) }
+        };
         return Some(tensor.to_f64s()?.into_iter().map(exact).collect());
     }
     if tensor.dtype() == DType::U64 {

@@ -1,3 +1,4 @@
 //! ONNX to TensorRT.
 
+pub mod emit;
 pub mod import;

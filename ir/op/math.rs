@@ -133,10 +133,7 @@ impl UnaryOp {
 impl BinaryOp {
     /// Whether the output is Bool whatever the inputs.
     pub fn is_comparison(self) -> bool {
-        matches!(
-            self,
-            Self::Equal | Self::Greater | Self::GreaterOrEqual | Self::Less | Self::LessOrEqual
-        )
+        matches!(self, Self::Equal | Self::Greater | Self::GreaterOrEqual | Self::Less | Self::LessOrEqual)
     }
 
     /// Whether the inputs may be exchanged.
