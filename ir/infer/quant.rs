@@ -27,6 +27,8 @@ pub(super) fn infer(op: &Op, inputs: Inputs<'_>) -> Result<Infos, String> {
     if let Some(zero_point) = inputs.optional(2)
         && let (Some(zero_point), Some(scale)) = (&zero_point.shape, &scale.shape)
         && zero_point.len() != scale.len()
+        // One element serves for all, whatever its rank.
+        && !(Dim::product(zero_point).is(1) && Dim::product(scale).is(1))
     {
         return Err(format!("zero point of rank {}, scale of rank {}", zero_point.len(), scale.len()));
     }

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use trt_fuse_ir::{DType, TensorError};
+use trt_fuse_ir::{DType, GraphError, TensorError};
+
+use super::proto::NodeProto;
 
 /// Why a model could not be imported.
 ///
@@ -152,6 +154,123 @@ pub enum ImportError {
         /// What is wrong.
         error: TensorError,
     },
+    /// No graph in the model.
+    #[error("the model has no graph")]
+    NoGraph,
+    /// No output: nothing to compute.
+    #[error("the graph has no outputs")]
+    NoOutputs,
+    /// An input without a type.
+    #[error("input `{}` has no type", show(tensor))]
+    NoType {
+        /// Name of the input.
+        tensor: String,
+    },
+    /// A node without an operator.
+    #[error("it has no op_type")]
+    NoOpType,
+    /// The version of ONNX's own operator set is too old or too new.
+    #[error(
+        "opset {found} is not supported, {oldest} to {newest} are; onnx.version_converter.convert_version converts it"
+    )]
+    Opset {
+        /// Version asked for.
+        found: i64,
+        /// Oldest version that is converted.
+        oldest: i64,
+        /// Newest version that is converted.
+        newest: i64,
+    },
+    /// No version of an operator set that a node needs.
+    #[error("the model imports no opset of ONNX's own domain")]
+    NoOpset,
+    /// Two versions of one operator set.
+    #[error("the model imports two opsets of domain `{}`", show(domain))]
+    OpsetTwice {
+        /// Domain; empty for ONNX's own.
+        domain: String,
+    },
+    /// A name without a value.
+    #[error("it reads `{}`, which nothing produces", show(value))]
+    Dangling {
+        /// Name of the value.
+        value: String,
+    },
+    /// An output of the graph, a body or a function without a value.
+    #[error("output `{}` is produced by nothing", show(value))]
+    DanglingOutput {
+        /// Name of the output.
+        value: String,
+    },
+    /// One name for two values.
+    #[error("two values are called `{}`", show(value))]
+    DuplicateValue {
+        /// Name of the values.
+        value: String,
+    },
+    /// A node that needs what it produces.
+    #[error("it needs its own output: the graph has a cycle")]
+    Cycle,
+    /// One name for two local functions.
+    #[error("two functions are called `{}`", show(function))]
+    DuplicateFunction {
+        /// Domain, name and overload.
+        function: String,
+    },
+    /// A local function that calls itself.
+    #[error("function `{}` calls itself", show(function))]
+    RecursiveFunction {
+        /// Domain, name and overload.
+        function: String,
+    },
+    /// An attribute that is missing, of another type, or has a value that the operator does not know.
+    #[error("attribute `{}`: {reason}", show(attribute))]
+    Attribute {
+        /// Name of the attribute.
+        attribute: String,
+        /// What is wrong, and what was expected.
+        reason: String,
+    },
+    /// Too few or too many inputs or outputs.
+    #[error("{found} {what}, {expected} expected")]
+    Arity {
+        /// What is counted.
+        what: &'static str,
+        /// Count found.
+        found: usize,
+        /// Counts allowed, in words.
+        expected: String,
+    },
+    /// A required input that is left out.
+    #[error("input {slot} is missing")]
+    MissingInput {
+        /// Index of the input.
+        slot: usize,
+    },
+    /// Inputs that do not fit the operator.
+    #[error("{}", show(reason))]
+    Operands {
+        /// What does not fit.
+        reason: String,
+    },
+    /// The model states of a value what cannot be.
+    #[error(
+        "tensor `{}` is stated as {} but is {}; wrong value_info may be deleted from the model",
+        show(tensor),
+        show(stated),
+        show(inferred)
+    )]
+    Contradiction {
+        /// Name of the value.
+        tensor: String,
+        /// What inference found.
+        inferred: String,
+        /// What the model states.
+        stated: String,
+    },
+    /// The graph refused a node in a way that the importer should have noticed.
+    #[error("{}", show(&.0.to_string()))]
+    Graph(GraphError),
     /// External data that cannot or must not be read.
     #[error("tensor `{}`: external data `{}`: {reason}", show(tensor), show(location))]
     External {
@@ -170,13 +289,43 @@ impl ImportError {
         Self::File { path: path.to_owned(), error: Box::new(self) }
     }
 
-    /// Name of the node at fault, if one is known.
+    /// This error with the node it is at.
+    pub(crate) fn at(self, node: &NodeProto) -> Self {
+        let name = if node.name.is_empty() { node.output.first() } else { Some(&node.name) };
+        Self::Node {
+            node: name.cloned().unwrap_or_default(),
+            op_type: qualified(&node.domain, &node.op_type),
+            error: Box::new(self),
+        }
+    }
+
+    /// Name of the node at fault, if one is known; the innermost, where bodies and functions nest.
     pub fn node(&self) -> Option<&str> {
         match self {
             Self::File { error, .. } => error.node(),
-            Self::Node { node, .. } => Some(node),
+            Self::Node { node, error, .. } => error.node().or(Some(node)),
             _ => None,
         }
+    }
+}
+
+impl From<GraphError> for ImportError {
+    fn from(error: GraphError) -> Self {
+        match error {
+            GraphError::Infer { reason, .. } => Self::Operands { reason },
+            GraphError::Contradiction { value, inferred, stated } => {
+                Self::Contradiction { tensor: value.to_string(), inferred, stated }
+            }
+            error => Self::Graph(error),
+        }
+    }
+}
+
+/// An operator's type with its domain, unless that is ONNX's own.
+pub(crate) fn qualified(domain: &str, op_type: &str) -> String {
+    match super::scope::domain(domain) {
+        "" => op_type.to_owned(),
+        domain => format!("{domain}::{op_type}"),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Bounds on what a model file may ask for.
 
+use super::error::{ImportError, show};
+
 /// Bounds on the size of a model, checked before memory is taken for it.
 ///
 /// The defaults leave room for models of hundreds of gigabytes of weights; lower them to bound what a stranger's file
@@ -35,4 +37,21 @@ impl Default for Limits {
             max_weight_bytes: 1 << 40,
         }
     }
+}
+
+impl Limits {
+    /// Checks the number of dimensions of a tensor.
+    pub(crate) fn check_rank(&self, rank: usize, tensor: &str) -> Result<(), ImportError> {
+        check(rank as u64, self.max_rank as u64, || format!("tensor `{}`: dimensions", show(tensor)))
+    }
+
+    /// Checks the number of elements of a tensor.
+    pub(crate) fn check_elements(&self, elements: u64, tensor: &str) -> Result<(), ImportError> {
+        check(elements, self.max_elements, || format!("tensor `{}`: elements", show(tensor)))
+    }
+}
+
+/// Checks a count.
+pub(crate) fn check(found: u64, limit: u64, what: impl FnOnce() -> String) -> Result<(), ImportError> {
+    if found > limit { Err(ImportError::Limit { what: what(), found, limit }) } else { Ok(()) }
 }

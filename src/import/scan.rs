@@ -5,7 +5,7 @@
 //! It says nothing of bytes that are not protobuf: it stops where decoding will fail too.
 
 use super::error::ImportError;
-use super::limits::Limits;
+use super::limits::{Limits, check};
 
 /// The messages that contain repeated messages or strings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,15 +87,11 @@ pub(crate) fn scan(bytes: &[u8], limits: &Limits) -> Result<(), ImportError> {
             continue;
         };
         records += 1;
-        if records > limits.max_records {
-            return Err(limit("records in the file", records, limits.max_records));
-        }
+        check(records as u64, limits.max_records as u64, || "records in the file".to_owned())?;
         if child == Kind::Graph {
             graphs += 1;
             // The main graph is no subgraph.
-            if graphs > limits.max_depth.saturating_add(1) {
-                return Err(limit("depth of subgraphs", graphs - 1, limits.max_depth));
-            }
+            check(graphs as u64 - 1, limits.max_depth as u64, || "depth of subgraphs".to_owned())?;
         }
         match child {
             Kind::Leaf => at = stop,
@@ -103,10 +99,6 @@ pub(crate) fn scan(bytes: &[u8], limits: &Limits) -> Result<(), ImportError> {
         }
     }
     Ok(())
-}
-
-fn limit(what: &str, found: usize, limit: usize) -> ImportError {
-    ImportError::Limit { what: what.to_owned(), found: found as u64, limit: limit as u64 }
 }
 
 enum Payload {

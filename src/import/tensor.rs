@@ -8,7 +8,7 @@ use trt_fuse_ir::{DType, Element, Tensor};
 
 use super::error::ImportError;
 use super::external::ExternalFiles;
-use super::limits::Limits;
+use super::limits::{Limits, check};
 use super::proto::{DataLocation, TensorProto};
 
 /// The element type of an `onnx.TensorProto.DataType`; `None` for undefined codes and the 6-bit floats.
@@ -90,14 +90,7 @@ impl TensorReader {
 
     /// Dimensions, each at least 0, within limits.
     fn sizes(&self, dims: &[i64], tensor: &str) -> Result<Vec<usize>, ImportError> {
-        let limit = |what: &str, found, limit| ImportError::Limit {
-            what: format!("tensor `{}`: {what}", super::error::show(tensor)),
-            found,
-            limit,
-        };
-        if dims.len() > self.limits.max_rank {
-            return Err(limit("dimensions", dims.len() as u64, self.limits.max_rank as u64));
-        }
+        self.limits.check_rank(dims.len(), tensor)?;
         let mut sizes = Vec::with_capacity(dims.len());
         for (axis, &dim) in dims.iter().enumerate() {
             let size =
@@ -105,9 +98,7 @@ impl TensorReader {
             sizes.push(size);
         }
         let count = sizes.iter().try_fold(1_u64, |count, size| count.checked_mul(*size as u64)).unwrap_or(u64::MAX);
-        if count > self.limits.max_elements {
-            return Err(limit("elements", count, self.limits.max_elements));
-        }
+        self.limits.check_elements(count, tensor)?;
         Ok(sizes)
     }
 
@@ -125,10 +116,7 @@ impl TensorReader {
             return Err(head.wrong_length(expected, found, field));
         }
         self.bytes = self.bytes.saturating_add(found);
-        if self.bytes > self.limits.max_weight_bytes {
-            let limit = self.limits.max_weight_bytes;
-            return Err(ImportError::Limit { what: "bytes of weights".to_owned(), found: self.bytes, limit });
-        }
+        check(self.bytes, self.limits.max_weight_bytes, || "bytes of weights".to_owned())?;
         let tensor = |error| ImportError::Tensor { tensor: head.tensor.clone(), error };
         Tensor::new(head.dtype, sizes, bytes).map_err(tensor)
     }

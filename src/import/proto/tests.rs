@@ -279,7 +279,7 @@ fn any_node() -> impl Strategy<Value = NodeProto> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
     fn what_is_written_is_read_by_both(nodes in proptest::collection::vec(any_node(), 0..4)) {
