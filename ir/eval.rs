@@ -10,16 +10,25 @@ use std::sync::Arc;
 
 use crate::{Graph, NodeId, Op, Tensor, ValueRef};
 
+mod activation;
+mod cast;
 mod control;
 mod conv;
+mod einsum;
+mod float8;
 mod index;
+mod layout;
 mod math;
 mod matmul;
 mod movement;
 mod norm;
+mod number;
+mod pad;
 mod pool;
 mod quant;
 mod reduce;
+mod resize;
+mod window;
 
 /// An evaluation that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +69,11 @@ pub struct EvalContext<'a> {
 /// A node's outputs.
 pub type Tensors = SmallVec<[Tensor; 1]>;
 
+/// The outputs of a node that has one.
+fn one(tensor: Result<Tensor, String>) -> Result<Tensors, String> {
+    tensor.map(|tensor| SmallVec::from_iter([tensor]))
+}
+
 /// The inputs of a node, with phrases for what is missing.
 #[derive(Clone, Copy)]
 struct Inputs<'a>(&'a [Option<&'a Tensor>]);
@@ -87,9 +101,9 @@ pub fn eval_op(op: &Op, inputs: &[Option<&Tensor>], context: &EvalContext<'_>) -
         Op::Conv(op) => conv::conv(op, inputs),
         Op::ConvTranspose(op) => conv::conv_transpose(op, inputs),
         Op::MatMul(op) => matmul::matmul(op, inputs),
-        Op::Einsum(op) => matmul::einsum(op, inputs),
+        Op::Einsum(op) => einsum::einsum(op, inputs),
         Op::Pool(op) => pool::pool(op, inputs, context),
-        Op::Resize(op) => pool::resize(op, inputs),
+        Op::Resize(op) => resize::resize(op, inputs),
         Op::Reduce(_) | Op::ArgReduce(_) | Op::Softmax(_) | Op::TopK(_) | Op::Cumulative(_) => {
             reduce::eval(op, inputs, context)
         }
@@ -161,10 +175,12 @@ pub fn eval_with(
         }
         let fail = |reason: String| EvalError::Node { node: node.name.clone(), op: node.op.to_string(), reason };
         let sources = graph.node_inputs(id);
-        let tensors: SmallVec<[Option<&Tensor>; 4]> =
-            sources.iter().map(|source| source.and_then(|source| run.values.get(&source))).collect();
         let context = EvalContext { outputs: node.outputs.len(), symbols: &symbols };
-        let outputs = eval_op(&node.op, &tensors, &context).map_err(fail)?;
+        let outputs = {
+            let tensors: SmallVec<[Option<&Tensor>; 4]> =
+                sources.iter().map(|source| source.and_then(|source| run.values.get(&source))).collect();
+            eval_op(&node.op, &tensors, &context).map_err(fail)?
+        };
         for (slot, (tensor, value)) in outputs.into_iter().zip(&node.outputs).enumerate() {
             bind(&value.info, &tensor, &mut symbols).map_err(fail)?;
             let reference = ValueRef { node: id, slot: slot as u32 };

@@ -43,7 +43,7 @@ mod verify;
 
 pub use builder::Builder;
 pub use caps::{Capabilities, Flavour};
-pub use dim::{Dim, ParseDimError, Shape};
+pub use dim::{Dim, DimAlgebra, DimOp, ParseDimError, Shape};
 pub use dtype::DType;
 pub use error::GraphError;
 pub use graph::{Graph, NewNode, Node, NodeId, Origin, Output, Source, Use, Value, ValueRef};

@@ -35,4 +35,38 @@ pub enum EmitError {
         /// What it is.
         found: String,
     },
+    /// Nodes that the target cannot express, all of them.
+    #[error("{}", list(.0))]
+    Unsupported(Vec<Unsupported>),
+    /// TensorRT infers another type or shape than the graph.
+    #[error("node '{node}' ({op}): '{value}' is {expected}, but TensorRT makes it {found}")]
+    Mismatch {
+        /// The node.
+        node: String,
+        /// Its operator.
+        op: String,
+        /// The tensor.
+        value: String,
+        /// The graph's type and shape.
+        expected: String,
+        /// TensorRT's.
+        found: String,
+    },
+}
+
+fn list(nodes: &[Unsupported]) -> String {
+    let items: Vec<String> =
+        nodes.iter().map(|node| format!("'{}' ({}): {}", node.node, node.op, node.reason)).collect();
+    format!("{} unsupported: {}", if nodes.len() == 1 { "a node is" } else { "nodes are" }, items.join("; "))
+}
+
+/// A node that the target cannot express.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsupported {
+    /// The ONNX node.
+    pub node: String,
+    /// Its ONNX type.
+    pub op: String,
+    /// Why not, as a phrase.
+    pub reason: String,
 }

@@ -2,8 +2,12 @@
 
 mod error;
 pub mod layers;
+mod ops;
 pub mod record;
 pub mod sink;
+mod symbols;
 pub mod terms;
+mod walk;
 
-pub use error::EmitError;
+pub use error::{EmitError, Unsupported};
+pub use walk::emit;

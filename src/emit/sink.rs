@@ -19,12 +19,16 @@ pub type Weights<'w> = Cow<'w, Tensor>;
 /// The tensors of a layer with several outputs, in TensorRT's order.
 pub type Outputs<T> = SmallVec<[T; 2]>;
 
-/// What a layer is called.
+/// Stands between the names of ONNX nodes in [`Label::metadata`]. TensorRT joins the metadata of fused layers with it.
+pub const ORIGIN_SEPARATOR: char = '\u{1f}';
+
+/// What a layer is called. Neither text may contain a line break: engine listings are read line by line.
 #[derive(Debug, Clone, Copy)]
 pub struct Label<'a> {
     /// Unique name of the layer. Its outputs are named after it, see [`output_name`].
     pub name: &'a str,
-    /// Free text that TensorRT keeps with the layer and prints in engine listings: the ONNX nodes it computes.
+    /// What TensorRT keeps with the layer and prints in engine listings: the ONNX nodes that it computes, separated by
+    /// [`ORIGIN_SEPARATOR`].
     pub metadata: &'a str,
 }
 

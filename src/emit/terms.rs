@@ -1,6 +1,6 @@
 //! TensorRT's enumerations, in its own terms.
 //!
-//! Discriminants are TensorRT's own.
+//! Discriminants are TensorRT's own: `cpp/terms.cc` asserts them against each set of headers that is compiled in.
 
 use std::fmt;
 

@@ -1,0 +1,28 @@
+# Everything that the README names. A fresh machine needs Rust, g++, make, python3 with pip.
+
+CACHE := $(if $(TRT_FUSE_CACHE),$(TRT_FUSE_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/trt-fuse)
+MODEL ?= resnet50.raw
+
+.PHONY: help demo test tensorrt models bench
+
+help:
+	@echo "make demo      fuse and build a ResNet-50, print the report (MODEL=name of testdata/zoo)"
+	@echo "make test      run all tests"
+	@echo "make tensorrt  fetch TensorRT-RTX into $(CACHE)"
+	@echo "make models    unpack the models of testdata into $(CACHE)/models"
+	@echo "make bench     measure against OnnxParser and onnxruntime"
+
+demo: tensorrt models
+	cargo run --release --quiet --bin fuse-report -- $(CACHE)/models/$(MODEL).onnx --build --compare-parser
+
+test: tensorrt
+	cargo test --workspace --profile $(or $(TEST_PROFILE),dev)
+
+tensorrt:
+	@python3 scripts/fetch.py tensorrt $(CACHE)
+
+models:
+	@python3 scripts/fetch.py models $(CACHE)
+
+bench: tensorrt models
+	python3 benches/compare.py $(CACHE)

@@ -1,0 +1,163 @@
+// Builds a network into a serialized engine.
+
+#include "network.h"
+
+namespace trtfuse {
+namespace TRTFUSE_SET {
+
+namespace {
+
+class PlanImpl final : public Plan {
+public:
+    explicit PlanImpl(nvinfer1::IHostMemory* memory)
+        : memory_(memory) {}
+
+    rust::Slice<uint8_t const> bytes() const noexcept override {
+        return {static_cast<uint8_t const*>(memory_->data()), memory_->size()};
+    }
+
+private:
+    std::unique_ptr<nvinfer1::IHostMemory> memory_;
+};
+
+#if TRTFUSE_API >= 1000
+// Hands TensorRT's progress on. TensorRT calls from several threads.
+class Monitor final : public nvinfer1::IProgressMonitor {
+public:
+    explicit Monitor(Progress const& progress)
+        : progress_(progress) {}
+
+    void phaseStart(char const* phase, char const*, int32_t steps) noexcept override {
+        try {
+            std::lock_guard<std::mutex> const guard(mutex_);
+            steps_[phase] = steps;
+        } catch (...) {
+            // Out of memory: the phase goes unreported.
+        }
+    }
+
+    bool stepComplete(char const* phase, int32_t step) noexcept override {
+        try {
+            int32_t steps = 0;
+            {
+                std::lock_guard<std::mutex> const guard(mutex_);
+                steps = steps_[phase];
+            }
+            return progress_.step(rust::Str(phase), step, steps);
+        } catch (...) {
+            // A name that is not UTF-8.
+            return true;
+        }
+    }
+
+    void phaseFinish(char const* phase) noexcept override {
+        std::lock_guard<std::mutex> const guard(mutex_);
+        steps_.erase(phase);
+    }
+
+private:
+    Progress const& progress_;
+    std::mutex mutex_;
+    std::map<std::string, int32_t> steps_;
+};
+#endif
+
+} // namespace
+
+uint32_t NetworkImpl::add_profile() {
+    log_.mark();
+    profiles_.push_back(made(builder_->createOptimizationProfile(), "createOptimizationProfile"));
+    return static_cast<uint32_t>(profiles_.size() - 1);
+}
+
+void NetworkImpl::set_range(uint32_t id, RawRange const& range) {
+    using Selector = nvinfer1::OptProfileSelector;
+    nvinfer1::IOptimizationProfile& profile = at(profiles_, id, "profile");
+    std::string const name(range.input);
+    std::pair<Selector, Dims> const parts[]
+        = {{Selector::kMIN, range.min}, {Selector::kOPT, range.opt}, {Selector::kMAX, range.max}};
+    log_.mark();
+    for (auto const& [selector, values] : parts) {
+        if (!range.values) {
+            check(profile.setDimensions(name.c_str(), selector, dims_of(values)), "setDimensions");
+            continue;
+        }
+        int32_t const count = static_cast<int32_t>(values.size());
+#if TRTFUSE_API >= 1100
+        check(profile.setShapeValuesV2(name.c_str(), selector, values.data(), count), "setShapeValues");
+#else
+        std::vector<int32_t> narrow;
+        for (int64_t const value : values) {
+            narrow.push_back(static_cast<int32_t>(value));
+            if (narrow.back() != value) {
+                throw std::runtime_error("shape value " + std::to_string(value) + " is over this TensorRT's limit");
+            }
+        }
+        check(profile.setShapeValues(name.c_str(), selector, narrow.data(), count), "setShapeValues");
+#endif
+    }
+}
+
+std::unique_ptr<Plan> NetworkImpl::build(RawBuildConfig const& raw, Progress const& progress) {
+    log_.mark();
+    std::unique_ptr<nvinfer1::IBuilderConfig> const config(
+        made(builder_->createBuilderConfig(), "createBuilderConfig"));
+    if (raw.workspace != 0) {
+        config->setMemoryPoolLimit(nvinfer1::MemoryPoolType::kWORKSPACE, raw.workspace);
+    }
+#if TRTFUSE_API >= 806
+    if (raw.optimization_level >= 0 && api_ >= 806) {
+        config->setBuilderOptimizationLevel(raw.optimization_level);
+        check(config->getBuilderOptimizationLevel() == raw.optimization_level, "setBuilderOptimizationLevel");
+    }
+#endif
+    if (raw.tf32) {
+        config->setFlag(nvinfer1::BuilderFlag::kTF32);
+    } else {
+        config->clearFlag(nvinfer1::BuilderFlag::kTF32);
+    }
+    config->setProfilingVerbosity(raw.detailed ? nvinfer1::ProfilingVerbosity::kDETAILED
+                                               : nvinfer1::ProfilingVerbosity::kLAYER_NAMES_ONLY);
+#ifdef TRT_MAJOR_RTX
+    if (!raw.compute_capabilities.empty()) {
+        int32_t const count = static_cast<int32_t>(raw.compute_capabilities.size());
+        check(config->setNbComputeCapabilities(count), "setNbComputeCapabilities");
+        for (int32_t i = 0; i < count; ++i) {
+            int32_t const capability = raw.compute_capabilities[static_cast<size_t>(i)];
+            check(config->setComputeCapability(static_cast<nvinfer1::ComputeCapability>(capability), i),
+                ("setComputeCapability(" + std::to_string(capability) + ")").c_str());
+        }
+    }
+#else
+    if (!raw.compute_capabilities.empty()) {
+        throw std::runtime_error("only TensorRT-RTX builds for a compute capability; TensorRT builds for this GPU");
+    }
+#endif
+    for (nvinfer1::IOptimizationProfile* const profile : profiles_) {
+        check(profile->isValid(), "an optimization profile");
+        check(config->addOptimizationProfile(profile) >= 0, "addOptimizationProfile");
+    }
+#if TRTFUSE_API >= 1000
+    Monitor monitor(progress);
+    if (progress.wanted()) {
+        config->setProgressMonitor(&monitor);
+    }
+#else
+    static_cast<void>(progress);
+#endif
+    log_.keep_engine_lines(raw.detailed);
+    nvinfer1::IHostMemory* const memory = builder_->buildSerializedNetwork(*network_, *config);
+    log_.keep_engine_lines(false);
+    return std::make_unique<PlanImpl>(made(memory, "buildSerializedNetwork"));
+}
+
+rust::Vec<rust::String> NetworkImpl::engine_log() const {
+    rust::Vec<rust::String> lines;
+    for (std::string const& line : log_.engine_lines()) {
+        lines.push_back(rust::String::lossy(line));
+    }
+    return lines;
+}
+
+} // namespace TRTFUSE_SET
+} // namespace trtfuse

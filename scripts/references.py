@@ -1,0 +1,42 @@
+#!/usr/bin/env python3
+"""Write what onnxruntime computes for each model under testdata/, as testdata/references/NAME.npy.
+
+    pip install onnxruntime==1.31.1 numpy && python3 scripts/references.py [NAME...]
+
+Inputs are not random: element i of a float input is ((i * 1103515245 + 12345) mod 2^31) / 2^29 - 2, computed in double
+and rounded to single precision; a dynamic batch is 2. tests/zoo.rs makes the same inputs. Only the first output is kept.
+"""
+import lzma
+import pathlib
+import sys
+
+import numpy as np
+import onnxruntime
+
+root = pathlib.Path(__file__).resolve().parent.parent / "testdata"
+
+
+def pattern(shape):
+    index = np.arange(int(np.prod(shape)), dtype=np.int64)
+    values = (index * 1103515245 + 12345) % 2**31
+    return (values.astype(np.float64) / 2.0**29 - 2.0).astype(np.float32).reshape(shape)
+
+
+wanted = set(sys.argv[1:])
+for file in sorted(root.glob("zoo/*.onnx.xz")) + sorted(root.glob("light/*.onnx.xz")):
+    name = file.name.removesuffix(".onnx.xz")
+    if wanted and name not in wanted:
+        continue
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(lzma.open(file).read(), options, providers=["CPUExecutionProvider"])
+    initializers = {value.name for value in session.get_overridable_initializers()}
+    inputs = {}
+    for value in session.get_inputs():
+        if value.name not in initializers:
+            shape = [dim if isinstance(dim, int) else 2 for dim in value.shape]
+            inputs[value.name] = pattern(shape)
+    output = session.run(None, inputs)[0]
+    np.save(root / "references" / f"{name}.npy", output)
+    print(name, output.shape, float(np.abs(output).max()), flush=True)

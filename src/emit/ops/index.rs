@@ -1,0 +1,92 @@
+//! Gathers and scatters.
+
+use trt_fuse_ir::DType;
+use trt_fuse_ir::op::{Gather, GatherElements, GatherNd, OneHot, ScatterElements, ScatterNd, ScatterReduction};
+
+use super::super::error::EmitError;
+use super::super::layers::{DimsArg, Gather as GatherLayer};
+use super::super::sink::NetworkSink;
+use super::super::terms::{GatherMode, ScatterMode};
+use super::super::walk::Site;
+
+fn gather_layer<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    layer: &GatherLayer,
+) -> Result<S::Tensor, EmitError> {
+    let (data, indices) = (site.tensor(0)?, site.tensor(1)?);
+    site.layer("", |sink, label| sink.gather(label, data, indices, layer))
+}
+
+fn front_axis<'g, S: NetworkSink<'g>>(site: &Site<'_, '_, 'g, S>, axis: i64) -> Result<i64, EmitError> {
+    Ok(if axis < 0 { axis + site.rank(0)? as i64 } else { axis })
+}
+
+pub(super) fn gather<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &Gather,
+) -> Result<S::Tensor, EmitError> {
+    let axis = front_axis(site, op.axis)?;
+    gather_layer(site, &GatherLayer { mode: GatherMode::Default, axis, batch_dims: 0 })
+}
+
+pub(super) fn gather_elements<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &GatherElements,
+) -> Result<S::Tensor, EmitError> {
+    let axis = front_axis(site, op.axis)?;
+    gather_layer(site, &GatherLayer { mode: GatherMode::Element, axis, batch_dims: 0 })
+}
+
+pub(super) fn gather_nd<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &GatherNd,
+) -> Result<S::Tensor, EmitError> {
+    gather_layer(site, &GatherLayer { mode: GatherMode::Nd, axis: 0, batch_dims: op.batch_dims })
+}
+
+fn scatter<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    mode: ScatterMode,
+    axis: i64,
+    reduction: ScatterReduction,
+) -> Result<S::Tensor, EmitError> {
+    if reduction != ScatterReduction::None {
+        return site.unsupported(format!("TensorRT's scatter has no reduction `{}`", reduction.word()));
+    }
+    let (data, indices, updates) = (site.tensor(0)?, site.tensor(1)?, site.tensor(2)?);
+    site.layer("", |sink, label| sink.scatter(label, data, indices, updates, mode, axis))
+}
+
+pub(super) fn scatter_elements<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &ScatterElements,
+) -> Result<S::Tensor, EmitError> {
+    let axis = front_axis(site, op.axis)?;
+    scatter(site, ScatterMode::Element, axis, op.reduction)
+}
+
+pub(super) fn scatter_nd<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &ScatterNd,
+) -> Result<S::Tensor, EmitError> {
+    scatter(site, ScatterMode::Nd, 0, op.reduction)
+}
+
+pub(super) fn one_hot<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &OneHot,
+) -> Result<S::Tensor, EmitError> {
+    let (indices, values) = (site.tensor(0)?, site.tensor(2)?);
+    let mut depth = site.tensor(1)?;
+    if site.rank(1)? != 0 {
+        depth = site.shuffle(depth, None, Some(DimsArg::Fixed(&[])), None, "depth")?;
+    }
+    // The axis counts in the output, which has one more.
+    let axis = if op.axis < 0 { op.axis + site.rank(0)? as i64 + 1 } else { op.axis };
+    site.layer("", |sink, label| sink.one_hot(label, indices, values, depth, axis))
+}
+
+pub(super) fn non_zero<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<S::Tensor, EmitError> {
+    let x = site.tensor(0)?;
+    site.layer("", |sink, label| sink.non_zero(label, x, DType::I64))
+}

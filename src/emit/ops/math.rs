@@ -1,0 +1,173 @@
+//! Elementwise layers.
+
+use trt_fuse_ir::DType;
+use trt_fuse_ir::op::{Activation, BinaryOp, Cast, UnaryOp};
+
+use super::super::error::EmitError;
+use super::super::sink::NetworkSink;
+use super::super::terms::{ActivationKind, ElementwiseKind, UnaryKind};
+use super::super::walk::Site;
+
+pub(super) fn unary<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: UnaryOp,
+) -> Result<S::Tensor, EmitError> {
+    use UnaryKind as K;
+    let x = site.tensor(0)?;
+    let kind = match op {
+        // The same tensor: no layer.
+        UnaryOp::Identity => return Ok(x),
+        UnaryOp::Abs => K::Abs,
+        UnaryOp::Neg => K::Neg,
+        UnaryOp::Exp => K::Exp,
+        UnaryOp::Log => K::Log,
+        UnaryOp::Sqrt => K::Sqrt,
+        UnaryOp::Reciprocal => K::Recip,
+        UnaryOp::Floor => K::Floor,
+        UnaryOp::Ceil => K::Ceil,
+        UnaryOp::Round => K::Round,
+        UnaryOp::Sign => K::Sign,
+        UnaryOp::Erf => K::Erf,
+        UnaryOp::Sin => K::Sin,
+        UnaryOp::Cos => K::Cos,
+        UnaryOp::Tan => K::Tan,
+        UnaryOp::Asin => K::Asin,
+        UnaryOp::Acos => K::Acos,
+        UnaryOp::Atan => K::Atan,
+        UnaryOp::Sinh => K::Sinh,
+        UnaryOp::Cosh => K::Cosh,
+        UnaryOp::Asinh => K::Asinh,
+        UnaryOp::Acosh => K::Acosh,
+        UnaryOp::Atanh => K::Atanh,
+        UnaryOp::Not => K::Not,
+        UnaryOp::IsNan => K::IsNan,
+        UnaryOp::IsInf => K::IsInf,
+        UnaryOp::IsPosInf | UnaryOp::IsNegInf => {
+            let (rank, dtype) = (site.rank(0)?, site.info(0).map_or(DType::Unknown, |info| info.dtype));
+            let infinite = site.unary(x, K::IsInf, "is_inf")?;
+            let zero = site.scalar(dtype, rank, 0.0, "zero")?;
+            let side = if op == UnaryOp::IsPosInf { ElementwiseKind::Greater } else { ElementwiseKind::Less };
+            let side = site.elementwise(x, zero, side, "side")?;
+            return site.elementwise(infinite, side, ElementwiseKind::And, "");
+        }
+        other => return site.unsupported(format!("TensorRT has no unary layer for `{}`", other.word())),
+    };
+    site.unary(x, kind, "")
+}
+
+pub(super) fn binary<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: BinaryOp,
+) -> Result<S::Tensor, EmitError> {
+    use ElementwiseKind as K;
+    let rank = site.rank(0)?.max(site.rank(1)?);
+    let (a, b) = (site.aligned(0, rank)?, site.aligned(1, rank)?);
+    let float = site.info(0).is_some_and(|info| info.dtype.is_float());
+    let kind = match op {
+        BinaryOp::Add => K::Sum,
+        BinaryOp::Sub => K::Sub,
+        BinaryOp::Mul => K::Prod,
+        BinaryOp::Div => K::Div,
+        BinaryOp::Pow => K::Pow,
+        BinaryOp::Min => K::Min,
+        BinaryOp::Max => K::Max,
+        BinaryOp::And => K::And,
+        BinaryOp::Or => K::Or,
+        BinaryOp::Xor => K::Xor,
+        BinaryOp::Equal => K::Equal,
+        BinaryOp::Greater => K::Greater,
+        BinaryOp::Less => K::Less,
+        BinaryOp::GreaterOrEqual | BinaryOp::LessOrEqual => {
+            let strict = if op == BinaryOp::GreaterOrEqual { K::Greater } else { K::Less };
+            // Not the negation of the other comparison: a NaN is neither.
+            let strict = site.elementwise(a, b, strict, "strict")?;
+            let equal = site.elementwise(a, b, K::Equal, "equal")?;
+            return site.elementwise(strict, equal, K::Or, "");
+        }
+        BinaryOp::PRelu => return site.layer("", |sink, label| sink.parametric_relu(label, a, b)),
+        BinaryOp::Mod if !float => {
+            let quotient = site.elementwise(a, b, K::FloorDiv, "quotient")?;
+            let product = site.elementwise(quotient, b, K::Prod, "product")?;
+            return site.elementwise(a, product, K::Sub, "");
+        }
+        other => return site.unsupported(format!("TensorRT has no elementwise layer for `{}`", other.word())),
+    };
+    site.elementwise(a, b, kind, "")
+}
+
+pub(super) fn select<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<S::Tensor, EmitError> {
+    let rank = site.rank(0)?.max(site.rank(1)?).max(site.rank(2)?);
+    let condition = site.aligned(0, rank)?;
+    let (a, b) = (site.aligned(1, rank)?, site.aligned(2, rank)?);
+    site.layer("", |sink, label| sink.select(label, condition, a, b))
+}
+
+pub(super) fn cast<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &Cast) -> Result<S::Tensor, EmitError> {
+    let x = site.tensor(0)?;
+    site.layer("", |sink, label| sink.cast(label, x, op.to))
+}
+
+pub(super) fn activation_node<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: Activation,
+) -> Result<S::Tensor, EmitError> {
+    let x = site.tensor(0)?;
+    let rank = site.rank(0)?;
+    apply(site, x, rank, op, "")
+}
+
+/// The layers of an activation on a tensor of `rank`; the last one is named `what`.
+pub(super) fn apply<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    x: S::Tensor,
+    rank: usize,
+    op: Activation,
+    what: &str,
+) -> Result<S::Tensor, EmitError> {
+    use ActivationKind as K;
+    let dtype = site.dtype();
+    let (kind, alpha, beta) = match op {
+        Activation::Relu => (K::Relu, 0.0, 0.0),
+        Activation::LeakyRelu(alpha) => (K::LeakyRelu, alpha.0, 0.0),
+        Activation::Clip(low, high) => (K::Clip, low.0, high.0),
+        Activation::Sigmoid => (K::Sigmoid, 0.0, 0.0),
+        Activation::Tanh => (K::Tanh, 0.0, 0.0),
+        Activation::HardSigmoid(alpha, beta) => (K::HardSigmoid, alpha.0, beta.0),
+        Activation::Elu(alpha) => (K::Elu, alpha.0, 0.0),
+        Activation::Selu(alpha, gamma) => (K::Selu, alpha.0, gamma.0),
+        // alpha * ln(e^(beta * x) + 1)
+        Activation::Softplus => (K::Softplus, 1.0, 1.0),
+        Activation::Softsign => (K::Softsign, 0.0, 0.0),
+        Activation::ThresholdedRelu(alpha) => (K::ThresholdedRelu, alpha.0, 0.0),
+        Activation::GeluErf if site.capabilities().gelu => (K::GeluErf, 0.0, 0.0),
+        Activation::GeluTanh if site.capabilities().gelu => (K::GeluTanh, 0.0, 0.0),
+        Activation::HardSwish => {
+            let gate = site.activation(x, K::HardSigmoid, 1.0 / 6.0, 0.5, "gate")?;
+            return site.elementwise(x, gate, ElementwiseKind::Prod, what);
+        }
+        Activation::Swish(beta) => {
+            let inner = if beta.0 == 1.0 {
+                x
+            } else {
+                let beta = site.scalar(dtype, rank, f64::from(beta.0), "beta")?;
+                site.elementwise(x, beta, ElementwiseKind::Prod, "scaled")?
+            };
+            let gate = site.activation(inner, K::Sigmoid, 0.0, 0.0, "gate")?;
+            return site.elementwise(x, gate, ElementwiseKind::Prod, what);
+        }
+        Activation::Mish => {
+            let softplus = site.activation(x, K::Softplus, 1.0, 1.0, "softplus")?;
+            let gate = site.activation(softplus, K::Tanh, 0.0, 0.0, "gate")?;
+            return site.elementwise(x, gate, ElementwiseKind::Prod, what);
+        }
+        Activation::Celu(alpha) => {
+            // alpha * elu(x / alpha), which is x where x >= 0.
+            let alpha = site.scalar(dtype, rank, f64::from(alpha.0), "alpha")?;
+            let inner = site.elementwise(x, alpha, ElementwiseKind::Div, "scaled")?;
+            let elu = site.activation(inner, K::Elu, 1.0, 0.0, "elu")?;
+            return site.elementwise(elu, alpha, ElementwiseKind::Prod, what);
+        }
+        other => return site.unsupported(format!("TensorRT has no activation layer for `{}`", other.parts().0)),
+    };
+    site.activation(x, kind, alpha, beta, what)
+}

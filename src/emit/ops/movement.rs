@@ -1,0 +1,231 @@
+//! Layers that move data.
+
+use trt_fuse_ir::op::{Concat, DepthToSpace, Pad, PadMode, ShapeOf, Slice, Split, Transpose};
+use trt_fuse_ir::{Dim, Shape};
+
+use super::super::error::EmitError;
+use super::super::layers::{DimsArg, Slice as SliceLayer};
+use super::super::sink::{NetworkSink, Outputs};
+use super::super::symbols::index_dtype;
+use super::super::terms::SampleMode;
+use super::super::walk::Site;
+
+fn output_shape<'g, S: NetworkSink<'g>>(site: &Site<'_, '_, 'g, S>) -> Result<Shape, EmitError> {
+    match site.output().and_then(|info| info.shape.clone()) {
+        Some(shape) => Ok(shape),
+        None => site.unsupported("the output's rank is not known"),
+    }
+}
+
+fn input_shape<'g, S: NetworkSink<'g>>(site: &Site<'_, '_, 'g, S>) -> Result<Shape, EmitError> {
+    match site.info(0).and_then(|info| info.shape.clone()) {
+        Some(shape) => Ok(shape),
+        None => site.unsupported("the input's rank is not known"),
+    }
+}
+
+/// Every reshape whose output shape inference knows, whatever the operator's form.
+pub(super) fn reshape<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<S::Tensor, EmitError> {
+    let shape = output_shape(site)?;
+    let x = site.tensor(0)?;
+    site.reshape_to(x, &shape, "")
+}
+
+pub(super) fn transpose<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &Transpose,
+) -> Result<S::Tensor, EmitError> {
+    let x = site.tensor(0)?;
+    site.shuffle(x, Some(&op.perm), None, None, "")
+}
+
+pub(super) fn concat<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &Concat,
+) -> Result<S::Tensor, EmitError> {
+    let rank = site.rank(0)?;
+    let axis = if op.axis < 0 { op.axis + rank as i64 } else { op.axis };
+    let mut inputs = Vec::new();
+    for slot in 0..site.node.arity as usize {
+        inputs.push(site.tensor(slot)?);
+    }
+    site.layer("", |sink, label| sink.concatenation(label, &inputs, axis))
+}
+
+/// A slice of known or symbolic extents.
+fn cut<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    x: S::Tensor,
+    start: &Shape,
+    size: &Shape,
+    stride: &[i64],
+    mode: SampleMode,
+    fill: Option<S::Tensor>,
+    what: &str,
+) -> Result<S::Tensor, EmitError> {
+    let fixed = |shape: &Shape| shape.iter().map(Dim::value).collect::<Option<Vec<i64>>>();
+    let (fixed_start, fixed_size) = (fixed(start), fixed(size));
+    let start = match &fixed_start {
+        Some(start) => DimsArg::Fixed(start),
+        None => DimsArg::Tensor(site.dims_tensor(start)?),
+    };
+    let size = match &fixed_size {
+        Some(size) => DimsArg::Fixed(size),
+        None => DimsArg::Tensor(site.dims_tensor(size)?),
+    };
+    let layer = SliceLayer { start, size, stride: DimsArg::Fixed(stride), mode, fill };
+    site.layer(what, |sink, label| sink.slice(label, x, &layer))
+}
+
+pub(super) fn slice<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &Slice,
+) -> Result<S::Tensor, EmitError> {
+    let (Some(axes), Some(starts), Some(steps)) = (&op.axes, &op.starts, &op.steps) else {
+        return site.unsupported("bounds that are known only at run time");
+    };
+    let size = output_shape(site)?;
+    let mut start = Shape::from_elem(Dim::fixed(0), size.len());
+    let mut stride = vec![1; size.len()];
+    for ((axis, first), step) in axes.iter().zip(starts).zip(steps) {
+        let at = usize::try_from(*axis).unwrap_or(usize::MAX);
+        if let (Some(start), Some(stride)) = (start.get_mut(at), stride.get_mut(at)) {
+            *start = first.clone();
+            *stride = *step;
+        }
+    }
+    let x = site.tensor(0)?;
+    cut(site, x, &start, &size, &stride, SampleMode::StrictBounds, None, "")
+}
+
+pub(super) fn split<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &Split,
+) -> Result<Outputs<S::Tensor>, EmitError> {
+    let rank = site.rank(0)?;
+    let axis = usize::try_from(if op.axis < 0 { op.axis + rank as i64 } else { op.axis }).unwrap_or(usize::MAX);
+    let x = site.tensor(0)?;
+    let mut start = Shape::from_elem(Dim::fixed(0), rank);
+    let mut outputs = Outputs::new();
+    for (slot, value) in site.node.outputs.iter().enumerate() {
+        let Some(size) = &value.info.shape else { return site.unsupported("the parts' sizes are not known") };
+        let stride = vec![1; rank];
+        let what = if slot == 0 { String::new() } else { format!("part{slot}") };
+        outputs.push(cut(site, x, &start, size, &stride, SampleMode::StrictBounds, None, &what)?);
+        if let (Some(first), Some(length)) = (start.get_mut(axis), size.get(axis)) {
+            *first = &*first + length;
+        }
+    }
+    Ok(outputs)
+}
+
+pub(super) fn pad<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &Pad) -> Result<S::Tensor, EmitError> {
+    let Some(pads) = &op.pads else { return site.unsupported("pads that are known only at run time") };
+    let size = output_shape(site)?;
+    let before = pads.iter().take(size.len());
+    let start: Shape = before.map(|pad| Dim::fixed(-pad)).collect();
+    let mode = match op.mode {
+        PadMode::Constant => SampleMode::Fill,
+        PadMode::Reflect => SampleMode::Reflect,
+        PadMode::Edge => SampleMode::Clamp,
+        PadMode::Wrap => SampleMode::Wrap,
+        other => return site.unsupported(format!("TensorRT has no `{}` padding", other.word())),
+    };
+    let x = site.tensor(0)?;
+    let fill = match (op.mode, site.source(2)) {
+        (PadMode::Constant, Some(_)) => {
+            let value = site.tensor(2)?;
+            // A scalar, where a model may have a vector of one.
+            if site.rank(2)? == 0 {
+                Some(value)
+            } else {
+                Some(site.shuffle(value, None, Some(DimsArg::Fixed(&[])), None, "value")?)
+            }
+        }
+        _ => None,
+    };
+    let stride = vec![1; size.len()];
+    cut(site, x, &start, &size, &stride, mode, fill, "")
+}
+
+/// Repeats by reading extents of one with a stride of 0.
+pub(super) fn expand<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<S::Tensor, EmitError> {
+    let size = output_shape(site)?;
+    let own = input_shape(site)?;
+    let x = site.aligned(0, size.len())?;
+    let lead = size.len().saturating_sub(own.len());
+    let mut stride = Vec::new();
+    for (axis, dim) in size.iter().enumerate() {
+        let from = axis.checked_sub(lead).and_then(|axis| own.get(axis)).cloned().unwrap_or(Dim::fixed(1));
+        if from == *dim {
+            stride.push(1);
+        } else if from.is(1) {
+            stride.push(0);
+        } else {
+            return site.unsupported(format!("whether {from} is broadcast to {dim} is known only at run time"));
+        }
+    }
+    let start = Shape::from_elem(Dim::fixed(0), size.len());
+    cut(site, x, &start, &size, &stride, SampleMode::StrictBounds, None, "")
+}
+
+pub(super) fn tile<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<S::Tensor, EmitError> {
+    let size = output_shape(site)?;
+    let x = site.tensor(0)?;
+    let start = Shape::from_elem(Dim::fixed(0), size.len());
+    let stride = vec![1; size.len()];
+    cut(site, x, &start, &size, &stride, SampleMode::Wrap, None, "")
+}
+
+pub(super) fn shape_of<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &ShapeOf,
+) -> Result<S::Tensor, EmitError> {
+    let rank = site.rank(0)? as i64;
+    let clamp = |value: i64| if value < 0 { value + rank } else { value }.clamp(0, rank);
+    let (start, end) = (clamp(op.start), clamp(op.end.unwrap_or(rank)));
+    let x = site.tensor(0)?;
+    let mut y = site.layer("", |sink, label| sink.shape(label, x))?;
+    if start != 0 || end != rank {
+        let start = Shape::from_iter([Dim::fixed(start)]);
+        let size = Shape::from_iter([Dim::fixed((end - op_start(&start)).max(0))]);
+        y = cut(site, y, &start, &size, &[1], SampleMode::StrictBounds, None, "range")?;
+    }
+    // Before TensorRT 10 extents are Int32.
+    if index_dtype(site.capabilities()) != site.dtype() {
+        let dtype = site.dtype();
+        y = site.layer("cast", |sink, label| sink.cast(label, y, dtype))?;
+    }
+    Ok(y)
+}
+
+fn op_start(start: &Shape) -> i64 {
+    start.first().and_then(Dim::value).unwrap_or(0)
+}
+
+/// Reshape, transpose, reshape: two shuffle layers.
+pub(super) fn depth_to_space<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &DepthToSpace,
+) -> Result<S::Tensor, EmitError> {
+    let shape = input_shape(site)?;
+    let [n, c, h, w] = &shape[..] else { return site.unsupported("an input that is not of rank 4") };
+    let block = Dim::fixed(op.block);
+    let divided = |dim: &Dim, by: &Dim| dim.exact_div(by).or_else(|| dim.floor_div(by)).unwrap_or_else(|| dim.clone());
+    let square = &block * &block;
+    let (split, perm): (Vec<Dim>, [i64; 6]) = if op.inverse {
+        let split = vec![n.clone(), c.clone(), divided(h, &block), block.clone(), divided(w, &block), block.clone()];
+        (split, [0, 3, 5, 1, 2, 4])
+    } else if op.crd {
+        let split = vec![n.clone(), divided(c, &square), block.clone(), block.clone(), h.clone(), w.clone()];
+        (split, [0, 1, 4, 2, 5, 3])
+    } else {
+        let split = vec![n.clone(), block.clone(), block.clone(), divided(c, &square), h.clone(), w.clone()];
+        (split, [0, 3, 4, 1, 5, 2])
+    };
+    let x = site.tensor(0)?;
+    let split = site.reshape_to(x, &split.into_iter().collect(), "split")?;
+    let moved = site.shuffle(split, Some(&perm), None, None, "transpose")?;
+    let out = output_shape(site)?;
+    site.reshape_to(moved, &out, "")
+}

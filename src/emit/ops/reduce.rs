@@ -1,0 +1,163 @@
+//! Reductions, softmax, top-k, running sums.
+
+use trt_fuse_ir::DType;
+use trt_fuse_ir::op::{ArgReduce, Cumulative, Reduce, ReduceKind, Softmax, TopK};
+
+use super::super::error::EmitError;
+use super::super::layers::{Cumulative as CumulativeLayer, DimsArg, IntArg, Reduce as ReduceLayer, TopK as TopKLayer};
+use super::super::sink::{NetworkSink, Outputs};
+use super::super::symbols::index_dtype;
+use super::super::terms::{CumulativeKind, ElementwiseKind, ReduceKind as K, TopKKind, UnaryKind};
+use super::super::walk::Site;
+
+pub(super) fn reduce<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &Reduce,
+) -> Result<S::Tensor, EmitError> {
+    let rank = site.rank(0)?;
+    let axes = match (&op.axes, site.source(1)) {
+        (Some(axes), _) => axes.to_vec(),
+        (None, Some(_)) => match site.info(1).and_then(|info| info.known_ints()) {
+            Some(axes) => axes,
+            None => return site.unsupported("axes that are known only at run time"),
+        },
+        (None, None) => Vec::new(),
+    };
+    let axes: Vec<i64> = if axes.is_empty() && !op.noop_if_empty { (0..rank as i64).collect() } else { axes };
+    let axes: Vec<i64> = axes.iter().map(|axis| if *axis < 0 { axis + rank as i64 } else { *axis }).collect();
+
+    let mut x = site.tensor(0)?;
+    // What each element is taken through before the reduction.
+    x = match op.kind {
+        ReduceKind::L1 => site.unary(x, UnaryKind::Abs, "abs")?,
+        ReduceKind::L2 | ReduceKind::SumSquare => site.elementwise(x, x, ElementwiseKind::Prod, "square")?,
+        _ => x,
+    };
+    if op.kind == ReduceKind::LogSumExp && !axes.is_empty() {
+        return log_sum_exp(site, x, &axes, op.keep_dims);
+    }
+    let kind = match op.kind {
+        ReduceKind::Mean => K::Avg,
+        ReduceKind::Max => K::Max,
+        ReduceKind::Min => K::Min,
+        ReduceKind::Prod => K::Prod,
+        _ => K::Sum,
+    };
+    if !axes.is_empty() {
+        let layer = ReduceLayer { kind, axes: &axes, keep_dims: op.keep_dims };
+        x = site.layer("", |sink, label| sink.reduce(label, x, &layer))?;
+    }
+    match op.kind {
+        ReduceKind::L2 => site.unary(x, UnaryKind::Sqrt, "sqrt"),
+        ReduceKind::LogSum => site.unary(x, UnaryKind::Log, "log"),
+        _ if axes.is_empty() => site.layer("", |sink, label| sink.identity(label, x)),
+        _ => Ok(x),
+    }
+}
+
+/// `max + ln(sum(e^(x - max)))`: no exponential overflows.
+fn log_sum_exp<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    x: S::Tensor,
+    axes: &[i64],
+    keep_dims: bool,
+) -> Result<S::Tensor, EmitError> {
+    let max = ReduceLayer { kind: K::Max, axes, keep_dims: true };
+    let max = site.layer("max", |sink, label| sink.reduce(label, x, &max))?;
+    let shifted = site.elementwise(x, max, ElementwiseKind::Sub, "shifted")?;
+    let exp = site.unary(shifted, UnaryKind::Exp, "exp")?;
+    let sum = ReduceLayer { kind: K::Sum, axes, keep_dims: true };
+    let sum = site.layer("sum", |sink, label| sink.reduce(label, exp, &sum))?;
+    let log = site.unary(sum, UnaryKind::Log, "log")?;
+    let y = site.elementwise(log, max, ElementwiseKind::Sum, "")?;
+    if keep_dims {
+        return Ok(y);
+    }
+    let Some(shape) = site.output().and_then(|info| info.shape.clone()) else {
+        return site.unsupported("the output's shape is not known");
+    };
+    site.reshape_to(y, &shape, "squeeze")
+}
+
+pub(super) fn arg_reduce<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &ArgReduce,
+) -> Result<S::Tensor, EmitError> {
+    if op.select_last {
+        return site.unsupported("TensorRT's top-k gives the first of equal elements");
+    }
+    let rank = site.rank(0)?;
+    let x = site.tensor(0)?;
+    let indices = index_dtype(site.capabilities());
+    let layer = TopKLayer {
+        kind: if op.largest { TopKKind::Max } else { TopKKind::Min },
+        axis: if op.axis < 0 { op.axis + rank as i64 } else { op.axis },
+        k: IntArg::Fixed(1),
+        indices,
+    };
+    let found = site.layer("", |sink, label| sink.top_k(label, x, &layer))?;
+    let Some(y) = found.get(1).copied() else { return site.unsupported("top-k gave no indices") };
+    if op.keep_dims {
+        return Ok(y);
+    }
+    let Some(shape) = site.output().and_then(|info| info.shape.clone()) else {
+        return site.unsupported("the output's shape is not known");
+    };
+    site.reshape_to(y, &shape, "squeeze")
+}
+
+pub(super) fn softmax<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &Softmax,
+) -> Result<S::Tensor, EmitError> {
+    let rank = site.rank(0)?;
+    let x = site.tensor(0)?;
+    let axis = if op.axis < 0 { op.axis + rank as i64 } else { op.axis };
+    let y = site.layer("", |sink, label| sink.softmax(label, x, axis))?;
+    if op.log { site.unary(y, UnaryKind::Log, "log") } else { Ok(y) }
+}
+
+pub(super) fn top_k<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &TopK,
+) -> Result<Outputs<S::Tensor>, EmitError> {
+    let rank = site.rank(0)?;
+    let x = site.tensor(0)?;
+    let k = match site.info(1).and_then(|info| info.known_ints()).as_deref() {
+        Some([k]) => IntArg::Fixed(*k),
+        _ => {
+            let k = site.tensor(1)?;
+            // A scalar, where ONNX has a vector of one.
+            IntArg::Tensor(site.shuffle(k, None, Some(DimsArg::Fixed(&[])), None, "k")?)
+        }
+    };
+    let layer = TopKLayer {
+        kind: if op.largest { TopKKind::Max } else { TopKKind::Min },
+        axis: if op.axis < 0 { op.axis + rank as i64 } else { op.axis },
+        k,
+        indices: DType::I64,
+    };
+    site.layer("", |sink, label| sink.top_k(label, x, &layer))
+}
+
+pub(super) fn cumulative<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &Cumulative,
+) -> Result<S::Tensor, EmitError> {
+    if op.product {
+        return site.unsupported("TensorRT has no running product");
+    }
+    if !site.capabilities().cumulative {
+        return site.unsupported("this TensorRT has no running sum");
+    }
+    let rank = site.rank(0)?;
+    let Some([axis]) = site.info(1).and_then(|info| info.known_ints()).and_then(|axis| <[i64; 1]>::try_from(axis).ok())
+    else {
+        return site.unsupported("an axis that is known only at run time");
+    };
+    let x = site.tensor(0)?;
+    let axis = if axis < 0 { axis + rank as i64 } else { axis };
+    let axis = site.scalar(index_dtype(site.capabilities()), 0, axis as f64, "axis")?;
+    let layer = CumulativeLayer { kind: CumulativeKind::Sum, axis, exclusive: op.exclusive, reverse: op.reverse };
+    site.layer("", |sink, label| sink.cumulative(label, x, &layer))
+}

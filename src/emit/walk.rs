@@ -1,0 +1,442 @@
+//! The walk over a verified graph that makes the layers.
+//!
+//! Every node is handed to its operator family in [`super::ops`]. Constants are not emitted by themselves: where a layer
+//! holds weights they go in as weights, elsewhere a constant layer is made for the first reader.
+
+use rustc_hash::{FxHashMap, FxHashSet};
+use smallvec::SmallVec;
+use trt_fuse_ir::{Capabilities, DType, Dims, Graph, Node, NodeId, Op, Tensor, Value, ValueInfo, ValueRef, Verified};
+
+use super::error::{EmitError, Unsupported};
+use super::layers::{Activation, DimsArg, Input, Shuffle};
+use super::ops;
+use super::sink::{Label, LayerCounts, NetworkSink, ORIGIN_SEPARATOR, Outputs, Weights};
+use super::symbols::Symbols;
+use super::terms::{ActivationKind, ElementwiseKind, UnaryKind};
+
+/// Makes the layers of a graph in a sink, and counts them.
+///
+/// After each node, the sink's own shapes are compared with the graph's.
+///
+/// # Errors
+/// [`EmitError::Unsupported`] names all nodes that the target cannot express; other errors name the first node that was
+/// refused.
+pub fn emit<'g, S: NetworkSink<'g>>(
+    verified: Verified<'g>,
+    capabilities: &Capabilities,
+    sink: &mut S,
+) -> Result<LayerCounts, EmitError> {
+    let mut emitter = Emitter {
+        graph: verified.graph(),
+        capabilities,
+        sink,
+        tensors: FxHashMap::default(),
+        constants: FxHashMap::default(),
+        symbols: Symbols::default(),
+        labels: FxHashSet::default(),
+        unsupported: Vec::new(),
+    };
+    emitter.inputs()?;
+    for id in emitter.graph.live() {
+        emitter.node(id)?;
+    }
+    if !emitter.unsupported.is_empty() {
+        return Err(EmitError::Unsupported(emitter.unsupported));
+    }
+    emitter.outputs()?;
+    Ok(emitter.sink.layer_counts())
+}
+
+/// The state of a walk.
+pub(super) struct Emitter<'e, 'g, S: NetworkSink<'g>> {
+    pub(super) graph: &'g Graph,
+    pub(super) capabilities: &'e Capabilities,
+    pub(super) sink: &'e mut S,
+    tensors: FxHashMap<ValueRef, S::Tensor>,
+    /// Constant layers by value and by the dimensions that a reader asked for.
+    constants: FxHashMap<(ValueRef, Dims), S::Tensor>,
+    pub(super) symbols: Symbols<S::Tensor>,
+    labels: FxHashSet<String>,
+    unsupported: Vec<Unsupported>,
+}
+
+impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
+    fn inputs(&mut self) -> Result<(), EmitError> {
+        for id in self.graph.inputs() {
+            let Some(value) = self.graph.value((*id).into()) else { continue };
+            let tensor = self.placeholder(value)?;
+            self.tensors.insert((*id).into(), tensor);
+            self.symbols.learn(&value.info, tensor);
+        }
+        Ok(())
+    }
+
+    /// A network input of a value's name and type.
+    fn placeholder(&mut self, value: &Value) -> Result<S::Tensor, EmitError> {
+        let shape = value.info.shape.as_ref().ok_or_else(|| EmitError::Parameter {
+            layer: value.name.to_string(),
+            parameter: "shape",
+            expected: "a known rank".to_string(),
+            found: value.info.to_string(),
+        })?;
+        let dims: Vec<i64> = shape.iter().map(|dim| dim.value().unwrap_or(-1)).collect();
+        let symbols: Vec<Option<&str>> = shape.iter().map(|dim| dim.as_symbol().map(|name| &**name)).collect();
+        let input = Input { name: &value.name, dtype: value.info.dtype, dims: &dims, symbols: &symbols };
+        let tensor = self.sink.input(&input)?;
+        self.sink.note(tensor, value.info.dtype, shape);
+        Ok(tensor)
+    }
+
+    fn node(&mut self, id: NodeId) -> Result<(), EmitError> {
+        let Some(node) = self.graph.node(id) else { return Ok(()) };
+        if matches!(node.op, Op::Input | Op::Constant(_)) {
+            return Ok(());
+        }
+        let mut site = Site { id, node, metadata: metadata(self.graph, id), emitter: self };
+        match ops::emit(&mut site) {
+            Ok(outputs) => self.publish(id, node, &outputs),
+            Err(EmitError::Unsupported(nodes)) => {
+                self.unsupported.extend(nodes);
+                // The walk goes on, to find whatever else cannot be taken; this network is not used.
+                for (slot, value) in node.outputs.iter().enumerate() {
+                    if value.info.shape.is_some() && value.info.dtype != DType::Unknown {
+                        let tensor = self.placeholder(value)?;
+                        self.tensors.insert(ValueRef { node: id, slot: slot as u32 }, tensor);
+                    }
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Enters a node's outputs: checks their types, names them.
+    fn publish(&mut self, id: NodeId, node: &'g Node, outputs: &Outputs<S::Tensor>) -> Result<(), EmitError> {
+        // An alias keeps the name that its tensor has.
+        let alias = matches!(node.op, Op::Unary(trt_fuse_ir::op::UnaryOp::Identity));
+        for (slot, (value, tensor)) in node.outputs.iter().zip(outputs).enumerate() {
+            self.check(node, value, *tensor)?;
+            if !alias {
+                self.sink.set_tensor_name(*tensor, &value.name)?;
+                if let Some(shape) = &value.info.shape {
+                    self.sink.note(*tensor, value.info.dtype, shape);
+                }
+            }
+            self.symbols.learn(&value.info, *tensor);
+            self.tensors.insert(ValueRef { node: id, slot: slot as u32 }, *tensor);
+        }
+        Ok(())
+    }
+
+    /// TensorRT's own inference against the graph's.
+    fn check(&self, node: &Node, value: &Value, tensor: S::Tensor) -> Result<(), EmitError> {
+        let differ = |found: String| EmitError::Mismatch {
+            node: node.name.to_string(),
+            op: node.op.to_string(),
+            value: value.name.to_string(),
+            expected: value.info.to_string(),
+            found,
+        };
+        if let (Some(dims), Some(shape)) = (self.sink.dims(tensor), &value.info.shape) {
+            let fits = dims.len() == shape.len()
+                && dims
+                    .iter()
+                    .zip(shape)
+                    .all(|(found, dim)| *found < 0 || dim.value().is_none_or(|expected| expected == *found));
+            if !fits {
+                return Err(differ(format!("{dims:?}")));
+            }
+        }
+        match self.sink.dtype(tensor) {
+            Some(dtype) if dtype != value.info.dtype => Err(differ(dtype.to_string())),
+            _ => Ok(()),
+        }
+    }
+
+    fn outputs(&mut self) -> Result<(), EmitError> {
+        let mut marked = FxHashSet::default();
+        for output in self.graph.outputs() {
+            let Some(info) = self.graph.info(output.value) else { continue };
+            let input = matches!(self.graph.op(output.value.node), Some(Op::Input));
+            let name = self.unique(&output.name);
+            let label = Label { name: &name, metadata: &output.name };
+            let mut tensor = match self.graph.constant(output.value) {
+                Some(constant) => self.sink.constant(label, Weights::Borrowed(constant))?,
+                None => self.known(output.value, &output.name)?,
+            };
+            // TensorRT takes neither an input nor a tensor twice as an output.
+            if input || !marked.insert(output.value) {
+                tensor = self.sink.identity(label, tensor)?;
+            }
+            self.sink.mark_output(tensor, &output.name, info.dtype)?;
+        }
+        Ok(())
+    }
+
+    fn known(&self, value: ValueRef, reader: &str) -> Result<S::Tensor, EmitError> {
+        self.tensors.get(&value).copied().ok_or_else(|| EmitError::Parameter {
+            layer: reader.to_string(),
+            parameter: "input",
+            expected: "a tensor already made".to_string(),
+            found: self.graph.value(value).map_or_else(|| "none".to_string(), |value| value.name.to_string()),
+        })
+    }
+
+    pub(super) fn unique(&mut self, wanted: &str) -> String {
+        let mut name = wanted.to_string();
+        let mut number = 1;
+        while !self.labels.insert(name.clone()) {
+            number += 1;
+            name = format!("{wanted}.{number}");
+        }
+        name
+    }
+}
+
+/// The ONNX nodes of a layer.
+fn metadata(graph: &Graph, id: NodeId) -> String {
+    let names: Vec<&str> = graph.origins(id).map(|source| &*source.name).collect();
+    names.join(&ORIGIN_SEPARATOR.to_string())
+}
+
+/// A node being emitted: its inputs as tensors, and shorthands for the layers that many families need.
+pub(super) struct Site<'s, 'e, 'g, S: NetworkSink<'g>> {
+    pub(super) id: NodeId,
+    pub(super) node: &'g Node,
+    metadata: String,
+    pub(super) emitter: &'s mut Emitter<'e, 'g, S>,
+}
+
+/// The outputs of a node that has one.
+pub(super) fn one<T>(tensor: T) -> Outputs<T> {
+    let mut outputs = SmallVec::new();
+    outputs.push(tensor);
+    outputs
+}
+
+impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
+    pub(super) fn capabilities(&self) -> &Capabilities {
+        self.emitter.capabilities
+    }
+
+    /// The refusal of this node.
+    pub(super) fn unsupported<T>(&self, reason: impl Into<String>) -> Result<T, EmitError> {
+        let graph = self.emitter.graph;
+        let source = graph.origins(self.id).next();
+        Err(EmitError::Unsupported(vec![Unsupported {
+            node: source.map_or_else(|| self.node.name.to_string(), |source| source.name.to_string()),
+            op: source.map_or_else(|| self.node.op.to_string(), |source| source.op_type.to_string()),
+            reason: reason.into(),
+        }]))
+    }
+
+    pub(super) fn source(&self, slot: usize) -> Option<ValueRef> {
+        self.emitter.graph.input(self.id, slot)
+    }
+
+    pub(super) fn info(&self, slot: usize) -> Option<&'g ValueInfo> {
+        self.emitter.graph.info(self.source(slot)?)
+    }
+
+    /// The dtype of the first output.
+    pub(super) fn dtype(&self) -> DType {
+        self.node.outputs.first().map_or(DType::Unknown, |value| value.info.dtype)
+    }
+
+    /// What is known of the first output.
+    pub(super) fn output(&self) -> Option<&'g ValueInfo> {
+        self.node.outputs.first().map(|value| &value.info)
+    }
+
+    pub(super) fn rank(&self, slot: usize) -> Result<usize, EmitError> {
+        match self.info(slot).and_then(ValueInfo::rank) {
+            Some(rank) => Ok(rank),
+            None => self.unsupported(format!("the rank of input {slot} is not known")),
+        }
+    }
+
+    pub(super) fn constant(&self, slot: usize) -> Option<&'g Tensor> {
+        self.emitter.graph.constant(self.source(slot)?)
+    }
+
+    /// An input as a tensor.
+    pub(super) fn tensor(&mut self, slot: usize) -> Result<S::Tensor, EmitError> {
+        match self.constant(slot) {
+            Some(constant) => self.constant_layer(slot, Dims::from_slice(constant.dims())),
+            None => match self.source(slot) {
+                Some(value) => self.emitter.known(value, &self.node.name),
+                None => self.unsupported(format!("input {slot} is missing")),
+            },
+        }
+    }
+
+    /// A constant input under other dimensions of equal product, one layer for all readers that ask for the same.
+    fn constant_layer(&mut self, slot: usize, dims: Dims) -> Result<S::Tensor, EmitError> {
+        let (Some(value), Some(constant)) = (self.source(slot), self.constant(slot)) else {
+            return self.unsupported(format!("input {slot} is no constant"));
+        };
+        let key = (value, dims);
+        if let Some(tensor) = self.emitter.constants.get(&key) {
+            return Ok(*tensor);
+        }
+        let weights = if constant.dims() == key.1.as_slice() {
+            Weights::Borrowed(constant)
+        } else {
+            match constant.reshaped(&key.1) {
+                Ok(tensor) => Weights::Owned(tensor),
+                Err(error) => return self.unsupported(error.to_string()),
+            }
+        };
+        let name = self.emitter.graph.value(value).map_or("constant", |value| &value.name);
+        let name = self.emitter.unique(name);
+        let tensor = self.emitter.sink.constant(Label::new(&name), weights)?;
+        self.emitter.constants.insert(key, tensor);
+        Ok(tensor)
+    }
+
+    /// An input as a tensor of `rank`, extents of one in front, as elementwise layers need.
+    pub(super) fn aligned(&mut self, slot: usize, rank: usize) -> Result<S::Tensor, EmitError> {
+        let own = self.rank(slot)?;
+        if own >= rank {
+            return self.tensor(slot);
+        }
+        if let Some(constant) = self.constant(slot) {
+            let mut dims = Dims::from_elem(1, rank - own);
+            dims.extend_from_slice(constant.dims());
+            return self.constant_layer(slot, dims);
+        }
+        let shape = self.info(slot).and_then(|info| info.shape.clone()).unwrap_or_default();
+        let mut widened = trt_fuse_ir::Shape::from_elem(trt_fuse_ir::Dim::fixed(1), rank - own);
+        widened.extend(shape);
+        let x = self.tensor(slot)?;
+        self.reshape_to(x, &widened, "broadcast")
+    }
+
+    /// A reshape to a shape that may be symbolic.
+    pub(super) fn reshape_to(
+        &mut self,
+        x: S::Tensor,
+        shape: &trt_fuse_ir::Shape,
+        what: &str,
+    ) -> Result<S::Tensor, EmitError> {
+        let unknown = shape.iter().filter(|dim| dim.value().is_none()).count();
+        let fixed: Vec<i64> = shape.iter().map(|dim| dim.value().unwrap_or(-1)).collect();
+        // -1 is derived from the element count, which must then not be 0.
+        if unknown == 0 || (unknown == 1 && !fixed.contains(&0)) {
+            return self.shuffle(x, None, Some(DimsArg::Fixed(&fixed)), None, what);
+        }
+        let dims = self.dims_tensor(shape)?;
+        self.shuffle(x, None, Some(DimsArg::Tensor(dims)), None, what)
+    }
+
+    pub(super) fn shuffle(
+        &mut self,
+        x: S::Tensor,
+        first_transpose: Option<&[i64]>,
+        reshape: Option<DimsArg<'_, S::Tensor>>,
+        second_transpose: Option<&[i64]>,
+        what: &str,
+    ) -> Result<S::Tensor, EmitError> {
+        let layer = Shuffle { first_transpose, reshape, second_transpose };
+        self.layer(what, |sink, label| sink.shuffle(label, x, &layer))
+    }
+
+    /// A scalar as a constant of `rank` extents of one.
+    pub(super) fn scalar(&mut self, dtype: DType, rank: usize, value: f64, what: &str) -> Result<S::Tensor, EmitError> {
+        let tensor = scalar(dtype, rank, value);
+        match tensor {
+            Some(tensor) => self.layer(what, |sink, label| sink.constant(label, Weights::Owned(tensor))),
+            None => self.unsupported(format!("a constant of {dtype} is needed")),
+        }
+    }
+
+    /// A vector of integers as a constant of the type that shape tensors have.
+    pub(super) fn int_vector(&mut self, values: &[i64], what: &str) -> Result<S::Tensor, EmitError> {
+        let tensor = if self.capabilities().dtypes.contains(&DType::I64) {
+            Tensor::vector(values.to_vec())
+        } else {
+            match values.iter().map(|value| i32::try_from(*value)).collect::<Result<Vec<_>, _>>() {
+                Ok(values) => Tensor::vector(values),
+                Err(_) => return self.unsupported("an integer does not fit 32 bits"),
+            }
+        };
+        self.layer(what, |sink, label| sink.constant(label, Weights::Owned(tensor)))
+    }
+
+    /// Makes a layer: named after the node, or after the node and `what`.
+    pub(super) fn layer<T>(
+        &mut self,
+        what: &str,
+        make: impl FnOnce(&mut S, Label<'_>) -> Result<T, EmitError>,
+    ) -> Result<T, EmitError> {
+        let wanted = if what.is_empty() { self.node.name.to_string() } else { format!("{}::{what}", self.node.name) };
+        self.layer_named(&wanted, make)
+    }
+
+    /// Makes a layer that does the work of one ONNX node of the given types, if the node stands for such a one.
+    pub(super) fn layer_of<T>(
+        &mut self,
+        op_types: &[&str],
+        what: &str,
+        make: impl FnOnce(&mut S, Label<'_>) -> Result<T, EmitError>,
+    ) -> Result<T, EmitError> {
+        let graph = self.emitter.graph;
+        let source = graph
+            .origins(self.id)
+            .find(|source| op_types.contains(&&*source.op_type) && !self.emitter.labels.contains(&*source.name));
+        match source {
+            Some(source) if source.name != self.node.name => self.layer_named(&source.name, make),
+            _ => self.layer(what, make),
+        }
+    }
+
+    fn layer_named<T>(
+        &mut self,
+        wanted: &str,
+        make: impl FnOnce(&mut S, Label<'_>) -> Result<T, EmitError>,
+    ) -> Result<T, EmitError> {
+        let name = self.emitter.unique(wanted);
+        make(self.emitter.sink, Label { name: &name, metadata: &self.metadata })
+    }
+
+    pub(super) fn elementwise(
+        &mut self,
+        a: S::Tensor,
+        b: S::Tensor,
+        kind: ElementwiseKind,
+        what: &str,
+    ) -> Result<S::Tensor, EmitError> {
+        self.layer(what, |sink, label| sink.elementwise(label, a, b, kind))
+    }
+
+    pub(super) fn unary(&mut self, x: S::Tensor, kind: UnaryKind, what: &str) -> Result<S::Tensor, EmitError> {
+        self.layer(what, |sink, label| sink.unary(label, x, kind))
+    }
+
+    pub(super) fn activation(
+        &mut self,
+        x: S::Tensor,
+        kind: ActivationKind,
+        alpha: f32,
+        beta: f32,
+        what: &str,
+    ) -> Result<S::Tensor, EmitError> {
+        let layer = Activation { kind, alpha, beta };
+        self.layer(what, |sink, label| sink.activation(label, x, &layer))
+    }
+}
+
+/// A scalar as a tensor of `rank` extents of one; `None` for types without a value.
+fn scalar(dtype: DType, rank: usize, value: f64) -> Option<Tensor> {
+    let dims = Dims::from_elem(1, rank);
+    match dtype {
+        DType::F32 => Tensor::from_vec(dims, vec![value as f32]),
+        DType::F16 => Tensor::from_vec(dims, vec![half::f16::from_f64(value)]),
+        DType::BF16 => Tensor::from_vec(dims, vec![half::bf16::from_f64(value)]),
+        DType::I32 => Tensor::from_vec(dims, vec![value as i32]),
+        DType::I64 => Tensor::from_vec(dims, vec![value as i64]),
+        DType::Bool => Tensor::from_vec(dims, vec![value != 0.0]),
+        _ => return None,
+    }
+    .ok()
+}

@@ -1,0 +1,195 @@
+//! Building an engine, and keeping it.
+
+use std::fmt;
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use cxx::UniquePtr;
+
+use super::engine::{self, EngineLayer};
+use super::ffi::{self, bridge};
+use super::{EngineError, TrtNetwork};
+
+/// A generation of GPUs, such as 8.6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ComputeCapability {
+    /// First number.
+    pub major: u8,
+    /// Second number.
+    pub minor: u8,
+}
+
+/// What a range of a profile is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RangeKind {
+    /// The input's extents.
+    Extents,
+    /// The values of an input that shapes are computed from.
+    Values,
+}
+
+/// The smallest, usual and largest extents or values of an input.
+#[derive(Debug, Clone)]
+pub struct InputRange {
+    /// Name of the input.
+    pub input: String,
+    /// What the numbers are.
+    pub kind: RangeKind,
+    /// Smallest.
+    pub min: Vec<i64>,
+    /// What kernels are chosen for.
+    pub opt: Vec<i64>,
+    /// Largest.
+    pub max: Vec<i64>,
+}
+
+/// An optimization profile: a range of each input that has extents or values known only at run time.
+#[derive(Debug, Clone, Default)]
+pub struct Profile {
+    /// The ranges.
+    pub ranges: Vec<InputRange>,
+}
+
+/// How to build.
+#[derive(Debug, Clone, Default)]
+pub struct BuilderConfig {
+    /// Most bytes of device memory for temporaries; TensorRT's default if missing.
+    pub workspace: Option<u64>,
+    /// How long to look for fast kernels, 0 to 5; TensorRT's default if missing.
+    pub optimization_level: Option<u8>,
+    /// GPUs to build for (TensorRT-RTX only); its default list if empty.
+    pub compute_capabilities: Vec<ComputeCapability>,
+    /// Optimization profiles; none for a network of fixed extents.
+    pub profiles: Vec<Profile>,
+    /// Whether the plan tells of its layers in detail, which [`Plan::layers`] needs. The kernels are the same.
+    pub detailed: bool,
+    /// Whether float products may be rounded to TF32.
+    pub tf32: bool,
+}
+
+/// A progress callback: phase, step, steps in the phase. `false` stops the build. Called from TensorRT's threads, one
+/// call at a time; a panic stops the build.
+pub type Progress<'a> = dyn FnMut(&str, i32, i32) -> bool + Send + 'a;
+
+/// Held during a build. TensorRT-RTX keeps the GPUs that it builds for in the process, so that builds for different ones
+/// at the same time fail or mix.
+static BUILDING: Mutex<()> = Mutex::new(());
+
+/// A serialized engine.
+pub struct Plan {
+    inner: UniquePtr<bridge::Plan>,
+    layers: Vec<EngineLayer>,
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Plan of {} bytes", self.bytes().len())
+    }
+}
+
+impl TrtNetwork<'_> {
+    /// Builds the engine. One build at a time in a process: others wait.
+    ///
+    /// # Errors
+    /// If a range is refused, or the build fails or is stopped.
+    pub fn build(self, config: &BuilderConfig, progress: Option<&mut Progress<'_>>) -> Result<Plan, EngineError> {
+        build(self.inner, config, progress)
+    }
+}
+
+pub(super) fn build(
+    mut network: UniquePtr<bridge::Network>,
+    config: &BuilderConfig,
+    progress: Option<&mut Progress<'_>>,
+) -> Result<Plan, EngineError> {
+    for (index, profile) in config.profiles.iter().enumerate() {
+        add_profile(&mut network, index, profile)?;
+    }
+    let capabilities: Vec<i32> = config
+        .compute_capabilities
+        .iter()
+        .map(|capability| i32::from(capability.major) * 10 + i32::from(capability.minor))
+        .collect();
+    let raw = bridge::RawBuildConfig {
+        workspace: config.workspace.unwrap_or(0),
+        optimization_level: config.optimization_level.map_or(-1, i32::from),
+        detailed: config.detailed,
+        tf32: config.tf32,
+        compute_capabilities: &capabilities,
+    };
+    let stopped = AtomicBool::new(false);
+    let callback = progress.map(|callback| {
+        let watched = |phase: &str, step: i32, steps: i32| {
+            // Set first, so that it stays set if the callback panics.
+            stopped.store(true, Ordering::Relaxed);
+            let go_on = callback(phase, step, steps);
+            stopped.store(!go_on, Ordering::Relaxed);
+            go_on
+        };
+        Mutex::new(Box::new(watched) as Box<ffi::ProgressFn<'_>>)
+    });
+    let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let plan = network.pin_mut().build(&raw, &ffi::Progress(callback)).map_err(|why| {
+        if stopped.load(Ordering::Relaxed) {
+            EngineError::Stopped
+        } else {
+            EngineError::Build { message: why.what().to_owned() }
+        }
+    })?;
+    Ok(Plan { inner: plan, layers: engine::parse_log(&network.engine_log()) })
+}
+
+fn add_profile(network: &mut UniquePtr<bridge::Network>, index: usize, profile: &Profile) -> Result<(), EngineError> {
+    let fail = |why: cxx::Exception| EngineError::Build { message: why.what().to_owned() };
+    let id = network.pin_mut().add_profile().map_err(fail)?;
+    for range in &profile.ranges {
+        let raw = bridge::RawRange {
+            input: &range.input,
+            min: &range.min,
+            opt: &range.opt,
+            max: &range.max,
+            values: range.kind == RangeKind::Values,
+        };
+        network.pin_mut().set_range(id, &raw).map_err(|why| EngineError::Range {
+            profile: index,
+            input: range.input.clone(),
+            message: why.what().to_owned(),
+        })?;
+    }
+    Ok(())
+}
+
+impl Plan {
+    /// The serialized engine.
+    pub fn bytes(&self) -> &[u8] {
+        self.inner.as_ref().map(bridge::Plan::bytes).unwrap_or_default()
+    }
+
+    /// The engine's layers in order of execution, once for each optimization profile, stream synchronization left out.
+    /// Empty unless built with [`BuilderConfig::detailed`].
+    pub fn layers(&self) -> &[EngineLayer] {
+        &self.layers
+    }
+
+    /// Writes the plan to a file, all of it or nothing: it is written beside it, then renamed.
+    ///
+    /// # Errors
+    /// If the folder or the file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), EngineError> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let write = || {
+            // As any new file, not as a secret: less what the umask takes.
+            let permissions = Permissions::from_mode(0o666);
+            let mut file = tempfile::Builder::new().permissions(permissions).tempfile_in(folder)?;
+            file.write_all(self.bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(path)?;
+            Ok(())
+        };
+        write().map_err(|source| EngineError::Save { path: path.to_owned(), source })
+    }
+}
