@@ -48,7 +48,7 @@ pub enum RangeError {
         input: String,
     },
     /// A range for a symbol that no input has.
-    #[error("no input has a dimension `{symbol}`; there {}", known(.known))]
+    #[error("no input has a dimension `{symbol}`; there {}", those(.known))]
     Unknown {
         /// The symbol.
         symbol: String,
@@ -57,7 +57,7 @@ pub enum RangeError {
     },
 }
 
-fn known(symbols: &[String]) -> String {
+fn those(symbols: &[String]) -> String {
     match symbols {
         [] => "are no symbolic dimensions".to_string(),
         [one] => format!("is `{one}`"),
@@ -156,7 +156,11 @@ mod tests {
         let found = profile(&graph(), &[batch.clone(), h.clone()]).unwrap().unwrap().ranges;
         assert_eq!(found[0].min, [1, 3, 8]);
         assert_eq!(found[0].max, [32, 3, 12]);
-        assert!(matches!(profile(&graph(), &[batch.clone()]), Err(RangeError::Missing { symbol, .. }) if symbol == "h"));
-        assert!(matches!(profile(&graph(), &[batch, h, other]), Err(RangeError::Unknown { symbol, .. }) if symbol == "w"));
+        assert!(
+            matches!(profile(&graph(), &[batch.clone()]), Err(RangeError::Missing { symbol, .. }) if symbol == "h")
+        );
+        assert!(
+            matches!(profile(&graph(), &[batch, h, other]), Err(RangeError::Unknown { symbol, .. }) if symbol == "w")
+        );
     }
 }
