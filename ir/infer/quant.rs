@@ -55,9 +55,8 @@ fn check_scale(x: &ValueInfo, scale: &ValueInfo, axis: i64, block: i64) -> Resul
         return Ok(());
     }
     match scales.as_slice() {
-        [] => Ok(()),
-        // One element serves for all, with whatever axis.
-        [count] if count.is(1) => Ok(()),
+        // One element serves for all, whatever the axis.
+        scales if Dim::product(scales).is(1) => Ok(()),
         [count] => {
             let axis = resolve_axis(axis, data.len())?;
             let size = data.get(axis).cloned().unwrap_or(Dim::fixed(1));

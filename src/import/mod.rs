@@ -28,13 +28,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use trt_fuse_ir::Graph;
+use prost::Message;
+use trt_fuse_ir::{Graph, Tensor};
 
 pub use error::ImportError;
 pub use limits::Limits;
 
 use external::ExternalFiles;
 use scope::Opsets;
+use tensor::TensorReader;
 
 /// How a model is imported.
 #[derive(Debug, Clone, Default)]
@@ -84,6 +86,18 @@ pub fn import_bytes(bytes: impl Into<Bytes>, options: &ImportOptions) -> Result<
         None => ExternalFiles::none(),
     };
     import(bytes.into(), external, options.limits)
+}
+
+/// Reads a file that holds one tensor, as ONNX's own tests keep their data.
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn read_tensor(path: &Path) -> Result<Tensor, ImportError> {
+    let read = || {
+        let proto = proto::TensorProto::decode(map::map_file(path)?)?;
+        TensorReader::new(Limits::default(), ExternalFiles::none()).read(proto, "")
+    };
+    read().map_err(|error: ImportError| error.in_file(path))
 }
 
 fn import(bytes: Bytes, external: ExternalFiles, limits: Limits) -> Result<Model, ImportError> {
