@@ -326,7 +326,7 @@ fn depth_to_space(op: &op::DepthToSpace, x: &Tensor) -> Result<Tensor, String> {
         }
         let (rows, columns) = (height / block, width / block);
         let split = x.reshaped([batch, channels, rows, block, columns, block]).map_err(phrase)?;
-        let moved = transpose(&split, &[0, 3, 5, 1, 2, 4])?;
+        let moved = transpose(&split, if op.crd { &[0, 1, 3, 5, 2, 4] } else { &[0, 3, 5, 1, 2, 4] })?;
         return moved.reshaped([batch, channels * block * block, rows, columns]).map_err(phrase);
     }
     if channels % (block * block) != 0 {

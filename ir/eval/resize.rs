@@ -81,7 +81,7 @@ fn axes(op: &op::Resize, inputs: Inputs<'_>, dims: &[usize]) -> Result<Vec<Axis>
                 if scale.is_nan() || *scale <= 0.0 || output > layout::MAX_BYTES as f64 {
                     return Err(format!("a scale of {scale}"));
                 }
-                *axis = Axis { output: output as usize, scale: *scale, ..*axis };
+                *axis = Axis { output: output as usize, scale: *scale, sized: false, ..*axis };
             }
         }
         (None, Some(sizes)) => {
@@ -127,7 +127,7 @@ fn stretch(aspect: AspectPolicy, named: &[usize], sizes: &[i64], axes: &mut [Axi
                 if output.is_nan() || output > layout::MAX_BYTES as f64 {
                     return Err(wrong());
                 }
-                Axis { output: output as usize, scale, ..*axis }
+                Axis { output: output as usize, scale, sized: false, ..*axis }
             }
         };
     }
