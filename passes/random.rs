@@ -20,7 +20,22 @@ type Instruction = (u8, u16, u16);
 const BATCH: i64 = 2;
 
 /// Passes that compute something anew; the others must keep every bit.
-const INEXACT: &[&str] = &["canonicalize_arithmetic"];
+const INEXACT: &[&str] = &[
+    "canonicalize_arithmetic",
+    "fuse_affine",
+    "fuse_conv_bias",
+    "fuse_conv_bn",
+    "fuse_conv_scale",
+    "fuse_global_pool",
+    "fuse_hard_sigmoid",
+    "fuse_hard_swish",
+    "fuse_matmul_bias",
+    "fuse_matmul_bn",
+    "fuse_matmul_scale",
+    "fuse_mish",
+    "fuse_swish",
+    "merge_reduces",
+];
 
 struct Maker {
     builder: Builder,

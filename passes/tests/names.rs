@@ -8,7 +8,7 @@ use trt_fuse_passes::Pipeline;
 const VERBS: &[&str] = &["fold", "drop", "merge", "fuse", "sink", "split", "canonicalize"];
 
 /// Files that are no pass.
-const OTHERS: &[&str] = &["lib", "pass", "pipeline", "random", "report", "testing"];
+const OTHERS: &[&str] = &["channels", "lib", "pass", "pattern", "pipeline", "random", "report", "testing"];
 
 fn stems() -> BTreeSet<String> {
     let files = std::fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap();
