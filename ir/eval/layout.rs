@@ -54,10 +54,23 @@ pub(super) fn check_size(dims: &[usize], width: usize) -> Result<usize, String> 
 
 /// The elements of a tensor, all equal.
 pub(super) fn filled<T: Clone>(dims: &[usize], value: T) -> Result<Vec<T>, String> {
+    let mut elements = reserved(dims)?;
+    elements.resize(product(dims), value);
+    Ok(elements)
+}
+
+/// An empty vector with room for the elements of a tensor.
+pub(super) fn reserved<T>(dims: &[usize]) -> Result<Vec<T>, String> {
     let count = check_size(dims, size_of::<T>())?;
     let mut elements = Vec::new();
     elements.try_reserve_exact(count).map_err(|_| format!("no memory for a tensor of {dims:?}"))?;
-    elements.resize(count, value);
+    Ok(elements)
+}
+
+/// The elements of a vector whose length comes from the model.
+pub(super) fn collected<T>(count: usize, element: impl FnMut(usize) -> T) -> Result<Vec<T>, String> {
+    let mut elements = reserved(&[count])?;
+    elements.extend((0..count).map(element));
     Ok(elements)
 }
 
@@ -426,9 +439,12 @@ pub(super) fn width(dtype: DType) -> Result<usize, String> {
 }
 
 /// The elements as units of `N` bytes.
-pub(super) fn units<const N: usize>(tensor: &Tensor) -> Result<&[[u8; N]], String> {
-    check_size(tensor.dims(), N)?;
-    Ok(tensor.bytes().as_chunks::<N>().0)
+pub(super) fn units<const N: usize>(tensor: &Tensor) -> Result<Cow<'_, [[u8; N]]>, String> {
+    if let Some(element) = tensor.splat_element() {
+        let unit = *element.first_chunk::<N>().ok_or_else(|| format!("an element of {} bytes", element.len()))?;
+        return filled(tensor.dims(), unit).map(Cow::Owned);
+    }
+    Ok(Cow::Borrowed(tensor.bytes().as_chunks::<N>().0))
 }
 
 /// A tensor of units of `N` bytes.
@@ -450,7 +466,7 @@ pub(super) fn slice_at(tensor: &Tensor, axis: usize, at: usize) -> Result<Tensor
         return splat;
     }
     by_width!(tensor.dtype(), N => {
-        let (_, elements) = take(units::<N>(tensor)?, tensor.dims(), axis, &[Some(at)], [0; N])?;
+        let (_, elements) = take(&units::<N>(tensor)?, tensor.dims(), axis, &[Some(at)], [0; N])?;
         from_units(tensor.dtype(), &dims, elements)
     })
 }

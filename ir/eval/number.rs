@@ -71,8 +71,12 @@ pub(super) trait Real: Number + num_traits::Float + ndarray::LinalgScalar + AsPr
     fn real(value: f64) -> Self;
 }
 
-fn view<T: Element>(tensor: &Tensor) -> Result<Cow<'_, [T]>, String> {
-    layout::check_size(tensor.dims(), size_of::<T>())?;
+/// The elements in their own type.
+pub(super) fn view<T: Element>(tensor: &Tensor) -> Result<Cow<'_, [T]>, String> {
+    if let (true, Some(element)) = (tensor.dtype() == T::DTYPE, tensor.splat_element()) {
+        let element = T::read(element).first().copied().unwrap_or_default();
+        return layout::filled(tensor.dims(), element).map(Cow::Owned);
+    }
     tensor.view().map_err(phrase)
 }
 

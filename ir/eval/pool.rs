@@ -1,6 +1,6 @@
 //! Pooling over windows.
 
-use super::layout::{filled, in_rows, product};
+use super::layout::{check_size, collected, filled, in_rows, product};
 use super::number::{Number, Real, for_number, for_real, phrase};
 use super::window::{self, Axis, Windows, unravel};
 use super::{EvalContext, Inputs, Tensors, one};
@@ -22,7 +22,8 @@ pub(super) fn pool(op: &op::Pool, inputs: Inputs<'_>, context: &EvalContext<'_>)
     let axes = windows.axes(sizes)?;
     let mut dims = Dims::from_slice(&[*batch, *channels]);
     dims.extend(window::outputs(&axes));
-    let spans: Vec<Vec<Span>> = axes.iter().map(spans).collect();
+    check_size(&dims, size_of::<f64>())?;
+    let spans: Vec<Vec<Span>> = axes.iter().map(spans).collect::<Result<_, _>>()?;
     let plane = product(sizes);
     match op.kind {
         PoolKind::Max if context.outputs > 1 => for_number!(x.dtype(), T => {
@@ -57,7 +58,7 @@ struct Span {
     padded: usize,
 }
 
-fn spans(axis: &Axis) -> Vec<Span> {
+fn spans(axis: &Axis) -> Result<Vec<Span>, String> {
     let end = |limit: usize, start: usize| limit.saturating_sub(start).div_ceil(axis.dilation).min(axis.kernel);
     let span = |at: usize| {
         let start = at * axis.stride;
@@ -66,7 +67,7 @@ fn spans(axis: &Axis) -> Vec<Span> {
         let first = (start + skipped * axis.dilation).saturating_sub(axis.before);
         Span { first, inside, padded: end(axis.before + axis.size + axis.after, start) }
     };
-    (0..axis.output).map(span).collect()
+    collected(axis.output, span)
 }
 
 /// What a window yields, from its elements with their indices in the plane and from its spans.
