@@ -27,6 +27,7 @@ use trt_fuse_ir::eval::{Bindings, EvalContext, eval_op};
 use trt_fuse_ir::op::{BinaryOp, UnaryOp};
 use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
 
+use crate::pattern::same_shape;
 use crate::{Miss, Rule, RuleContext};
 
 /// Writes arithmetic with constants in one form.
@@ -67,8 +68,7 @@ impl Rule for CanonicalizeArithmetic {
                         Some(0.5) => (Op::Unary(UnaryOp::Sqrt), &[Some(a)]),
                         _ => return Err(Miss::NoMatch),
                     };
-                    let shape = |value: ValueRef| graph.info(value).and_then(|info| info.shape.as_ref());
-                    if c.rank() > 0 && (shape(a).is_none() || shape(a) != shape(root.into())) {
+                    if c.rank() > 0 && !same_shape(graph.info(a), graph.info(root.into())) {
                         return Err(blocked("the exponent broadcasts the base"));
                     }
                     patch.add(power, inputs)
@@ -149,14 +149,25 @@ mod tests {
     fn constants_go_to_the_right() {
         let run = run("%c = constant() value=f32[2] {3, 5} %a = mul(%c, %x) %y = add(%c, %a)");
         assert_eq!(run.rewrites, 2);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 2]) -> (%y) {
+          %c = constant() value=f32[2] {3.0, 5.0}
+          %a = mul(%x, %c) : f32[n, 2]
+          %y = add(%a, %c) : f32[n, 2]
+        }
+        ");
         run.equal_within(0.0, 3);
     }
 
     #[test]
     fn a_difference_becomes_a_sum() {
         let run = run("%c = constant() value=f32[2] {3, -5} %y = sub(%x, %c)");
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 2]) -> (%y) {
+          %y.canonicalize_arithmetic = constant() value=f32[2] {-3.0, 5.0}
+          %y = add(%x, %y.canonicalize_arithmetic) : f32[n, 2]
+        }
+        ");
         run.equal_within(0.0, 3);
         let text = "graph g(%x: i64[n]) -> (%y) { %c = constant() value=i64[] {7} %y = sub(%x, %c) }";
         run_rule(CanonicalizeArithmetic, text).equal_within(0.0, 3);
@@ -165,7 +176,12 @@ mod tests {
     #[test]
     fn a_quotient_becomes_a_product() {
         let run = run("%c = constant() value=f32[4096, 1, 1, 2] splat 8 %y = div(%x, %c)");
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 2]) -> (%y) {
+          %y.canonicalize_arithmetic = constant() value=f32[4096, 1, 1, 2] splat 0.125
+          %y = mul(%x, %y.canonicalize_arithmetic) : f32[4096, 1, n, 2]
+        }
+        ");
         let run = self::run("%c = constant() value=f32[2] {3, -7} %y = div(%x, %c)");
         assert_eq!(run.rewrites, 1);
         run.equal_within(1e-7, 3);
@@ -175,7 +191,12 @@ mod tests {
     fn powers_to_two_and_one_half() {
         let run =
             run("%c = constant() value=f32[] {2} %h = constant() value=f32[1] {0.5} %a = pow(%x, %c) %y = pow(%a, %h)");
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 2]) -> (%y) {
+          %a = mul(%x, %x) : f32[n, 2]
+          %y = sqrt(%a) : f32[n, 2]
+        }
+        ");
         run.equal_within(0.0, 3);
     }
 

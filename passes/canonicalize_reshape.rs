@@ -73,7 +73,14 @@ mod tests {
               %d = transpose(%x) perm=[0, 2, 1, 3]
             }";
         let run = run_rule(CanonicalizeReshape, text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 1, 3, 4]) -> (%a, %b, %c, %d) {
+          %a = reshape(%x) shape=[n, 12] : f32[n, 12]
+          %b = reshape(%x) shape=[n, 3, 4] : f32[n, 3, 4]
+          %c = reshape(%x) shape=[n, 1, 3, 4, 1] : f32[n, 1, 3, 4, 1]
+          %d = reshape(%x) shape=[n, 3, 1, 4] : f32[n, 3, 1, 4]
+        }
+        ");
         run.equal_within(0.0, 2);
     }
 

@@ -115,14 +115,23 @@ mod tests {
     #[test]
     fn one_part_passes_by() {
         let run = run_rule(DropConcatSlice, &of_concat("2", "(n+2)", "1"));
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%a: f32[m, 2], %b: f32[m, n], %c: f32[m, 4]) -> (%y) {
+          %y = relu(%b) : f32[m, n]
+        }
+        ");
         run.equal_within(0.0, 3);
     }
 
     #[test]
     fn several_parts_become_a_concatenation_of_fewer() {
         let run = run_rule(DropConcatSlice, &of_concat("2", "(n+6)", "1"));
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%a: f32[m, 2], %b: f32[m, n], %c: f32[m, 4]) -> (%y) {
+          %s = concat(%b, %c) axis=1 : f32[m, n+4]
+          %y = relu(%s) : f32[m, n+4]
+        }
+        ");
         run.equal_within(0.0, 3);
     }
 

@@ -117,7 +117,13 @@ mod tests {
             }}"
         );
         let run = run_rule(DropConcatSplit, &text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%a: f32[n, 2], %b: f32[n, 3], %c: f32[n, 4]) -> (%y, %z, %w) {
+          %y = relu(%a) : f32[n, 2]
+          %z = relu(%b) : f32[n, 3]
+          %w = relu(%c) : f32[n, 4]
+        }
+        ");
         run.equal_within(0.0, 3);
     }
 
@@ -132,7 +138,13 @@ mod tests {
             }}"
         );
         let run = run_rule(DropConcatSplit, &text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%a: f32[n, 2], %b: f32[n, 3], %c: f32[n, 4]) -> (%y, %z) {
+          %y = relu(%a) : f32[n, 2]
+          %q = concat(%b, %c) axis=1 : f32[n, 7]
+          %z = relu(%q) : f32[n, 7]
+        }
+        ");
         run.equal_within(0.0, 3);
     }
 
@@ -145,7 +157,13 @@ mod tests {
               %z = relu(%q)
             }";
         let run = run_rule(DropConcatSplit, text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%a: f32[n], %b: f32[m]) -> (%y, %z) {
+          %y = relu(%a) : f32[n]
+          %q = concat(%b, %a) axis=0 : f32[m+n]
+          %z = relu(%q) : f32[m+n]
+        }
+        ");
         run.equal_within(0.0, 3);
     }
 

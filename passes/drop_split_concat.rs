@@ -73,7 +73,11 @@ mod tests {
               %z = relu(%y)
             }";
         let run = run_rule(DropSplitConcat, text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 5]) -> (%z) {
+          %z = relu(%x) : f32[n, 5]
+        }
+        ");
         run.equal_within(0.0, 3);
     }
 
@@ -85,7 +89,11 @@ mod tests {
               %y = concat(%a, %b) axis=1
             }";
         let run = run_rule(DropSplitConcat, text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r#"
+        graph g(%x: f32[n, 5]) -> (%x as "y", %a) {
+          %a, %b = split(%x) axis=1 sizes=[2, 3] : f32[n, 2], f32[n, 3]
+        }
+        "#);
         run.equal_within(0.0, 3);
     }
 

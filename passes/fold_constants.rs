@@ -234,7 +234,12 @@ mod tests {
             }";
         let run = run_pass(&FoldConstants, text);
         assert_eq!(run.rewrites, 2);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[2]) -> (%y) {
+          %n = constant() value=f32[2] {-1.0, -2.0}
+          %y = mul(%x, %n) : f32[2]
+        }
+        ");
         run.equal_within(0.0, 1);
     }
 
@@ -252,7 +257,12 @@ mod tests {
               %y = reshape(%x, %to)
             }";
         let run = run_pass(&FoldConstants, text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[2, 3, 4]) -> (%y) {
+          %to = constant() value=i64[2] {2, -1}
+          %y = reshape(%x, %to) : f32[2, 12]
+        }
+        ");
         run.equal_within(0.0, 1);
     }
 
@@ -260,7 +270,11 @@ mod tests {
     fn a_constant_output_of_the_graph_is_folded() {
         let text = "graph g() -> (%y) { %w = constant() value=i32[2] {3, -7} %y = abs(%w) }";
         let run = run_pass(&FoldConstants, text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g() -> (%y) {
+          %y = constant() value=i32[2] {3, 7}
+        }
+        ");
     }
 
     #[test]
@@ -273,7 +287,12 @@ mod tests {
               %y = mul(%x, %s)
             }";
         let run = run_pass(&FoldConstants, text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[2]) -> (%y) {
+          %s = constant() value=f32[2] {2.0, 2.0}
+          %y = mul(%x, %s) : f32[2]
+        }
+        ");
         run.equal_within(0.0, 1);
     }
 

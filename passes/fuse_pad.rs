@@ -168,7 +168,11 @@ mod tests {
     fn a_convolution_takes_it_in() {
         let run =
             run(&["%p = pad(%x) mode=constant pads=[0, 0, 1, 0, 0, 0, 2, 3]", &format!("{CONV} padding=[1, 1, 0, 0]")]);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 2, 6, 6], %w: f32[3, 2, 3, 3]) -> (%y) {
+          %y = conv(%x, %w) strides=[1, 1] dilations=[1, 1] padding=[2, 1, 2, 3] groups=1 : f32[n, 3, 8, 8]
+        }
+        ");
         run.equal_within(1e-6, 2);
     }
 
@@ -182,7 +186,12 @@ mod tests {
               %b = conv(%p, %v) strides=[1, 1] dilations=[1, 1] groups=1
             }";
         let run = run_rule(FusePad, text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 2, 6, 6], %w: f32[3, 2, 3, 3], %v: f32[3, 2, 5, 5]) -> (%a, %b) {
+          %a = conv(%x, %w) strides=[1, 1] dilations=[1, 1] padding=[2, 2, 2, 2] groups=1 : f32[n, 3, 8, 8]
+          %b = conv(%x, %v) strides=[1, 1] dilations=[1, 1] padding=[2, 2, 2, 2] groups=1 : f32[n, 3, 6, 6]
+        }
+        ");
         run.equal_within(1e-6, 2);
     }
 
@@ -194,21 +203,34 @@ mod tests {
               %y = conv(%p, %w) strides=[1, 1] dilations=[1, 1] groups=1
             }";
         let run = run_rule(FusePad, text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 2, 6, 6], %w: f32[3, 2, 3, 3]) -> (%y, %p) {
+          %y = conv(%x, %w) strides=[1, 1] dilations=[1, 1] padding=[1, 1, 1, 1] groups=1 : f32[n, 3, 6, 6]
+          %p = pad(%x) mode=constant pads=[0, 0, 1, 1, 0, 0, 1, 1] : f32[n, 2, 8, 8]
+        }
+        ");
         run.equal_within(1e-6, 2);
     }
 
     #[test]
     fn an_average_then_includes_its_padding() {
         let run = run(&[ONES, &format!("{POOL} kind=average")]);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 2, 6, 6], %w: f32[3, 2, 3, 3]) -> (%y) {
+          %y = pool(%x) kind=average_include_pad kernel=[3, 3] strides=[2, 2] dilations=[1, 1] padding=[1, 1, 1, 1] : f32[n, 2, 3, 3]
+        }
+        ");
         run.equal_within(1e-6, 2);
     }
 
     #[test]
     fn an_average_that_includes_its_padding_adds_it_up() {
         let run = run(&[ONES, &format!("{POOL} kind=average_include_pad padding=[1, 0, 0, 1]")]);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 2, 6, 6], %w: f32[3, 2, 3, 3]) -> (%y) {
+          %y = pool(%x) kind=average_include_pad kernel=[3, 3] strides=[2, 2] dilations=[1, 1] padding=[2, 1, 1, 2] : f32[n, 2, 4, 4]
+        }
+        ");
         run.equal_within(1e-6, 2);
     }
 
@@ -216,7 +238,11 @@ mod tests {
     fn a_maximum_over_minus_infinity() {
         let pad = "%p = pad(%x, _, %low) mode=constant pads=[0, 0, 1, 1, 0, 0, 1, 1]";
         let run = run(&["%low = constant() value=f32[] {-inf}", pad, &format!("{POOL} kind=max")]);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 2, 6, 6], %w: f32[3, 2, 3, 3]) -> (%y) {
+          %y = pool(%x) kind=max kernel=[3, 3] strides=[2, 2] dilations=[1, 1] padding=[1, 1, 1, 1] : f32[n, 2, 3, 3]
+        }
+        ");
         run.equal_within(0.0, 2);
     }
 

@@ -187,7 +187,13 @@ mod tests {
             }";
         let run = run_pass(&MergeCommon, text);
         assert_eq!(run.rewrites, 2);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n]) -> (%y) {
+          %a = relu(%x) : f32[n]
+          %c = exp(%a) : f32[n]
+          %y = add(%c, %c) : f32[n]
+        }
+        ");
         run.equal_within(0.0, 3);
     }
 
@@ -206,7 +212,17 @@ mod tests {
             }";
         let run = run_pass(&MergeCommon, text);
         assert_eq!(run.rewrites, 1);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[2]) -> (%y) {
+          %a = constant() value=f32[2] {3.0, 3.0}
+          %p = add(%x, %a) : f32[2]
+          %q = mul(%p, %a) : f32[2]
+          %c = constant() value=f32[2] {3.0, 4.0}
+          %r = mul(%q, %c) : f32[2]
+          %d = constant() value=f32[2, 1] {3.0, 3.0}
+          %y = mul(%r, %d) : f32[2, 2]
+        }
+        ");
         run.equal_within(0.0, 1);
     }
 
@@ -230,7 +246,11 @@ mod tests {
     fn both_of_two_outputs_stay_under_their_names() {
         let text = "graph g(%x: f32[n]) -> (%y, %z) { %y = relu(%x) %z = relu(%x) }";
         let run = run_pass(&MergeCommon, text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r#"
+        graph g(%x: f32[n]) -> (%y, %y as "z") {
+          %y = relu(%x) : f32[n]
+        }
+        "#);
         run.equal_within(0.0, 3);
     }
 

@@ -89,7 +89,11 @@ mod tests {
             }}"
         );
         let run = run_rule(MergeConcats, &text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%a: f32[2, 2], %b: f32[2, 3], %c: f32[2, 4]) -> (%y) {
+          %y = concat(%b, %b, %a, %c, %a, %b) axis=1 : f32[2, 17]
+        }
+        ");
         run.equal_within(0.0, 1);
     }
 

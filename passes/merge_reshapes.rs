@@ -66,7 +66,11 @@ mod tests {
             }";
         let run = run_rule(MergeReshapes, text);
         assert_eq!(run.rewrites, 2);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 3, 4]) -> (%y) {
+          %y = reshape(%x) shape=[n, 2, 6] : f32[n, 2, 6]
+        }
+        ");
         run.equal_within(0.0, 2);
     }
 
@@ -78,7 +82,12 @@ mod tests {
               %y = reshape(%a) shape=[n, 2, 6]
             }";
         let run = run_rule(MergeReshapes, text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 3, 4]) -> (%a, %y) {
+          %a = reshape(%x) shape=[n, 12] : f32[n, 12]
+          %y = reshape(%x) shape=[n, 2, 6] : f32[n, 2, 6]
+        }
+        ");
         run.equal_within(0.0, 2);
     }
 

@@ -125,7 +125,11 @@ mod tests {
     fn bounds_are_added_up() {
         let text = two("axes=[1] starts=[2] ends=[8] steps=[1]", "axes=[1] starts=[1] ends=[4] steps=[2]");
         let run = run_rule(MergeSlices, &text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 12]) -> (%y) {
+          %y = slice(%x) axes=[1] starts=[3] ends=[6] steps=[2] : f32[n, 2]
+        }
+        ");
         run.equal_within(0.0, 3);
     }
 
@@ -134,15 +138,23 @@ mod tests {
         // Elements 1, 4, 7, 10, of which the second and the fourth.
         let text = two("axes=[1] starts=[1] ends=[12] steps=[3]", "axes=[1] starts=[1] ends=[4] steps=[2]");
         let run = run_rule(MergeSlices, &text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 12]) -> (%y) {
+          %y = slice(%x) axes=[1] starts=[4] ends=[11] steps=[6] : f32[n, 2]
+        }
+        ");
         run.equal_within(0.0, 3);
     }
 
     #[test]
     fn other_axes_are_taken_over() {
-        let text = two("axes=[1] starts=[1] ends=[5] steps=[1]", "axes=[0] starts=[0] ends=[(n-1)] steps=[1]");
+        let text = two("axes=[1] starts=[1] ends=[5] steps=[1]", "axes=[0] starts=[0] ends=[n] steps=[2]");
         let run = run_rule(MergeSlices, &text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 12]) -> (%y) {
+          %y = slice(%x) axes=[0, 1] starts=[0, 1] ends=[n, 5] steps=[2, 1] : f32[(n+1)/2, 4]
+        }
+        ");
         run.equal_within(0.0, 3);
     }
 
@@ -154,7 +166,12 @@ mod tests {
               %y = slice(%s) axes=[1] starts=[1] ends=[4] steps=[1]
             }";
         let run = run_rule(MergeSlices, text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 12]) -> (%s, %y) {
+          %s = slice(%x) axes=[1] starts=[2] ends=[8] steps=[1] : f32[n, 6]
+          %y = slice(%x) axes=[1] starts=[3] ends=[6] steps=[1] : f32[n, 3]
+        }
+        ");
         run.equal_within(0.0, 3);
     }
 

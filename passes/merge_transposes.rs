@@ -76,7 +76,11 @@ mod tests {
             }";
         let run = run_rule(MergeTransposes, text);
         assert_eq!(run.rewrites, 2);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 2, 3, 4]) -> (%y) {
+          %y = transpose(%x) perm=[0, 1, 3, 2] : f32[n, 2, 4, 3]
+        }
+        ");
         run.equal_within(0.0, 2);
     }
 
@@ -89,7 +93,11 @@ mod tests {
               %y = relu(%b)
             }";
         let run = run_rule(MergeTransposes, text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 2, 3]) -> (%y) {
+          %y = relu(%x) : f32[n, 2, 3]
+        }
+        ");
         run.equal_within(0.0, 2);
     }
 
@@ -101,7 +109,12 @@ mod tests {
               %y = transpose(%a) perm=[1, 0, 2]
             }";
         let run = run_rule(MergeTransposes, text);
-        assert_snapshot!(run.after, @r"");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 2, 3]) -> (%a, %y) {
+          %a = transpose(%x) perm=[1, 2, 0] : f32[2, 3, n]
+          %y = transpose(%x) perm=[2, 1, 0] : f32[3, 2, n]
+        }
+        ");
         run.equal_within(0.0, 2);
     }
 

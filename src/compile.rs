@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use trt_fuse_ir::{Capabilities, Graph, verify};
+use trt_fuse_ir::{Capabilities, Graph, NodeId, Op, verify};
 use trt_fuse_passes::{Pipeline, Report, UnknownPass};
 
 use crate::Error;
 use crate::emit::record::Record;
 use crate::emit::sink::LayerCounts;
-use crate::emit::{EmitError, emit};
+use crate::emit::{EmitError, Unsupported, emit};
 use crate::import::{ImportOptions, Model, import_file};
 use crate::ranges::{Range, profile};
 use crate::tensorrt::{BuilderConfig, Library, Plan, Progress, Search, TrtNetwork};
@@ -163,10 +163,22 @@ pub fn build(
 ///
 /// # Errors
 /// If the network cannot be made for another reason.
-pub fn unsupported(graph: &Graph, options: &Options) -> Result<Vec<crate::emit::Unsupported>, Error> {
+pub fn unsupported(graph: &Graph, options: &Options) -> Result<Vec<Unsupported>, Error> {
     match record(graph, options) {
         Ok(_) => Ok(Vec::new()),
         Err(Error::Emit(EmitError::Unsupported(nodes))) => Ok(nodes),
         Err(error) => Err(error),
     }
+}
+
+/// The nodes that import found no typed form for.
+pub fn unsupported_nodes(graph: &Graph) -> Vec<Unsupported> {
+    let opaque = |id: NodeId| match graph.op(id)? {
+        Op::Opaque(op) => {
+            let node = graph.origins(id).next().map_or(graph.node_name(id), |source| &*source.name).to_string();
+            Some(Unsupported { node, op: graph.op(id)?.to_string(), reason: op.reason.clone() })
+        }
+        _ => None,
+    };
+    graph.live().into_iter().filter_map(opaque).collect()
 }

@@ -10,6 +10,7 @@
 //! ```
 
 mod compile;
+pub mod conformance;
 pub mod emit;
 mod error;
 pub mod import;
@@ -19,7 +20,7 @@ pub mod tensorrt;
 
 pub use compile::{
     Built, Optimized, Options, PassSelection, Timings, build, open_library, optimize, optimize_and_build, record,
-    unsupported,
+    unsupported, unsupported_nodes,
 };
 pub use error::{Error, ErrorKind};
 pub use ranges::{Range, RangeError, profile};

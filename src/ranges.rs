@@ -48,7 +48,7 @@ pub enum RangeError {
         input: String,
     },
     /// A range for a symbol that no input has.
-    #[error("no input has a dimension `{symbol}`; there {}", known(.known))]
+    #[error("no input has a dimension `{symbol}`; there {}", those(.known))]
     Unknown {
         /// The symbol.
         symbol: String,
@@ -57,7 +57,7 @@ pub enum RangeError {
     },
 }
 
-fn known(symbols: &[String]) -> String {
+fn those(symbols: &[String]) -> String {
     match symbols {
         [] => "are no symbolic dimensions".to_string(),
         [one] => format!("is `{one}`"),

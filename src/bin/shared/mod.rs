@@ -112,7 +112,13 @@ pub(crate) fn print(text: &str) {
 /// The exit code of a run, its error printed as one line.
 pub(crate) fn exit(result: Result<(), Error>) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
-    let line = error.to_string().replace('\n', " ");
+    let code = fail(&error.to_string());
+    if error.kind() == ErrorKind::Unsupported { ExitCode::from(2) } else { code }
+}
+
+/// One line on stderr, and exit code 1.
+pub(crate) fn fail(message: &str) -> ExitCode {
+    let line = message.replace('\n', " ");
     let _ = writeln!(std::io::stderr().lock(), "error: {line}");
-    ExitCode::from(if error.kind() == ErrorKind::Unsupported { 2 } else { 1 })
+    ExitCode::from(1)
 }
