@@ -99,11 +99,12 @@ impl Maker {
         self.keep(values)
     }
 
-    /// Makes values operands of later instructions, unless they are too large to be worth it.
+    /// Makes values operands of later instructions, unless they are too large to be worth it, or empty: what -1 in a
+    /// shape is then, nobody says.
     fn keep(&mut self, values: Vec<ValueRef>) -> Option<()> {
         for value in values {
             let elements: i64 = self.dims(value).iter().map(|dim| dim.value().unwrap_or(BATCH)).product();
-            if elements <= 4096 {
+            if (1..=4096).contains(&elements) {
                 self.values.push(value);
             }
         }
