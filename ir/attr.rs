@@ -358,6 +358,6 @@ fn write_items(f: &mut fmt::Formatter<'_>, items: &[Attr]) -> fmt::Result {
 
 /// Whether a word is printed bare.
 pub(crate) fn is_word(word: &str) -> bool {
-    word.starts_with(|c: char| c.is_alphabetic() || c == '_' || c == '-')
+    word.starts_with(|c: char| c.is_alphabetic() || c == '_')
         && word.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '/'))
 }

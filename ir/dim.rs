@@ -2,6 +2,7 @@
 //!
 //! A [`Dim`] is an integer expression over named symbols, kept in one canonical form (a polynomial whose atoms are
 //! symbols, floor divisions, remainders, minima and maxima), so that two dimensions are equal when their forms are.
+//! Only products that would be very long are left as they are.
 //! Text form: `3`, `batch`, `2*batch`, `(h+1)/2` (`/` floors), `(a)%(b)`, `min(a, b)`, `max(a, b)`.
 //!
 //! Symbols stand for dimensions of tensors: integers of at least 0. Arithmetic saturates at the ends of i64; a
@@ -45,7 +46,12 @@ enum Atom {
     Mod(Dim, Dim),
     Min(Dim, Dim),
     Max(Dim, Dim),
+    /// A product too long to be multiplied out.
+    Mul(Dim, Dim),
 }
+
+/// A product is multiplied out if its factors' weights multiply to no more.
+const MAX_MULTIPLIED: usize = 1024;
 
 impl Sum {
     fn of(dim: &Dim) -> Self {
@@ -283,6 +289,14 @@ impl Dim {
     }
 
     fn pick(&self, other: &Dim, smaller: bool) -> Dim {
+        // min(a, max(a, b)) is a, and min(a, min(a, b)) is min(a, b).
+        for (a, b) in [(self, other), (other, self)] {
+            match b.single_atom() {
+                Some(Atom::Min(x, y)) if a == x || a == y => return if smaller { b.clone() } else { a.clone() },
+                Some(Atom::Max(x, y)) if a == x || a == y => return if smaller { a.clone() } else { b.clone() },
+                _ => {}
+            }
+        }
         let difference = other - self;
         if difference.at_least(0) {
             return if smaller { self.clone() } else { other.clone() };
@@ -348,12 +362,24 @@ impl Dim {
         for atom in sum.terms.iter().flat_map(|term| &term.0) {
             match atom {
                 Atom::Symbol(name) => visit(name),
-                Atom::Div(a, b) | Atom::Mod(a, b) | Atom::Min(a, b) | Atom::Max(a, b) => {
+                Atom::Div(a, b) | Atom::Mod(a, b) | Atom::Min(a, b) | Atom::Max(a, b) | Atom::Mul(a, b) => {
                     a.visit_symbols(visit);
                     b.visit_symbols(visit);
                 }
             }
         }
+    }
+
+    /// Number of symbols and operations that the expression is made of.
+    pub(crate) fn weight(&self) -> usize {
+        let Repr::Sum(sum) = &self.0 else { return 1 };
+        let atoms = sum.terms.iter().flat_map(|term| &term.0).map(|atom| match atom {
+            Atom::Symbol(_) => 1,
+            Atom::Div(a, b) | Atom::Mod(a, b) | Atom::Min(a, b) | Atom::Max(a, b) | Atom::Mul(a, b) => {
+                1 + a.weight() + b.weight()
+            }
+        });
+        atoms.sum()
     }
 
     /// The product of dimensions.
@@ -418,6 +444,7 @@ impl Atom {
             Atom::Mod(a, b) => (DimOp::Mod, a, b),
             Atom::Min(a, b) => (DimOp::Min, a, b),
             Atom::Max(a, b) => (DimOp::Max, a, b),
+            Atom::Mul(a, b) => (DimOp::Mul, a, b),
         };
         let (a, b) = (a.compute(algebra)?, b.compute(algebra)?);
         algebra.binary(op, a, b)
@@ -433,6 +460,10 @@ impl Atom {
             Atom::Mod(_, b) => b.value().filter(|by| *by > 0).map(|_| 0),
             Atom::Min(a, b) => Some(a.lower_bound()?.min(b.lower_bound()?)),
             Atom::Max(a, b) => a.lower_bound().max(b.lower_bound()),
+            Atom::Mul(a, b) => match (a.lower_bound()?, b.lower_bound()?) {
+                (a, b) if a >= 0 && b >= 0 => Some(a.saturating_mul(b)),
+                _ => None,
+            },
         }
     }
 
@@ -455,6 +486,10 @@ impl Atom {
             Atom::Max(a, b) => {
                 let (a, b) = both(a, b);
                 a.maximum(&b)
+            }
+            Atom::Mul(a, b) => {
+                let (a, b) = both(a, b);
+                a * b
             }
         }
     }
@@ -503,6 +538,11 @@ impl Mul for &Dim {
         }
         let constants = |sum: &Sum| (sum.constant != 0).then(|| (Product::new(), sum.constant));
         let (a, b) = (Sum::of(self), Sum::of(other));
+        let fixed = a.terms.is_empty() || b.terms.is_empty();
+        if !fixed && self.weight().saturating_mul(other.weight()) > MAX_MULTIPLIED {
+            let (a, b) = if self <= other { (self, other) } else { (other, self) };
+            return Dim::atom(Atom::Mul(a.clone(), b.clone()));
+        }
         let mut sum = Sum::default();
         for (product, coefficient) in a.terms.iter().cloned().chain(constants(&a)) {
             for (factors, number) in b.terms.iter().cloned().chain(constants(&b)) {
@@ -569,7 +609,9 @@ impl fmt::Display for Dim {
                     f.write_str("*")?;
                 }
                 // A division inside a product needs its own parentheses: 2*(h/2) is not 2*h/2.
-                if matches!(atom, Atom::Div(..) | Atom::Mod(..)) && (product.len() > 1 || coefficient.abs() != 1) {
+                if matches!(atom, Atom::Div(..) | Atom::Mod(..) | Atom::Mul(..))
+                    && (product.len() > 1 || coefficient.abs() != 1)
+                {
                     write!(f, "({atom})")?;
                 } else {
                     write!(f, "{atom}")?;
@@ -600,6 +642,7 @@ impl fmt::Display for Atom {
             Atom::Mod(a, b) => write!(f, "{}%{}", operand(a), operand(b)),
             Atom::Min(a, b) => write!(f, "min({a}, {b})"),
             Atom::Max(a, b) => write!(f, "max({a}, {b})"),
+            Atom::Mul(a, b) => write!(f, "{}*{}", operand(a), operand(b)),
         }
     }
 }
@@ -773,8 +816,20 @@ mod tests {
         assert_eq!(dim("min(h, h+3)"), dim("h"));
         assert_eq!(dim("max(h, 0)"), dim("h"));
         assert_eq!(dim("max(h, w)").to_string(), "max(h, w)");
+        assert_eq!(dim("max(h, min(h, 512))"), dim("h"));
+        assert_eq!(dim("min(min(h, 512), h)"), dim("min(h, 512)"));
         assert!(dim("2*h+1").at_least(1));
         assert!(!dim("h-1").at_least(0));
+    }
+
+    #[test]
+    fn long_products_are_not_multiplied_out() {
+        let sum = |prefix: &str| (0..40).fold(Dim::fixed(1), |sum, at| sum + Dim::symbol(format!("{prefix}{at}")));
+        let product = (0..20).fold(sum("a"), |product, _| &product * &sum("b"));
+        assert!(product.weight() < 3000, "{}", product.weight());
+        let one = &sum("a") * &sum("b");
+        assert_eq!(one.evaluate(&|_| Some(1)), Some(41 * 41));
+        assert_eq!(one.to_string().parse::<Dim>().unwrap(), one);
     }
 
     #[test]

@@ -171,8 +171,15 @@ impl Names {
         }
     }
 
+    /// Frees a name. The last name made of a stem is the next one again, so that a change taken back leaves no trace.
     fn release(&mut self, name: &Arc<str>) {
         self.taken.remove(name);
+        if let Some((stem, number)) = name.rsplit_once('.')
+            && let Some(next) = self.next.get_mut(stem)
+            && number.parse() == Ok(*next)
+        {
+            *next -= 1;
+        }
     }
 }
 
@@ -525,7 +532,7 @@ impl Graph {
     pub(crate) fn remove_node(&mut self, id: NodeId) {
         if let Some(node) = self.inner.remove_node(id.index()) {
             self.node_names.release(&node.name);
-            for output in &node.outputs {
+            for output in node.outputs.iter().rev() {
                 self.value_names.release(&output.name);
             }
         }
@@ -577,3 +584,6 @@ impl Graph {
         self.info(value).map_or(DType::Unknown, |info| info.dtype)
     }
 }
+
+#[cfg(test)]
+mod tests;

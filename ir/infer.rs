@@ -9,7 +9,7 @@
 
 use smallvec::SmallVec;
 
-use crate::{DType, Dim, GraphError, Op, Shape, ValueInfo};
+use crate::{DType, Dim, GraphError, Known, Op, Shape, ValueInfo};
 
 mod control;
 mod conv;
@@ -28,6 +28,9 @@ mod tests;
 
 pub use conv::{explicit_padding, explicit_transposed_padding};
 pub use math::{broadcast, broadcasts_to};
+
+/// Most symbols and operations of a dimension or element that is followed.
+const MAX_WEIGHT: usize = 128;
 
 /// What inference needs besides the inputs.
 #[derive(Debug, Clone, Copy)]
@@ -129,7 +132,24 @@ pub fn infer(op: &Op, inputs: &[Option<&ValueInfo>], context: &InferContext<'_>)
         return Err(fail(format!("{} outputs asked for, {} possible", context.outputs, infos.len())));
     }
     infos.truncate(context.outputs);
+    for (slot, info) in infos.iter_mut().enumerate() {
+        bound_weight(info, slot, context);
+    }
     Ok(infos)
+}
+
+/// Forgets expressions that have grown beyond use, so that no model makes inference slow.
+fn bound_weight(info: &mut ValueInfo, slot: usize, context: &InferContext<'_>) {
+    for (axis, dim) in info.shape.iter_mut().flatten().enumerate() {
+        if dim.weight() > MAX_WEIGHT {
+            *dim = context.fresh(&format!("o{slot}.d{axis}"));
+        }
+    }
+    if let Known::Elements(elements) = &info.known
+        && elements.iter().any(|element| element.weight() > MAX_WEIGHT)
+    {
+        info.known = Known::Nothing;
+    }
 }
 
 fn one(info: ValueInfo) -> Infos {
@@ -138,7 +158,7 @@ fn one(info: ValueInfo) -> Infos {
 
 /// A value of a dtype and a shape that may be unknown.
 fn shaped(dtype: DType, shape: Option<Shape>) -> ValueInfo {
-    ValueInfo { dtype, shape, known: crate::Known::Nothing }
+    ValueInfo { dtype, shape, known: Known::Nothing }
 }
 
 /// Two element types that must be equal; one that is not known yields to the other.
@@ -165,7 +185,10 @@ pub fn resolve_axis(axis: i64, rank: usize) -> Result<usize, String> {
 }
 
 /// Axes in `0..rank`, each once.
-pub(crate) fn resolve_axes(axes: &[i64], rank: usize) -> Result<SmallVec<[usize; 4]>, String> {
+///
+/// # Errors
+/// If one lies outside or is named twice.
+pub fn resolve_axes(axes: &[i64], rank: usize) -> Result<SmallVec<[usize; 4]>, String> {
     let mut resolved: SmallVec<[usize; 4]> = SmallVec::new();
     for axis in axes {
         let axis = resolve_axis(*axis, rank)?;

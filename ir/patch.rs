@@ -245,3 +245,165 @@ fn resolve(value: ValueRef, added: &[NodeId]) -> ValueRef {
         None => value,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::op::{Activation, BinaryOp, UnaryOp};
+    use crate::{ValueInfo, verify};
+
+    const GRAPH: &str = "graph g(%x: f32[n, 4], %y: f32[4]) -> (%out as \"public\") {
+        %sum = add(%x, %y)
+        %act = relu(%sum)
+        %out = exp(%act)
+    }";
+
+    fn graph(text: &str) -> Graph {
+        text.parse().unwrap()
+    }
+
+    fn sources(graph: &Graph, name: &str) -> Vec<String> {
+        graph.origins(graph.find(name)).map(|source| source.name.to_string()).collect()
+    }
+
+    /// Replaces sum and act by tanh(x) * y.
+    fn fused(graph: &Graph) -> Patch {
+        let (sum, act) = (graph.find("sum"), graph.find("act"));
+        let mut patch = Patch::new("test", act);
+        let inner = patch.add(Op::Activation(Activation::Tanh), &[graph.input(sum, 0)]);
+        let outer = patch.add(Op::Binary(BinaryOp::Mul), &[Some(inner), graph.input(sum, 1)]);
+        patch.replace(act.into(), outer).absorb([sum, act]);
+        patch
+    }
+
+    #[test]
+    fn names_and_origins_are_handed_on() {
+        let mut graph = graph(GRAPH);
+        let applied = graph.apply(&fused(&graph)).unwrap();
+        assert_eq!((applied.added.len(), applied.removed.len()), (2, 2));
+        verify(&graph).unwrap();
+        insta::assert_snapshot!(graph, @r#"
+    graph g(%x: f32[n, 4], %y: f32[4]) -> (%out as "public") {
+      %act.1 = tanh(%x) : f32[n, 4]
+      %act = mul(%act.1, %y) : f32[n, 4]
+      %out = exp(%act) : f32[n, 4]
+    }
+    "#);
+        assert_eq!(sources(&graph, "act"), ["sum", "act"]);
+        assert_eq!(sources(&graph, "act.1"), ["sum", "act"]);
+        assert_eq!(sources(&graph, "out"), ["out"]);
+    }
+
+    #[test]
+    fn an_output_keeps_its_public_name() {
+        let mut graph = graph(GRAPH);
+        let (act, out) = (graph.find("act"), graph.find("out"));
+        let mut patch = Patch::new("test", out);
+        patch.replace(out.into(), act.into()).absorb([out]);
+        graph.apply(&patch).unwrap();
+        verify(&graph).unwrap();
+        let output = &graph.outputs()[0];
+        assert_eq!((output.name.as_ref(), output.value), ("public", act.into()));
+        assert!(graph.is_output(act.into()));
+    }
+
+    #[test]
+    fn a_region_that_is_read_from_outside_is_refused() {
+        let mut graph = graph(&GRAPH.replace("exp(%act)", "add(%act, %sum)"));
+        let before = graph.to_string();
+        let error = graph.apply(&fused(&graph)).unwrap_err();
+        assert_eq!(error.to_string(), "test: `sum` of absorbed node `sum` is also read by `out`");
+        assert_eq!(graph.to_string(), before);
+        let out = graph.find("out");
+        let mut patch = Patch::new("test", out);
+        patch.absorb([out]);
+        let error = graph.apply(&patch).unwrap_err();
+        assert_eq!(error.to_string(), "test: `out` of absorbed node `out` is also read by `an output of the graph`");
+    }
+
+    #[test]
+    fn a_replacement_of_another_type_is_refused_and_leaves_no_trace() {
+        let mut graph = graph(GRAPH);
+        let before = graph.to_string();
+        let act = graph.find("act");
+        let mut patch = Patch::new("test", act);
+        let predicate = patch.add(Op::Unary(UnaryOp::IsNan), &[graph.input(act, 0)]);
+        patch.replace(act.into(), predicate).absorb([act]);
+        let error = graph.apply(&patch).unwrap_err();
+        assert_eq!(error.to_string(), "test: `act` is f32[n, 4] and would become bool[n, 4]");
+        assert_eq!(graph.to_string(), before);
+        // The names that it would have taken are free again.
+        let mut patch = Patch::new("test", act);
+        let same = patch.add(Op::Activation(Activation::Tanh), &[graph.input(act, 0)]);
+        patch.replace(act.into(), same);
+        graph.apply(&patch).unwrap();
+        assert!(graph.node_ids().any(|id| graph.node_name(id) == "act.1"));
+    }
+
+    #[test]
+    fn a_new_node_that_does_not_fit_leaves_no_trace() {
+        let mut graph = graph(GRAPH);
+        let before = graph.to_string();
+        let act = graph.find("act");
+        let mut patch = Patch::new("test", act);
+        let fine = patch.add(Op::Activation(Activation::Tanh), &[graph.input(act, 0)]);
+        let wrong = patch.add(Op::Unary(UnaryOp::Not), &[Some(fine)]);
+        patch.replace(act.into(), wrong).absorb([act]);
+        assert!(matches!(graph.apply(&patch), Err(GraphError::Infer { .. })));
+        assert_eq!(graph.to_string(), before);
+        assert_eq!(graph.node_count(), 5);
+    }
+
+    #[test]
+    fn what_does_not_exist_is_refused() {
+        let mut graph = graph(GRAPH);
+        let (x, act) = (graph.find("x"), graph.find("act"));
+        let stranger = ValueRef { node: act, slot: 1 };
+        let mut refused = |build: &dyn Fn(&mut Patch), what: &str| {
+            let mut patch = Patch::new("test", act);
+            build(&mut patch);
+            let error = graph.apply(&patch).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        };
+        refused(&|patch| _ = patch.replace(stranger, x.into()), "slot: 1 }, which does not exist");
+        refused(&|patch| _ = patch.replace(act.into(), stranger), "as a replacement");
+        refused(&|patch| _ = patch.absorb([x]), "input `x` as absorbed");
+        refused(
+            &|patch| {
+                let new = patch.add(Op::Activation(Activation::Relu), &[Some(act.into())]);
+                patch.replace(act.into(), new).absorb([act]);
+            },
+            "is absorbed, as an input",
+        );
+    }
+
+    #[test]
+    fn a_replacement_may_read_what_it_replaces() {
+        let mut graph = graph(GRAPH);
+        let sum = graph.find("sum");
+        let mut patch = Patch::new("test", sum);
+        let wrapped = patch.add(Op::Unary(UnaryOp::Abs), &[Some(sum.into())]);
+        patch.replace(sum.into(), wrapped);
+        graph.apply(&patch).unwrap();
+        verify(&graph).unwrap();
+        assert_eq!(graph.input(graph.find("act"), 0), Some(graph.find("sum.1").into()));
+        assert_eq!(graph.input(graph.find("sum.1"), 0), Some(sum.into()));
+    }
+
+    #[test]
+    fn what_was_known_of_a_replaced_value_is_kept() {
+        let mut graph = graph(
+            "graph g(%x: f32[..]) -> (%b) {
+                %a = relu(%x) : f32[2, n]
+                %b = exp(%a)
+            }",
+        );
+        let a = graph.find("a");
+        let mut patch = Patch::new("test", a);
+        let new = patch.add(Op::Activation(Activation::Tanh), &[graph.input(a, 0)]);
+        patch.replace(a.into(), new).absorb([a]);
+        graph.apply(&patch).unwrap();
+        let stated: ValueInfo = graph.info(graph.find("a").into()).unwrap().clone();
+        assert_eq!(stated.to_string(), "f32[2, n]");
+    }
+}

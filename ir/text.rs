@@ -47,7 +47,10 @@ fn quoted(name: &str) -> String {
 impl Graph {
     fn shown(&self, value: ValueRef) -> String {
         let name = self.value(value).map_or("?", |value| &value.name);
-        let bare = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '/'));
+        // Two slashes would read as a comment.
+        let bare = !name.is_empty()
+            && !name.contains("//")
+            && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '/'));
         if bare { format!("%{name}") } else { format!("%{name:?}") }
     }
 
@@ -155,12 +158,12 @@ impl<'a> Parser<'a> {
         }
     }
 
+    /// Moves on past a token and the blanks before it; stays if it does not come next.
     fn eat(&mut self, token: &str) -> bool {
+        let start = self.at;
         self.skip_blanks();
         let found = self.rest().starts_with(token);
-        if found {
-            self.at += token.len();
-        }
+        self.at = if found { self.at + token.len() } else { start };
         found
     }
 
@@ -168,6 +171,7 @@ impl<'a> Parser<'a> {
         if self.eat(token) {
             return Ok(());
         }
+        self.skip_blanks();
         let found: String = self.rest().chars().take(20).collect();
         Err(format!("`{token}` expected, found `{found}`"))
     }
@@ -191,7 +195,10 @@ impl<'a> Parser<'a> {
                 }
                 '\\' => match chars.next() {
                     Some((_, 'n')) => text.push('\n'),
+                    Some((_, 'r')) => text.push('\r'),
                     Some((_, 't')) => text.push('\t'),
+                    Some((_, '0')) => text.push('\0'),
+                    Some((_, 'u')) => text.push(escaped(&mut chars)?),
                     Some((_, other)) => text.push(other),
                     None => break,
                 },
@@ -305,8 +312,8 @@ impl<'a> Parser<'a> {
 
     /// `key=`, if that is what follows.
     fn attr_key(&mut self) -> Option<String> {
-        self.skip_blanks();
         let start = self.at;
+        self.skip_blanks();
         let key = self.take_while(|c| c.is_alphanumeric() || c == '_').to_string();
         if !key.is_empty() && self.rest().starts_with('=') {
             self.at += 1;
@@ -444,6 +451,13 @@ impl<'a> Parser<'a> {
     }
 }
 
+/// `{e9}`, what follows `\u` in a string.
+fn escaped(chars: &mut std::str::CharIndices<'_>) -> Result<char, String> {
+    let digits: String = chars.map(|(_, c)| c).skip_while(|c| *c == '{').take_while(|c| *c != '}').collect();
+    let code = u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
+    code.ok_or_else(|| format!("`{digits}` is no character"))
+}
+
 fn encode(dtype: DType, items: &[&str]) -> Result<bytes::Bytes, String> {
     macro_rules! encode {
         ($($dtype:ident: $rust:ty),*) => {
@@ -487,3 +501,6 @@ fn with_default_padding(op: Op, inputs: &[Option<ValueRef>], graph: &Graph) -> O
     }
     op
 }
+
+#[cfg(test)]
+mod tests;

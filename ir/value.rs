@@ -146,3 +146,47 @@ impl fmt::Display for ValueInfo {
         f.write_str("]")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info(dims: &[&str]) -> ValueInfo {
+        ValueInfo::new(DType::F32, dims.iter().map(|dim| dim.parse::<Dim>().unwrap()))
+    }
+
+    #[test]
+    fn only_certain_differences_are_incompatible() {
+        assert!(info(&["n", "3"]).is_compatible(&info(&["4", "3"])));
+        assert!(info(&["n"]).is_compatible(&info(&["m"])));
+        assert!(!info(&["n"]).is_compatible(&info(&["n+1"])));
+        assert!(!info(&["3"]).is_compatible(&info(&["4"])));
+        assert!(!info(&["3"]).is_compatible(&info(&["3", "1"])));
+        assert!(info(&["3"]).is_compatible(&ValueInfo::unshaped(DType::F32)));
+        assert!(!info(&["3"]).is_compatible(&ValueInfo::unshaped(DType::F16)));
+        assert!(info(&["3"]).is_compatible(&ValueInfo::unshaped(DType::Unknown)));
+    }
+
+    #[test]
+    fn refining_keeps_what_is_more_precise() {
+        assert_eq!(info(&["n", "3"]).refined(&info(&["4", "m"])), info(&["4", "3"]));
+        assert_eq!(info(&["n"]).refined(&info(&["m"])), info(&["n"]));
+        assert_eq!(ValueInfo::unshaped(DType::Unknown).refined(&info(&["n"])), info(&["n"]));
+        let known = ValueInfo::constant(Tensor::vector(vec![1_i64, 2]));
+        assert_eq!(ValueInfo::new(DType::I64, [2_usize]).refined(&known), known);
+    }
+
+    #[test]
+    fn elements_are_followed_only_while_they_are_few() {
+        let many = vec![Dim::fixed(0); MAX_KNOWN_ELEMENTS + 1];
+        let shape = |len: usize| Shape::from_iter([Dim::from(len)]);
+        assert_eq!(ValueInfo::elements(DType::I64, shape(many.len()), many.clone()).known, Known::Nothing);
+        let few = ValueInfo::elements(DType::I64, shape(2), vec![Dim::symbol("n"), Dim::fixed(2)]);
+        assert_eq!(few.known_elements().unwrap().len(), 2);
+        assert_eq!(few.known_ints(), None);
+        let large = ValueInfo::constant(Tensor::full([many.len()], 1_i64).unwrap());
+        assert_eq!(large.known_elements(), None);
+        assert_eq!(ValueInfo::constant(Tensor::vector(vec![true, false])).known_ints(), Some(vec![1, 0]));
+        assert_eq!(ValueInfo::constant(Tensor::vector(vec![1_f32])).known_elements(), None);
+    }
+}

@@ -163,3 +163,97 @@ impl Verifier<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DType, Origin, Use, ValueInfo};
+
+    const GRAPH: &str = "graph g(%x: f32[n, 4]) -> (%c) {
+        %a = relu(%x)
+        %b = exp(%a)
+        %c = add(%a, %b)
+    }";
+
+    /// Breaks the graph and checks the violations, one a line.
+    #[track_caller]
+    fn check(break_it: impl FnOnce(&mut Graph), expected: &[&str]) {
+        let mut graph: Graph = GRAPH.parse().unwrap();
+        verify(&graph).unwrap();
+        break_it(&mut graph);
+        let errors = verify(&graph).unwrap_err();
+        assert_eq!(errors.to_string().split("; ").collect::<Vec<_>>(), expected);
+    }
+
+    fn slot(graph: &Graph, name: &str, slot: u32) -> Use {
+        Use { node: graph.find(name), slot }
+    }
+
+    #[test]
+    fn arity() {
+        let twice = |graph: &mut Graph| graph.connect(graph.find("x").into(), slot(graph, "b", 0));
+        check(twice, &["arity at `b`: slot 0 is read twice"]);
+        let beyond = |graph: &mut Graph| graph.connect(graph.find("x").into(), slot(graph, "b", 1));
+        check(beyond, &["arity at `b`: slot 1 is beyond arity 1"]);
+    }
+
+    #[test]
+    fn values() {
+        let missing = |graph: &mut Graph| {
+            graph.node_mut(graph.find("b")).arity = 2;
+            let x = ValueRef { node: graph.find("x"), slot: 3 };
+            graph.connect(x, slot(graph, "b", 1));
+        };
+        check(missing, &["values at `b`: it reads ValueRef { node: n0, slot: 3 }, which does not exist"]);
+    }
+
+    #[test]
+    fn acyclic() {
+        let back = |graph: &mut Graph| {
+            let (a, b, x) = (graph.find("a"), graph.find("b"), graph.find("x"));
+            graph.redirect(x.into(), b.into(), &[]);
+            assert_eq!(graph.input(a, 0), Some(b.into()));
+        };
+        check(back, &["acyclic at `b`: it reads `a`, which needs it"]);
+    }
+
+    #[test]
+    fn names() {
+        let twins = |graph: &mut Graph| {
+            let b = graph.find("b");
+            graph.node_mut(b).name = "a".into();
+            graph.node_mut(b).outputs[0].name = "a".into();
+        };
+        check(twins, &["names at `a`: two nodes have this name", "names at `a`: two values are called `a`"]);
+    }
+
+    #[test]
+    fn types() {
+        let other = |graph: &mut Graph| {
+            graph.set_info(graph.find("b").into(), ValueInfo::new(DType::F32, ["n+1".parse::<crate::Dim>().unwrap()]));
+        };
+        check(other, &["types at `b`: output 0 is recorded as f32[n+1] but is f32[n, 4]"]);
+        let missing = |graph: &mut Graph| {
+            let b = graph.find("b");
+            graph.node_mut(b).arity = 0;
+        };
+        check(missing, &["arity at `b`: slot 0 is beyond arity 0", "types at `b`: node `b` (exp): input 0 is missing"]);
+    }
+
+    #[test]
+    fn interface() {
+        let stray = |graph: &mut Graph| graph.node_mut(graph.find("b")).op = Op::Input;
+        check(stray, &["interface at `b`: input nodes and inputs differ"]);
+        let lost = |graph: &mut Graph| {
+            let value = ValueRef { node: graph.find("a"), slot: 5 };
+            graph.add_output("lost".into(), value);
+        };
+        check(lost, &["interface at `lost`: the output's value does not exist"]);
+    }
+
+    #[test]
+    fn origins() {
+        let foreign = |graph: &mut Graph| graph.node_mut(graph.find("b")).origin = Origin::one(99);
+        check(foreign, &["origins at `b`: an origin is no source of the graph"]);
+    }
+}

@@ -13,8 +13,8 @@
 //!
 //! Refuses nothing: a permutation that moves another axis is no match.
 //!
-//! Order: after `merge_transposes`; before `fuse_matmul_scale` and `fuse_matmul_bn`, which want the constant weight
-//! itself.
+//! Order: before `fold_constants`, which would make a transposed copy of a constant weight; so also before
+//! `fuse_matmul_scale` and `fuse_matmul_bn`, which want the constant itself.
 //!
 //! Numerics: bit-exact.
 

@@ -220,6 +220,8 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
     vec![
         // First: what nothing needs must not count as a reader.
         Box::new(DropDead),
+        // Before folding: a flag costs nothing, a transposed weight is a copy.
+        rule(FuseTransposeMatmul),
         Box::new(FoldConstants),
         rule(DropIdentity),
         rule(CanonicalizeAttributes),
@@ -249,7 +251,6 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseConvBn),
         rule(FuseConvScale),
         rule(FuseConvBias),
-        rule(FuseTransposeMatmul), // brings a weight to its product
         rule(FuseMatmulScale),
         rule(FuseMatmulBn),
         rule(FuseMatmulBias),

@@ -61,24 +61,35 @@ pub(super) fn filled<T: Clone>(dims: &[usize], value: T) -> Result<Vec<T>, Strin
     Ok(elements)
 }
 
+/// What is done with a piece of an output and the piece's first index or number. Behind a pointer, so that rayon is
+/// compiled once an element type and not once an operator.
+type Work<'a, T> = &'a (dyn Fn(usize, &mut [T]) + Sync);
+
+/// Calls `work` with each piece of `length` elements and its number, in parallel.
+pub(super) fn in_parallel<T: Send>(output: &mut [T], length: usize, work: Work<'_, T>) {
+    output.par_chunks_mut(length.max(1)).enumerate().for_each(|(at, piece)| work(at, piece));
+}
+
 /// Calls `work` with pieces of the output and their first index, in parallel if there is much to do.
-pub(super) fn in_pieces<T: Send>(output: &mut [T], work: impl Fn(usize, &mut [T]) + Sync + Send) {
+pub(super) fn in_pieces<T: Send>(output: &mut [T], work: Work<'_, T>) {
     if output.len() <= PARALLEL {
         return work(0, output);
     }
-    output.par_chunks_mut(PARALLEL).enumerate().for_each(|(at, piece)| work(at * PARALLEL, piece));
+    in_parallel(output, PARALLEL, &|at, piece| work(at * PARALLEL, piece));
 }
 
 /// Calls `work` with each row of `length` elements and its number, in parallel if there is much to do.
-pub(super) fn in_rows<T: Send>(output: &mut [T], length: usize, work: impl Fn(usize, &mut [T]) + Sync + Send) {
+pub(super) fn in_rows<T: Send>(output: &mut [T], length: usize, work: Work<'_, T>) {
     if length == 0 {
         return;
     }
     if output.len() <= PARALLEL {
         return output.chunks_mut(length).enumerate().for_each(|(at, row)| work(at, row));
     }
-    let least = (PARALLEL / length).max(1);
-    output.par_chunks_mut(length).with_min_len(least).enumerate().for_each(|(at, row)| work(at, row));
+    let rows = (PARALLEL / length).max(1);
+    in_parallel(output, rows * length, &|at, piece| {
+        piece.chunks_mut(length).enumerate().for_each(|(row, elements)| work(at * rows + row, elements));
+    });
 }
 
 /// Strides of one number an axis.
@@ -143,7 +154,7 @@ pub(super) fn copy_strided<T: Copy + Zeroable + Send + Sync>(
     }
     let (Some(inner), Some(step)) = (dims.last().copied(), strides.last().copied()) else { return Ok(output) };
     let outer = &dims[..dims.len() - 1];
-    in_rows(&mut output, inner, |row, output| {
+    in_rows(&mut output, inner, &|row, output| {
         let mut at = offset;
         let mut rest = row;
         for (dim, stride) in outer.iter().zip(&strides).rev() {
@@ -220,7 +231,7 @@ pub(super) fn take<T: Copy + Zeroable + Send + Sync>(
         *dim = picks.len();
     }
     let mut output = filled(&dims, fill)?;
-    in_rows(&mut output, inner, |row, output| {
+    in_rows(&mut output, inner, &|row, output| {
         let (outer, pick) = (row / picks.len(), picks[row % picks.len()]);
         if let Some(pick) = pick {
             let start = (outer * size + pick) * inner;
@@ -339,7 +350,7 @@ where
         return Ok(output);
     }
     let walk = Walk::new(dims, [&a.dims, &b.dims])?;
-    in_pieces(&mut output, |start, mut output| {
+    in_pieces(&mut output, &|start, mut output| {
         walk.runs(start, output.len(), |[at_a, at_b], length| {
             let (run, rest) = std::mem::take(&mut output).split_at_mut(length);
             output = rest;
@@ -366,7 +377,7 @@ pub(super) fn zip_assign<T: Copy + Send + Sync>(
         return Ok(());
     }
     let walk = Walk::new(dims, [&b.dims])?;
-    in_pieces(output, |start, mut output| {
+    in_pieces(output, &|start, mut output| {
         walk.runs(start, output.len(), |[at], length| {
             let (run, rest) = std::mem::take(&mut output).split_at_mut(length);
             output = rest;
@@ -392,7 +403,7 @@ pub(super) fn select<T: Copy + Zeroable + Send + Sync>(
         return Ok(output);
     }
     let walk = Walk::new(dims, [&a.dims, &b.dims, &c.dims])?;
-    in_pieces(&mut output, |start, mut output| {
+    in_pieces(&mut output, &|start, mut output| {
         walk.runs(start, output.len(), |[at_a, at_b, at_c], length| {
             let (run, rest) = std::mem::take(&mut output).split_at_mut(length);
             output = rest;

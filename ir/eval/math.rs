@@ -89,7 +89,7 @@ fn sign<T: Number>(x: T) -> T {
 
 fn map<T: Number>(x: &Tensor, f: impl Fn(T) -> T + Sync + Send) -> Result<Tensor, String> {
     let mut elements = T::load(x)?.into_owned();
-    in_pieces(&mut elements, |_, piece| piece.iter_mut().for_each(|x| *x = f(*x)));
+    in_pieces(&mut elements, &|_, piece| piece.iter_mut().for_each(|x| *x = f(*x)));
     T::store(x.dtype(), x.dims(), elements)
 }
 

@@ -261,7 +261,7 @@ fn resample<T: Real>(data: Cow<'_, [T]>, dims: &[usize], taps: &[Vec<Taps>], fil
             *dim = taps.len();
         }
         let mut output = filled(&dims, T::ZERO)?;
-        in_rows(&mut output, inner, |row, output| {
+        in_rows(&mut output, inner, &|row, output| {
             let from = row / taps.len() * size;
             for (index, weight) in taps[row % taps.len()].iter().flatten() {
                 let (start, weight) = ((from + index) * inner, T::real(*weight));
@@ -275,7 +275,7 @@ fn resample<T: Real>(data: Cow<'_, [T]>, dims: &[usize], taps: &[Vec<Taps>], fil
     // Last, so that the fill of one axis is not weighed by another.
     for (axis, taps) in taps.iter().enumerate().filter(|(_, taps)| taps.iter().any(Option::is_none)) {
         let inner = around(&dims, axis).2;
-        in_rows(&mut data, inner, |row, output| {
+        in_rows(&mut data, inner, &|row, output| {
             if taps[row % taps.len()].is_none() {
                 output.fill(fill);
             }

@@ -152,7 +152,11 @@ fn trip_count(op: &Loop, inputs: Inputs<'_>) -> Option<Dim> {
         condition = body.input(condition.node, 0)?;
     }
     let handed_on = body.inputs().get(1).is_some_and(|id| *id == condition.node);
-    if handed_on || body.info(condition).is_some_and(holds) { single(inputs.optional(0)?) } else { None }
+    if handed_on || body.info(condition).is_some_and(holds) {
+        single(inputs.optional(0)?).map(|trips| trips.maximum(&Dim::fixed(0)))
+    } else {
+        None
+    }
 }
 
 fn scan(op: &Scan, inputs: Inputs<'_>, scope: &Scope, context: &InferContext<'_>) -> Result<Infos, String> {

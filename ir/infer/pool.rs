@@ -88,7 +88,10 @@ pub(super) fn resize(op: &Resize, inputs: Inputs<'_>, context: &InferContext<'_>
     } else {
         return Err("neither scales nor sizes".to_string());
     }
-    Ok(one(shaped(x.dtype, Some(shape))))
+    match shape.iter().find(|dim| dim.value().is_some_and(|size| size < 0)) {
+        Some(size) => Err(format!("size of {size}")),
+        None => Ok(one(shaped(x.dtype, Some(shape)))),
+    }
 }
 
 fn check_count(what: &str, found: usize, expected: usize) -> Result<(), String> {
@@ -109,9 +112,6 @@ fn resize_to(
 ) -> Result<(), String> {
     if aspect == AspectPolicy::Stretch {
         for (axis, size) in axes.iter().zip(sizes) {
-            if size.value().is_some_and(|size| size < 0) {
-                return Err(format!("size of {size}"));
-            }
             if let Some(dim) = shape.get_mut(*axis) {
                 *dim = size.clone();
             }

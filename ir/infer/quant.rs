@@ -27,6 +27,8 @@ pub(super) fn infer(op: &Op, inputs: Inputs<'_>) -> Result<Infos, String> {
     if let Some(zero_point) = inputs.optional(2)
         && let (Some(zero_point), Some(scale)) = (&zero_point.shape, &scale.shape)
         && zero_point.len() != scale.len()
+        // One element serves for all, whatever its rank.
+        && !(Dim::product(zero_point).is(1) && Dim::product(scale).is(1))
     {
         return Err(format!("zero point of rank {}, scale of rank {}", zero_point.len(), scale.len()));
     }
@@ -53,9 +55,8 @@ fn check_scale(x: &ValueInfo, scale: &ValueInfo, axis: i64, block: i64) -> Resul
         return Ok(());
     }
     match scales.as_slice() {
-        [] => Ok(()),
-        // One element serves for all, with whatever axis.
-        [count] if count.is(1) => Ok(()),
+        // One element serves for all, whatever the axis.
+        scales if Dim::product(scales).is(1) => Ok(()),
         [count] => {
             let axis = resolve_axis(axis, data.len())?;
             let size = data.get(axis).cloned().unwrap_or(Dim::fixed(1));

@@ -10,7 +10,7 @@ use trt_fuse_ir::{Capabilities, DType, Dims, Graph, Node, NodeId, Op, Tensor, Va
 use super::error::{EmitError, Unsupported};
 use super::layers::{Activation, DimsArg, Input, Shuffle};
 use super::ops;
-use super::sink::{Label, LayerCounts, NetworkSink, Outputs, Weights};
+use super::sink::{Label, LayerCounts, NetworkSink, ORIGIN_SEPARATOR, Outputs, Weights};
 use super::symbols::Symbols;
 use super::terms::{ActivationKind, ElementwiseKind, UnaryKind};
 
@@ -306,7 +306,7 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
             return self.constant_layer(slot, dims);
         }
         let shape = self.info(slot).and_then(|info| info.shape.clone()).unwrap_or_default();
-        let mut widened = trt_fuse_ir::Shape::from_elem(1.into(), rank - own);
+        let mut widened = trt_fuse_ir::Shape::from_elem(trt_fuse_ir::Dim::fixed(1), rank - own);
         widened.extend(shape);
         let x = self.tensor(slot)?;
         self.reshape_to(x, &widened, "broadcast")

@@ -60,10 +60,12 @@ fn attribute_cuts(op: &Slice, rank: usize) -> Result<Cuts, String> {
     let ends = op.ends.as_ref().ok_or_else(|| missing("ends"))?;
     let steps = op.steps.as_ref().ok_or_else(|| missing("steps"))?;
     let axes = resolve_axes(axes, rank)?;
-    // Normalised bounds count from the start; an end of -1 means "before the first element".
-    let end = |end: &Dim, step: i64| if step < 0 && end.is(-1) { Dim::fixed(-FAR) } else { end.clone() };
-    let ends: Vec<Dim> = ends.iter().zip(steps).map(|(bound, step)| end(bound, *step)).collect();
-    cuts(&axes, starts, &ends, steps)
+    // These bounds count from the start; only an end of -1 means "before the first element".
+    let from_start = |bound: &Dim| bound.maximum(&Dim::fixed(0));
+    let end = |(end, step): (&Dim, &i64)| if *step < 0 && end.is(-1) { Dim::fixed(-FAR) } else { from_start(end) };
+    let starts: Vec<Dim> = starts.iter().map(from_start).collect();
+    let ends: Vec<Dim> = ends.iter().zip(steps).map(end).collect();
+    cuts(&axes, &starts, &ends, steps)
 }
 
 fn input_cuts(inputs: Inputs<'_>, rank: usize) -> Result<Cuts, String> {

@@ -1,7 +1,7 @@
 //! Convolution layers, and the layers of their epilogues.
 
 use trt_fuse_ir::op::{Activation, Conv, ConvTranspose};
-use trt_fuse_ir::{Epilogue, Step};
+use trt_fuse_ir::{Dim, Epilogue, Step};
 
 use super::super::error::EmitError;
 use super::super::layers::{Convolution, DimsArg, Operand};
@@ -128,7 +128,7 @@ pub(super) fn with_last_axis<'g, S: NetworkSink<'g>>(
     slot: usize,
 ) -> Result<S::Tensor, EmitError> {
     let mut shape = site.info(slot).and_then(|info| info.shape.clone()).unwrap_or_default();
-    shape.push(1.into());
+    shape.push(Dim::fixed(1));
     site.reshape_to(x, &shape, "unsqueeze")
 }
 

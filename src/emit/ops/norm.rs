@@ -63,7 +63,7 @@ fn per_channel<'g, S: NetworkSink<'g>>(
     let Some(channels) = site.info(slot).and_then(|info| info.shape.as_ref()?.first().cloned()) else {
         return site.unsupported(format!("input {slot} is no vector of a known size"));
     };
-    let mut shape = trt_fuse_ir::Shape::from_elem(1.into(), rank);
+    let mut shape = trt_fuse_ir::Shape::from_elem(trt_fuse_ir::Dim::fixed(1), rank);
     if let Some(dim) = shape.get_mut(1) {
         *dim = channels;
     }
