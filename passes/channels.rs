@@ -270,7 +270,7 @@ where
         .with_min_len(ELEMENTS_PER_JOB.div_ceil(width))
         .map(|(row, (out, bytes))| {
             // Row by row: bytes of a file that are not aligned are copied, and a whole weight would be a second one.
-            let elements = T::read(bytes);
+            let elements: &[T] = &T::read(bytes);
             let first = row / layout.rows * layout.channels % layout.total;
             let factors = factors.get(first..).unwrap_or(&[]);
             if layout.inner == 1 {
