@@ -42,7 +42,8 @@ fn every_model_shrinks_to_its_bound() {
         if let Some((most_nodes, most_layers)) = bound(&name)
             && (nodes > most_nodes || layers > most_layers)
         {
-            failures.push(format!("{name}: {nodes} nodes (at most {most_nodes}), {layers} layers (at most {most_layers})"));
+            failures
+                .push(format!("{name}: {nodes} nodes (at most {most_nodes}), {layers} layers (at most {most_layers})"));
         }
     }
     println!("{table}");

@@ -15,13 +15,16 @@ mod shared;
 
 /// Take ONNX models to TensorRT engines.
 #[derive(Parser)]
-#[command(version, after_help = "Examples:
+#[command(
+    version,
+    after_help = "Examples:
   trt-fuse build resnet50.onnx -o resnet50.plan
   trt-fuse build bert.onnx -o bert.plan --range batch=1:8:32 --range seq=1:128:512
   trt-fuse check model.onnx
   trt-fuse conformance node-tests --build --tsv results.tsv
 
-Exit codes: 0 fine, 1 error, 2 the model has nodes that the target cannot express.")]
+Exit codes: 0 fine, 1 error, 2 the model has nodes that the target cannot express."
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -150,7 +153,8 @@ fn conformance(
         shared::print(&format!("{:11} {:11} {}  {}", result.eval, result.build, result.name, result.reason));
         results.push(result);
     }
-    let passed = |verdict: fn(&CaseResult) -> Verdict| results.iter().filter(|case| verdict(case) == Verdict::Pass).count();
+    let passed =
+        |verdict: fn(&CaseResult) -> Verdict| results.iter().filter(|case| verdict(case) == Verdict::Pass).count();
     shared::print(&format!(
         "{} tests: evaluator right on {}, {} built",
         results.len(),
