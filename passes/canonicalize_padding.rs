@@ -9,7 +9,8 @@
 //! SAME padding overrules, is switched off.
 //!
 //! Refuses when
-//! - the padding depends on a size that is not known before;
+//! - the padding depends on a size that is not known before, or the axis is empty: SAME padding gives no window then, and
+//!   padding in numbers cannot say so;
 //! - the stated output is larger than what the convolution gives.
 //!
 //! Order: before `fuse_pad` and the fusions that look at padding.
@@ -107,7 +108,7 @@ fn same_totals(sizes: &[Dim], kernel: &[Dim], strides: &[i64], dilations: &[i64]
     let windows = sizes.iter().zip(kernel).zip(strides.iter().zip(dilations));
     let total = |((size, kernel), (stride, dilation)): ((&Dim, &Dim), (&i64, &i64))| {
         let stride = Dim::fixed(*stride);
-        let count = size.ceil_div(&stride)?;
+        let count = Some(size).filter(|size| !size.is(0))?.ceil_div(&stride)?;
         let covered = &(&count - &Dim::fixed(1)) * &stride + extent(kernel, *dilation);
         Some((&covered - size).value()?.max(0))
     };
@@ -216,6 +217,8 @@ mod tests {
     fn refuses_a_size_that_is_not_known() {
         let reason = "the padding depends on a size that is not known before";
         let run = run_rule(CanonicalizePadding, &conv("1, 3, h, w", "same_upper", 2, 3));
+        assert_eq!(run.reasons(), [reason]);
+        let run = run_rule(CanonicalizePadding, &conv("n, 3, 0, 5", "same_upper", 1, 1));
         assert_eq!(run.reasons(), [reason]);
     }
 

@@ -261,15 +261,16 @@ where
         let value = scaled(T::read(bytes).first()?, *first);
         return Tensor::full(weight.dims(), value).ok().filter(|_| is_finite(&value));
     }
-    let elements = weight.view::<T>().ok()?;
-    let mut out = vec![T::default(); elements.len()];
+    let mut out = vec![T::default(); weight.numel()];
     let width = layout.channels.checked_mul(layout.inner).filter(|width| *width > 0)?;
     let all_finite = out
         .par_chunks_mut(width)
-        .zip(elements.par_chunks(width))
+        .zip(weight.bytes().par_chunks(width.checked_mul(size_of::<T>())?))
         .enumerate()
         .with_min_len(ELEMENTS_PER_JOB.div_ceil(width))
-        .map(|(row, (out, elements))| {
+        .map(|(row, (out, bytes))| {
+            // Row by row: bytes of a file that are not aligned are copied, and a whole weight would be a second one.
+            let elements: &[T] = &T::read(bytes);
             let first = row / layout.rows * layout.channels % layout.total;
             let factors = factors.get(first..).unwrap_or(&[]);
             if layout.inner == 1 {

@@ -239,8 +239,6 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(MergeConcats),
         // After the attributes and the padding, whose numbers it adds up.
         rule(FusePad),
-        // After the canonicalizations, which make equal what is written in different ways.
-        Box::new(MergeCommon),
         // Activations written in parts, before anything takes a part into a weight or bias.
         rule(FuseReluClip), // gives the clips that the next two look for
         rule(FuseHardSigmoid),
@@ -255,6 +253,9 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseMatmulBn),
         rule(FuseMatmulBias),
         rule(FuseAffine), // what no convolution has taken in
+        // After the canonicalizations, which make equal what is written in different ways, and after the folding of
+        // constants: two equal convolutions with different normalizations, once merged, could take in neither.
+        Box::new(MergeCommon),
         rule(FuseGlobalPool),
         rule(MergeReduces),
         rule(FuseReduceReshape), // sees the reductions that the last two make

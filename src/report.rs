@@ -106,11 +106,7 @@ pub struct EngineLayerLine {
 
 impl From<&EngineLayer> for EngineLayerLine {
     fn from(layer: &EngineLayer) -> Self {
-        Self {
-            name: layer.name.clone(),
-            layer_type: layer.layer_type.clone(),
-            onnx_nodes: layer.origins.clone(),
-        }
+        Self { name: layer.name.clone(), layer_type: layer.layer_type.clone(), onnx_nodes: layer.origins.clone() }
     }
 }
 

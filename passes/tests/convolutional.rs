@@ -60,13 +60,14 @@ fn bottleneck_with_a_shortcut() {
             %y = add(%m, %b)
         }",
     );
+    // The first and the last convolution are equal before their normalizations go in, and must not be merged then.
     let operations: Vec<_> =
         after.to_string().lines().filter(|line| !line.contains("constant()")).map(String::from).collect();
     insta::assert_snapshot!(operations.join("\n"), @"
     graph g(%x: f32[batch, 2, 4, 4]) -> (%y) {
       %r1 = conv(%x, %c1.fuse_conv_bn, %c1.fuse_conv_bn.1) strides=[1, 1] dilations=[1, 1] groups=1 epilogue=[relu] : f32[batch, 2, 4, 4]
-      %n2 = conv(%r1, %c2.fuse_conv_bn, %c2.fuse_conv_bn.1) strides=[1, 1] dilations=[1, 1] groups=1 : f32[batch, 2, 4, 4]
-      %r2 = conv(%x, %c3.fuse_conv_bn, %c3.fuse_conv_bn.1, %n2) strides=[1, 1] dilations=[1, 1] groups=1 epilogue=[add, relu] : f32[batch, 2, 4, 4]
+      %n2 = conv(%r1, %c1.fuse_conv_bn, %c2.fuse_conv_bn.1) strides=[1, 1] dilations=[1, 1] groups=1 : f32[batch, 2, 4, 4]
+      %r2 = conv(%x, %c1.fuse_conv_bn, %c3.fuse_conv_bn.1, %n2) strides=[1, 1] dilations=[1, 1] groups=1 epilogue=[add, relu] : f32[batch, 2, 4, 4]
       %f = reduce(%r2) kind=mean axes=[2, 3] : f32[batch, 2]
       %y = matmul(%f, %v, %m.fuse_matmul_bias) transpose_b=true epilogue=[add] : f32[batch, 3]
     }

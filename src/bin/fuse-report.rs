@@ -12,14 +12,17 @@ mod shared;
 
 /// Show how an ONNX model is fused for TensorRT: nodes, layers and times at each stage.
 #[derive(Parser)]
-#[command(version, after_help = "Examples:
+#[command(
+    version,
+    after_help = "Examples:
   fuse-report model.onnx                       nodes and layers, no TensorRT needed
   fuse-report model.onnx --build               and the engine's own layers
   fuse-report model.onnx --build --compare-parser --range batch=1:8:32
   fuse-report model.onnx --json | jq .nodes
   fuse-report model.onnx --network             the network as text
 
-Exit codes: 0 fine, 1 error, 2 the model has nodes that the target cannot express.")]
+Exit codes: 0 fine, 1 error, 2 the model has nodes that the target cannot express."
+)]
 struct Arguments {
     /// The model.
     model: PathBuf,
@@ -99,7 +102,13 @@ fn text(report: &FuseReport, remarks: bool) -> String {
         None => writeln!(text),
     };
     if let Some(engine) = &report.engine {
-        let _ = writeln!(text, "\n{} engine layers ({}, plan of {:.1} MB):", engine.layers.len(), engine.library, engine.plan_bytes as f64 / 1e6);
+        let _ = writeln!(
+            text,
+            "\n{} engine layers ({}, plan of {:.1} MB):",
+            engine.layers.len(),
+            engine.library,
+            engine.plan_bytes as f64 / 1e6
+        );
         for layer in &engine.layers {
             let _ = writeln!(text, "  {:24} {}", layer.layer_type, layer.onnx_nodes.join(" + "));
         }

@@ -131,6 +131,7 @@ impl ExternalFiles {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::io::{Seek, SeekFrom, Write};
     use std::os::unix::fs::symlink;
 
     use super::*;
@@ -239,6 +240,18 @@ mod tests {
         let mut files = ExternalFiles::beside(&snapshot.join("model.onnx")).unwrap();
         assert_eq!(files.read("w", &location("model.onnx_data")).unwrap(), "weights");
         assert!(reason(files.read("w", &location("secret"))).starts_with("a link leads out"));
+    }
+
+    #[test]
+    fn files_beyond_two_gigabytes_are_read() {
+        let (_root, model) = folder();
+        // Sparse: three GiB of nothing and three bytes.
+        let mut file = fs::File::create(model.join("large.bin")).unwrap();
+        file.seek(SeekFrom::Start(3 << 30)).unwrap();
+        file.write_all(b"end").unwrap();
+        let mut files = ExternalFiles::in_folder(&model).unwrap();
+        let entries = entries(&[("location", "large.bin"), ("offset", "3221225472"), ("length", "3")]);
+        assert_eq!(files.read("w", &entries).unwrap(), "end");
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_records: 8_000_000,
-            max_nodes: 250_000,
+            max_nodes: 100_000,
             max_inlined_bytes: 128 << 20,
             max_depth: 32,
             max_rank: 64,

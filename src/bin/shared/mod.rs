@@ -42,9 +42,9 @@ pub(crate) struct Common {
 }
 
 fn capability(text: &str) -> Result<ComputeCapability, String> {
-    let parsed = text.split_once('.').and_then(|(major, minor)| {
-        Some(ComputeCapability { major: major.parse().ok()?, minor: minor.parse().ok()? })
-    });
+    let parsed = text
+        .split_once('.')
+        .and_then(|(major, minor)| Some(ComputeCapability { major: major.parse().ok()?, minor: minor.parse().ok()? }));
     parsed.ok_or_else(|| format!("`{text}` is no compute capability: write e.g. 8.6"))
 }
 
@@ -52,11 +52,7 @@ impl Common {
     /// The library's options.
     pub(crate) fn options(&self) -> Options {
         let mut options = Options {
-            passes: PassSelection {
-                only: self.passes.clone(),
-                skip: self.skip.clone(),
-                stop_after: self.stop_after,
-            },
+            passes: PassSelection { only: self.passes.clone(), skip: self.skip.clone(), stop_after: self.stop_after },
             library: self.library.clone(),
             ranges: self.ranges.clone(),
             ..Options::default()

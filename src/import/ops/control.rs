@@ -13,7 +13,8 @@ use crate::import::proto::GraphProto;
 pub(super) const ROWS: &[Row] = &[
     Row::new("If", (1, 1), ANY, if_), // Both of the first two inputs may be left out, yet have a slot.
     Row::new("Loop", (0, ANY), ANY, loop_),
-    Row::new("Scan", (1, ANY), ANY, scan),
+    // Opset 8 may leave the first one out.
+    Row::new("Scan", (0, ANY), ANY, scan),
 ];
 
 fn if_(node: &mut NodeContext<'_, '_>) -> Imported {

@@ -83,6 +83,47 @@ fn inputs_with_a_default_are_constants() {
 }
 
 #[test]
+fn weights_are_not_copied() {
+    let raw = |name: &str| onnx::TensorProto { raw_data: vec![7; 4000], ..floats(name, &[1000], &[]) };
+    let nodes = vec![node("c = Constant()", vec![("value", Tensor(raw("")))]), plain("y = Add(w, c)")];
+    let graph = onnx::GraphProto { initializer: vec![raw("w")], ..graph(&[], &["y"], nodes) };
+    let bytes = bytes::Bytes::from(model(13, graph).write_to_bytes().unwrap());
+    let graph = import_bytes(bytes.clone(), &ImportOptions::default()).unwrap().graph;
+    let constants: Vec<_> = graph.node_ids().filter_map(|id| graph.constant(id.into())).collect();
+    assert_eq!(constants.len(), 2);
+    assert!(constants.iter().all(|tensor| bytes.as_ptr_range().contains(&tensor.bytes().as_ptr())));
+}
+
+#[test]
+fn external_data_lies_beside_the_model() {
+    let entry = |key: &str, value: &str| onnx::StringStringEntryProto {
+        key: key.into(),
+        value: value.into(),
+        ..Default::default()
+    };
+    let weight = onnx::TensorProto {
+        external_data: vec![entry("location", "w.bin"), entry("offset", "4"), entry("length", "8")],
+        data_location: onnx::tensor_proto::DataLocation::EXTERNAL.into(),
+        ..floats("w", &[2], &[])
+    };
+    let graph =
+        onnx::GraphProto { initializer: vec![weight], ..graph(&["x: 1[2]"], &["y"], vec![plain("y = Add(x, w)")]) };
+    let bytes = model(13, graph).write_to_bytes().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.onnx");
+    std::fs::write(&path, &bytes).unwrap();
+    // 1.0 and 2.0, after a number that is not read.
+    std::fs::write(folder.path().join("w.bin"), [9, 9, 9, 9, 0, 0, 128, 63, 0, 0, 0, 64]).unwrap();
+    let expected = "%w = constant() value=f32[2] {1.0, 2.0}";
+    let from_file = crate::import::import_file(&path, &ImportOptions::default()).unwrap();
+    assert!(from_file.graph.to_string().contains(expected));
+    let options = ImportOptions { folder: Some(folder.path().to_owned()), ..ImportOptions::default() };
+    assert!(import_bytes(bytes.clone(), &options).unwrap().graph.to_string().contains(expected));
+    let nowhere = import_bytes(bytes, &ImportOptions::default()).unwrap_err();
+    assert_snapshot!(nowhere, @"tensor `w`: external data `w.bin`: a model in memory has no folder: name one in ImportOptions::folder");
+}
+
+#[test]
 fn constants_of_every_form() {
     let nodes = vec![
         node("a = Constant()", vec![("value", Tensor(floats("", &[2], &[1.0, 2.0])))]),
@@ -274,6 +315,19 @@ fn loops_and_scans() {
     assert_snapshot!(text(&model(13, scanned)), @r#"
     graph g(%x: f32[n, 5], %s: f32[n]) -> (%last, %all) {
       %last, %all = scan(%s, %x) body="graph g(%s: f32[n], %e: f32[n]) -> (%s2, %o) {\n  %s2 = add(%s, %e) : f32[n]\n  %o = neg(%e) : f32[n]\n}\n" scan_inputs=1 carried=1 input_axes=[1] output_axes=[0] input_reversed=[0] output_reversed=[0] : f32[n], f32[5, n]
+    }
+    "#);
+}
+
+#[test]
+fn the_scan_of_opset_8_stays_opaque() {
+    let body = graph(&["s: 1[]", "e: 1[]"], &["s", "o"], vec![plain("o = Add(e, x)")]);
+    let attributes = vec![("body", Graph(body)), ("num_scan_inputs", Int(1))];
+    let nodes = vec![node("last, all = Scan(-, s, e)", attributes)];
+    let graph = graph(&["s: 1[1]", "e: 1[1, 5]", "x: 1[]"], &["last", "all"], nodes);
+    assert_snapshot!(text(&model(8, graph)), @r#"
+    graph g(%s: f32[1], %e: f32[1, 5], %x: f32[]) -> (%last, %all) {
+      %last, %all = opaque(_, %s, %e, %x) domain="" op_type=Scan opset=8 reason="the batched form of opset 8" attrs=["body=graph g", "num_scan_inputs=1"] : unknown[..], unknown[..]
     }
     "#);
 }
