@@ -28,6 +28,8 @@ mod pool;
 mod quant;
 mod reduce;
 mod resize;
+#[cfg(test)]
+mod tests;
 mod window;
 
 /// An evaluation that failed.

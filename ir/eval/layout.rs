@@ -1,10 +1,11 @@
 //! Dimensions, strides and copies: how row-major data is walked.
 
+use std::borrow::Cow;
+
 use bytemuck::Zeroable;
 use bytes::Bytes;
 use rayon::prelude::*;
 use smallvec::SmallVec;
-use std::borrow::Cow;
 
 use super::number::phrase;
 use crate::{DType, Dims, Tensor, numel};

@@ -140,8 +140,11 @@ fn binary(op: BinaryOp, a: &Tensor, b: &Tensor) -> Result<Tensors, String> {
         return Err(format!("the slope {:?} does not broadcast to {:?}", b.dims(), a.dims()));
     }
     let (one_a, one_b) = (repeated(a), repeated(b));
-    if let (Some(a), Some(b)) = (&one_a, &one_b) {
-        return one(spread(&one(compute(op, a, b, &Dims::from_elem(1, dims.len())))?, &dims));
+    let single = |x: &Tensor| (x.numel() == 1).then(|| x.clone());
+    if let (true, Some(a), Some(b)) =
+        (one_a.is_some() || one_b.is_some(), one_a.clone().or_else(|| single(a)), one_b.clone().or_else(|| single(b)))
+    {
+        return one(spread(&one(compute(op, &a, &b, &Dims::from_elem(1, dims.len())))?, &dims));
     }
     one(compute(op, one_a.as_ref().unwrap_or(a), one_b.as_ref().unwrap_or(b), &dims))
 }
