@@ -1,8 +1,8 @@
 //! Compiles the C++ side of the bridge once for each set of TensorRT headers.
 //!
 //! The headers of TensorRT-RTX 1.7 and TensorRT 11.4 come with the crate `trtx-sys`, which is never built: `cargo
-//! metadata` downloads it where needed and names its folder. `TENSORRT_INCLUDE_DIR` adds another set. No NVIDIA library
-//! is linked: they are opened at run time.
+//! metadata` downloads it where needed and names its folder. `TENSORRT_INCLUDE_DIR` adds other sets, one a folder of the
+//! list. No NVIDIA library is linked: they are opened at run time.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ const HEADERS: &[&str] = &["cpp/bridge.h", "cpp/network.h"];
 
 /// A set of headers under the name of its namespace.
 struct HeaderSet {
-    name: &'static str,
+    name: String,
     include: PathBuf,
 }
 
@@ -41,12 +41,12 @@ fn main() {
 
     let shipped = shipped_headers();
     let mut sets = vec![
-        HeaderSet { name: "rtx", include: shipped.join("TRT-RTX-1.7") },
-        HeaderSet { name: "e11", include: shipped.join("TRT-Enterprise-11.4") },
+        HeaderSet { name: "rtx".to_owned(), include: shipped.join("TRT-RTX-1.7") },
+        HeaderSet { name: "e11".to_owned(), include: shipped.join("TRT-Enterprise-11.4") },
     ];
-    if let Some(include) = env::var_os("TENSORRT_INCLUDE_DIR").filter(|dir| !dir.is_empty()) {
-        sets.push(HeaderSet { name: "sdk", include: PathBuf::from(include) });
-    }
+    let listed = env::var_os("TENSORRT_INCLUDE_DIR").unwrap_or_default();
+    let listed = env::split_paths(&listed).filter(|folder| !folder.as_os_str().is_empty());
+    sets.extend(listed.enumerate().map(|(i, include)| HeaderSet { name: format!("sdk{i}"), include }));
     for set in &sets {
         let header = set.include.join("NvInfer.h");
         assert!(header.is_file(), "there is no {}", header.display());
@@ -70,7 +70,7 @@ fn compile_set(set: &HeaderSet, shipped: &Path) {
         .cpp(true)
         .include(generated.join("include"))
         .include(generated.join("crate"))
-        .define("TRTFUSE_SET", set.name)
+        .define("TRTFUSE_SET", set.name.as_str())
         .define("nvinfer1", format!("nvinfer1_{}", set.name).as_str())
         .define("nvonnxparser", format!("nvonnxparser_{}", set.name).as_str());
     // System folders, so that NVIDIA's headers give no warnings. The second one has a stand-in for cuda_runtime_api.h.

@@ -30,7 +30,12 @@ void Log::log(Severity severity, nvinfer1::AsciiChar const* message) noexcept {
         std::lock_guard<std::mutex> const guard(mutex_);
         switch (severity) {
         case Severity::kINTERNAL_ERROR:
-        case Severity::kERROR: keep(errors_, message); break;
+        case Severity::kERROR:
+            // Said after each error on a machine without a driver, where building works and this is no news.
+            if (!std::strstr(message, "(cudaError 35:")) {
+                keep(errors_, message);
+            }
+            break;
         case Severity::kWARNING: keep(warnings_, message); break;
         case Severity::kINFO:
         case Severity::kVERBOSE:
@@ -65,6 +70,8 @@ void Log::fail(std::string const& what) const {
             text += line;
             separator = "; ";
         }
+        errors_.clear();
+        warnings_.clear();
     }
     throw std::runtime_error(text);
 }

@@ -33,7 +33,7 @@ public:
     // What was said before belongs to what went well.
     void mark() noexcept;
     bool has_errors() const noexcept;
-    // Throws `what`, followed by the last errors since the mark, or warnings if there are none.
+    // Throws `what`, followed by the last errors since the mark, or warnings if there are none. Sets a mark.
     [[noreturn]] void fail(std::string const& what) const;
     // Starts to keep the lines that describe engine layers, dropping those kept before.
     void keep_engine_lines(bool keep) noexcept;
@@ -41,8 +41,8 @@ public:
 
 private:
     mutable std::mutex mutex_;
-    std::vector<std::string> errors_;
-    std::vector<std::string> warnings_;
+    mutable std::vector<std::string> errors_;
+    mutable std::vector<std::string> warnings_;
     std::vector<std::string> engine_lines_;
     bool keep_engine_lines_ = false;
 };

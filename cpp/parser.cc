@@ -2,12 +2,18 @@
 
 #include <dlfcn.h>
 
-#include <NvOnnxParser.h>
-
 #include "network.h"
+
+// Not in each folder of headers: it has a repository of its own.
+#if __has_include(<NvOnnxParser.h>)
+#include <NvOnnxParser.h>
+#define TRTFUSE_PARSER 1
+#endif
 
 namespace trtfuse {
 namespace TRTFUSE_SET {
+
+#ifdef TRTFUSE_PARSER
 
 void NetworkImpl::parse_onnx(rust::Str library, rust::Str model) {
     log_.mark();
@@ -38,6 +44,14 @@ void NetworkImpl::parse_onnx(rust::Str library, rust::Str model) {
     }
     throw std::runtime_error(text);
 }
+
+#else
+
+void NetworkImpl::parse_onnx(rust::Str, rust::Str) {
+    throw std::runtime_error("the headers of this TensorRT were compiled in without NvOnnxParser.h");
+}
+
+#endif
 
 } // namespace TRTFUSE_SET
 } // namespace trtfuse

@@ -174,8 +174,11 @@ fn join_dtypes(a: DType, b: DType) -> Result<DType, String> {
     }
 }
 
-/// An axis in `0..rank`.
-pub(crate) fn resolve_axis(axis: i64, rank: usize) -> Result<usize, String> {
+/// An axis in `0..rank`; a negative one counts from the end.
+///
+/// # Errors
+/// If it lies outside.
+pub fn resolve_axis(axis: i64, rank: usize) -> Result<usize, String> {
     let signed = i64::try_from(rank).unwrap_or(i64::MAX);
     let resolved = if axis < 0 { axis.saturating_add(signed) } else { axis };
     if (0..signed).contains(&resolved) {
@@ -186,7 +189,10 @@ pub(crate) fn resolve_axis(axis: i64, rank: usize) -> Result<usize, String> {
 }
 
 /// Axes in `0..rank`, each once.
-pub(crate) fn resolve_axes(axes: &[i64], rank: usize) -> Result<SmallVec<[usize; 4]>, String> {
+///
+/// # Errors
+/// If one lies outside or is named twice.
+pub fn resolve_axes(axes: &[i64], rank: usize) -> Result<SmallVec<[usize; 4]>, String> {
     let mut resolved: SmallVec<[usize; 4]> = SmallVec::new();
     for axis in axes {
         let axis = resolve_axis(*axis, rank)?;

@@ -328,15 +328,24 @@ impl Tensor {
         }
     }
 
-    /// The one value of a tensor whose elements are all equal (one element, or a splat), as f64; floats and integers.
-    pub fn uniform_f64(&self) -> Option<f64> {
-        let one = match &self.data {
-            Data::Splat { element, .. } => {
-                Self { dtype: self.dtype, dims: Dims::new(), data: Data::Dense(element.clone()) }
+    /// The element that all elements equal bit by bit, as a tensor of rank 0; `None` for types below a byte and for a
+    /// tensor without elements.
+    pub fn repeated(&self) -> Option<Self> {
+        let width = self.dtype.bits() / 8;
+        let element = match &self.data {
+            Data::Splat { element, .. } if self.numel() > 0 => element.clone(),
+            Data::Dense(bytes) if width > 0 && bytes.len() >= width => {
+                let first = bytes.slice(..width);
+                bytes.chunks_exact(width).all(|chunk| chunk == first).then_some(first)?
             }
-            Data::Dense(_) if self.numel() == 1 => self.clone(),
-            Data::Dense(_) => return None,
+            _ => return None,
         };
+        Some(Self { dtype: self.dtype, dims: Dims::new(), data: Data::Dense(element) })
+    }
+
+    /// The one value of a tensor whose elements are all equal, as f64; floats and integers.
+    pub fn uniform_f64(&self) -> Option<f64> {
+        let one = self.repeated()?;
         if self.dtype.is_float() {
             one.to_f64s()?.first().copied()
         } else {
@@ -422,6 +431,15 @@ mod tests {
         assert_eq!(splat.content_hash(), dense.content_hash());
         assert_eq!(splat.held_bytes(), 4);
         assert_eq!(splat.bytes(), dense.bytes());
+    }
+
+    #[test]
+    fn a_repeated_element_is_found_in_either_form() {
+        let dense = Tensor::from_vec([2], vec![0.5_f32, 0.5]).unwrap();
+        assert_eq!(dense.repeated(), Some(Tensor::scalar(0.5_f32)));
+        assert_eq!(Tensor::full([3, 3], 0.5_f32).unwrap().uniform_f64(), Some(0.5));
+        assert_eq!(Tensor::vector(vec![0.0_f32, -0.0]).repeated(), None);
+        assert_eq!(Tensor::vector(Vec::<f32>::new()).repeated(), None);
     }
 
     #[test]

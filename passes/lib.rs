@@ -2,12 +2,50 @@
 //!
 //! `passes/README.md` has the rules for writing one.
 
+mod canonicalize_arithmetic;
+mod canonicalize_attributes;
+mod canonicalize_padding;
+mod canonicalize_reshape;
+mod channels;
+mod drop_concat_slice;
+mod drop_concat_split;
+mod drop_dead;
+mod drop_identity;
+mod drop_split_concat;
+mod fold_constants;
+mod fuse_activation;
+mod fuse_affine;
+mod fuse_conv_bias;
+mod fuse_conv_bn;
+mod fuse_conv_scale;
+mod fuse_global_pool;
+mod fuse_hard_sigmoid;
+mod fuse_hard_swish;
+mod fuse_matmul_bias;
+mod fuse_matmul_bn;
+mod fuse_matmul_scale;
+mod fuse_mish;
+mod fuse_pad;
+mod fuse_reduce_reshape;
+mod fuse_relu_clip;
+mod fuse_residual;
+mod fuse_swish;
+mod fuse_transpose_matmul;
+mod merge_common;
+mod merge_concats;
+mod merge_reduces;
+mod merge_reshapes;
+mod merge_slices;
+mod merge_transposes;
 mod pass;
+mod pattern;
 mod pipeline;
+#[cfg(test)]
+mod random;
 mod report;
 #[cfg(test)]
 mod testing;
 
-pub use pass::{Miss, Options, Outcome, Pass, PassContext, PassError, Remark, Rule, RuleContext, Rules};
+pub use pass::{Miss, Options, Outcome, Pass, PassContext, PassError, Remark, Rule, RuleContext, Rules, Symbols};
 pub use pipeline::{Pipeline, UnknownPass};
 pub use report::{PassReport, Report, count_ops};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 use serde::Serialize;
-use trt_fuse_ir::{Capabilities, Graph, GraphError, NodeId, OpKind, Patch, VerifyErrors};
+use trt_fuse_ir::{Applied, Capabilities, Dim, Graph, GraphError, NodeId, OpKind, Patch, VerifyErrors};
 
 /// What a pass did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,40 @@ pub struct RuleContext<'a> {
     pub capabilities: &'a Capabilities,
     /// What users set.
     pub options: &'a Options,
+    /// The symbols in the shapes of the graph's inputs.
+    pub symbols: &'a Symbols,
+}
+
+/// The symbols that the shapes of a graph's inputs tell.
+///
+/// Any other symbol is bound by a node's output, so that a parameter which mentions it would depend on that node
+/// without an edge that says so.
+#[derive(Debug, Clone, Default)]
+pub struct Symbols(FxHashSet<Arc<str>>);
+
+impl Symbols {
+    /// The symbols of a graph's inputs.
+    pub fn of(graph: &Graph) -> Self {
+        let mut symbols = FxHashSet::default();
+        let shapes = graph.inputs().iter().filter_map(|id| graph.info((*id).into())?.shape.as_ref());
+        // A product such as `2*batch` does not tell `batch` to everybody who sees it; a bare symbol does.
+        symbols.extend(shapes.flatten().filter_map(Dim::as_symbol).cloned());
+        Self(symbols)
+    }
+
+    /// Whether the inputs' shapes tell a symbol's value.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains(name)
+    }
+
+    /// Whether the inputs' shapes tell the value of every dimension.
+    pub fn tell<'d>(&self, dims: impl IntoIterator<Item = &'d Dim>) -> bool {
+        let mut told = true;
+        for dim in dims {
+            dim.visit_symbols(&mut |name| told &= self.has(name));
+        }
+        told
+    }
 }
 
 /// What a pass may read besides the graph, and where its remarks go.
@@ -203,7 +237,8 @@ impl Rules {
     fn sweep(
         &self,
         graph: &mut Graph,
-        context: &mut PassContext<'_>,
+        context: &RuleContext<'_>,
+        remarks: &mut Vec<Remark>,
         limit: &mut Limit,
     ) -> Result<usize, PassError> {
         let mut rewrites = 0;
@@ -215,7 +250,7 @@ impl Rules {
             }
             let mut pending = vec![root];
             while let Some(id) = pending.pop() {
-                let Some(applied) = self.try_at(graph, id, context)? else { continue };
+                let Some(applied) = self.try_at(graph, id, context, remarks)? else { continue };
                 rewrites += 1;
                 limit.spend(self.name, graph, id)?;
                 stale.extend(applied.removed.iter().chain(&applied.added));
@@ -229,24 +264,24 @@ impl Rules {
         &self,
         graph: &mut Graph,
         id: NodeId,
-        context: &mut PassContext<'_>,
-    ) -> Result<Option<trt_fuse_ir::Applied>, PassError> {
+        context: &RuleContext<'_>,
+        remarks: &mut Vec<Remark>,
+    ) -> Result<Option<Applied>, PassError> {
         for rule in &self.rules {
             let Some(op) = graph.op(id) else { return Ok(None) };
             if !rule.roots().contains(&op.kind()) {
                 continue;
             }
-            let read = RuleContext { capabilities: context.capabilities, options: context.options };
-            match rule.rewrite(graph, id, &read) {
+            match rule.rewrite(graph, id, context) {
                 Err(Miss::NoMatch | Miss::NoEffect) => {}
                 Err(Miss::Blocked { reason, at }) => {
-                    context.remarks.push(remark(graph, rule.name(), at, reason.to_string()));
+                    remarks.push(remark(graph, rule.name(), at, reason.to_string()));
                 }
                 Ok(patch) => match graph.apply(&patch) {
                     Ok(applied) => return Ok(Some(applied)),
                     Err(GraphError::NotClosed { node, value: _, reader, .. }) => {
                         let reason = format!("output of `{node}` also read by `{reader}`");
-                        context.remarks.push(remark(graph, rule.name(), id, reason));
+                        remarks.push(remark(graph, rule.name(), id, reason));
                     }
                     Err(source) => {
                         let node = graph.node_name(id).into();
@@ -288,13 +323,22 @@ impl Pass for Rules {
 
     fn run(&self, graph: &mut Graph, context: &mut PassContext<'_>) -> Result<Outcome, PassError> {
         let mut limit = Limit { nodes: graph.node_count().max(1), spent: 0 };
+        let symbols = Symbols::of(graph);
+        let read = RuleContext { capabilities: context.capabilities, options: context.options, symbols: &symbols };
         loop {
             // Only what still holds at the end is worth a remark.
             context.remarks.clear();
-            if self.sweep(graph, context, &mut limit)? == 0 {
+            if self.sweep(graph, &read, &mut context.remarks, &mut limit)? == 0 {
                 break;
             }
+            settle(self.name, graph)?;
         }
         Ok(Outcome::of(limit.spent))
     }
+}
+
+/// After rewrites: removes what they have left unread, so that it does not count as a reader, and infers again.
+pub(crate) fn settle(pass: &'static str, graph: &mut Graph) -> Result<(), PassError> {
+    graph.prune_dead();
+    graph.reinfer().map_err(|source| PassError::Patch { pass, node: graph.name().clone(), source })
 }

@@ -4,7 +4,41 @@ use std::time::Instant;
 
 use trt_fuse_ir::{Capabilities, Graph, verify};
 
-use crate::pass::{Options, Pass, PassContext, PassError, Rules};
+use crate::canonicalize_arithmetic::CanonicalizeArithmetic;
+use crate::canonicalize_attributes::CanonicalizeAttributes;
+use crate::canonicalize_padding::CanonicalizePadding;
+use crate::canonicalize_reshape::CanonicalizeReshape;
+use crate::drop_concat_slice::DropConcatSlice;
+use crate::drop_concat_split::DropConcatSplit;
+use crate::drop_dead::DropDead;
+use crate::drop_identity::DropIdentity;
+use crate::drop_split_concat::DropSplitConcat;
+use crate::fold_constants::FoldConstants;
+use crate::fuse_activation::FuseActivation;
+use crate::fuse_affine::FuseAffine;
+use crate::fuse_conv_bias::FuseConvBias;
+use crate::fuse_conv_bn::FuseConvBn;
+use crate::fuse_conv_scale::FuseConvScale;
+use crate::fuse_global_pool::FuseGlobalPool;
+use crate::fuse_hard_sigmoid::FuseHardSigmoid;
+use crate::fuse_hard_swish::FuseHardSwish;
+use crate::fuse_matmul_bias::FuseMatmulBias;
+use crate::fuse_matmul_bn::FuseMatmulBn;
+use crate::fuse_matmul_scale::FuseMatmulScale;
+use crate::fuse_mish::FuseMish;
+use crate::fuse_pad::FusePad;
+use crate::fuse_reduce_reshape::FuseReduceReshape;
+use crate::fuse_relu_clip::FuseReluClip;
+use crate::fuse_residual::FuseResidual;
+use crate::fuse_swish::FuseSwish;
+use crate::fuse_transpose_matmul::FuseTransposeMatmul;
+use crate::merge_common::MergeCommon;
+use crate::merge_concats::MergeConcats;
+use crate::merge_reduces::MergeReduces;
+use crate::merge_reshapes::MergeReshapes;
+use crate::merge_slices::MergeSlices;
+use crate::merge_transposes::MergeTransposes;
+use crate::pass::{Options, Pass, PassContext, PassError, Rule, Rules, settle};
 use crate::report::{PassReport, Report};
 
 /// Rounds after which a pipeline stops even if its passes still find something.
@@ -133,9 +167,7 @@ fn run_pass(
     let start = Instant::now();
     let outcome = pass.run(graph, context)?;
     if outcome.rewrites() > 0 {
-        graph.prune_dead();
-        let node = graph.name().clone();
-        graph.reinfer().map_err(|source| PassError::Patch { pass: name, node, source })?;
+        settle(name, graph)?;
         verify(graph).map_err(|source| PassError::Invalid { pass: name, source })?;
         interface.check(name, graph)?;
     }
@@ -183,11 +215,56 @@ impl Interface {
     }
 }
 
+/// The standard order. A comment says what a pass must come after; where there is none, any place would do.
 fn standard_passes() -> Vec<Box<dyn Pass>> {
-    Vec::new()
+    vec![
+        // First: what nothing needs must not count as a reader.
+        Box::new(DropDead),
+        // Before folding: a flag costs nothing, a transposed weight is a copy.
+        rule(FuseTransposeMatmul),
+        Box::new(FoldConstants),
+        rule(DropIdentity),
+        rule(CanonicalizeAttributes),
+        rule(CanonicalizePadding),
+        // After folding, which makes operands constant.
+        rule(CanonicalizeArithmetic),
+        // After the attributes, which tell the output's shape.
+        rule(CanonicalizeReshape),
+        rule(MergeReshapes),
+        rule(MergeTransposes),
+        rule(DropSplitConcat),
+        rule(DropConcatSplit),
+        rule(DropConcatSlice),
+        rule(MergeSlices),
+        rule(MergeConcats),
+        // After the attributes and the padding, whose numbers it adds up.
+        rule(FusePad),
+        // Activations written in parts, before anything takes a part into a weight or bias.
+        rule(FuseReluClip), // gives the clips that the next two look for
+        rule(FuseHardSigmoid),
+        rule(FuseHardSwish), // looks for hard sigmoids
+        rule(FuseSwish),
+        rule(FuseMish),
+        // Constants into weights and biases, while there is no epilogue in the way.
+        rule(FuseConvBn),
+        rule(FuseConvScale),
+        rule(FuseConvBias),
+        rule(FuseMatmulScale),
+        rule(FuseMatmulBn),
+        rule(FuseMatmulBias),
+        rule(FuseAffine), // what no convolution has taken in
+        // After the canonicalizations, which make equal what is written in different ways, and after the folding of
+        // constants: two equal convolutions with different normalizations, once merged, could take in neither.
+        Box::new(MergeCommon),
+        rule(FuseGlobalPool),
+        rule(MergeReduces),
+        rule(FuseReduceReshape), // sees the reductions that the last two make
+        // Epilogues last, in their order: bias, residual, activation.
+        rule(FuseResidual),
+        rule(FuseActivation),
+    ]
 }
 
-#[allow(dead_code, reason = "used as soon as the list above has rules")]
-fn rule(rule: impl crate::pass::Rule + 'static) -> Box<dyn Pass> {
+fn rule(rule: impl Rule + 'static) -> Box<dyn Pass> {
     Box::new(Rules::one(rule))
 }

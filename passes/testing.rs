@@ -3,6 +3,7 @@
 use trt_fuse_ir::eval::eval_graph;
 use trt_fuse_ir::{Capabilities, Graph, Tensor, verify};
 
+use crate::pass::settle;
 use crate::{Options, Pass, PassContext, Remark, Rule, Rules};
 
 /// A pass run on a graph in text form.
@@ -20,13 +21,16 @@ pub(crate) fn run_rule(rule: impl Rule + 'static, text: &str) -> Run {
 
 /// Runs a pass once, verifies what it leaves, and checks that a second run changes nothing.
 pub(crate) fn run_pass(pass: &dyn Pass, text: &str) -> Run {
-    let before: Graph = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
+    run_on(pass, text.parse().unwrap_or_else(|error| panic!("{error}\n{text}")))
+}
+
+/// As [`run_pass`], on a graph.
+pub(crate) fn run_on(pass: &dyn Pass, before: Graph) -> Run {
     let mut after = before.clone();
     let (capabilities, options) = (Capabilities::default(), Options::default());
     let mut context = PassContext::new(&capabilities, &options);
     let outcome = pass.run(&mut after, &mut context).unwrap();
-    after.prune_dead();
-    after.reinfer().unwrap();
+    settle(pass.name(), &mut after).unwrap();
     if let Err(errors) = verify(&after) {
         panic!("{errors}\n{after}");
     }

@@ -1,4 +1,28 @@
-//! ONNX to TensorRT.
+//! ONNX to a tuned TensorRT engine.
+//!
+//! A model is imported into a graph ([`import`]), rewritten by passes ([`trt_fuse_passes`]), emitted layer by layer as a
+//! TensorRT network ([`emit`]), and built ([`tensorrt`]). No GPU is needed to build for TensorRT-RTX.
+//!
+//! ```no_run
+//! let plan = trt_fuse::optimize_and_build("resnet50.onnx")?;
+//! plan.save(std::path::Path::new("resnet50.plan"))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+mod compile;
+pub mod conformance;
 pub mod emit;
+mod error;
+pub mod import;
+mod ranges;
+pub mod report;
 pub mod tensorrt;
+
+pub use compile::{
+    Built, Optimized, Options, PassSelection, Timings, build, open_library, optimize, optimize_and_build, record,
+    unsupported, unsupported_nodes,
+};
+pub use error::{Error, ErrorKind};
+pub use ranges::{Range, RangeError, profile};
+pub use trt_fuse_ir as ir;
+pub use trt_fuse_passes as passes;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use trt_fuse_ir::{Dim, Graph};
+
+use crate::tensorrt::{InputRange, Profile, RangeKind};
 
 /// How large a symbol may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +48,7 @@ pub enum RangeError {
         input: String,
     },
     /// A range for a symbol that no input has.
-    #[error("no input has a dimension `{symbol}`; there {}", known(.known))]
+    #[error("no input has a dimension `{symbol}`; there {}", those(.known))]
     Unknown {
         /// The symbol.
         symbol: String,
@@ -56,7 +57,7 @@ pub enum RangeError {
     },
 }
 
-fn known(symbols: &[String]) -> String {
+fn those(symbols: &[String]) -> String {
     match symbols {
         [] => "are no symbolic dimensions".to_string(),
         [one] => format!("is `{one}`"),
@@ -88,24 +89,11 @@ impl FromStr for Range {
     }
 }
 
-/// The extents of one dynamic input at its least, tuned and largest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InputRange {
-    /// The input.
-    pub input: Arc<str>,
-    /// Least extents.
-    pub min: Vec<i64>,
-    /// Tuned extents.
-    pub opt: Vec<i64>,
-    /// Largest extents.
-    pub max: Vec<i64>,
-}
-
-/// The extents of every dynamic input of a graph.
+/// The optimization profile of a graph's dynamic inputs; `None` if all dimensions are fixed.
 ///
 /// # Errors
 /// If a symbol has no range, or a range no symbol.
-pub fn input_ranges(graph: &Graph, ranges: &[Range]) -> Result<Vec<InputRange>, RangeError> {
+pub fn profile(graph: &Graph, ranges: &[Range]) -> Result<Option<Profile>, RangeError> {
     let by_symbol: BTreeMap<&str, &Range> = ranges.iter().map(|range| (range.symbol.as_str(), range)).collect();
     let mut symbols: BTreeMap<String, String> = BTreeMap::new();
     let mut dynamic = Vec::new();
@@ -131,15 +119,17 @@ pub fn input_ranges(graph: &Graph, ranges: &[Range]) -> Result<Vec<InputRange>, 
         // Every symbol has a range by now; a division by 0 alone leaves no value.
         shape.iter().map(|dim| dim.evaluate(&lookup).unwrap_or(0)).collect()
     };
-    Ok(dynamic
+    let ranges: Vec<InputRange> = dynamic
         .into_iter()
         .map(|(input, shape)| InputRange {
-            input,
+            input: input.to_string(),
+            kind: RangeKind::Extents,
             min: extents(shape, &|range| range.min),
             opt: extents(shape, &|range| range.opt),
             max: extents(shape, &|range| range.max),
         })
-        .collect())
+        .collect();
+    Ok(if ranges.is_empty() { None } else { Some(Profile { ranges }) })
 }
 
 #[cfg(test)]
@@ -163,10 +153,14 @@ mod tests {
     #[test]
     fn every_symbol_needs_a_range_and_every_range_a_symbol() {
         let [batch, h, other] = ["batch=1:8:32", "h=4:5:6", "w=1"].map(|text| text.parse::<Range>().unwrap());
-        let found = input_ranges(&graph(), &[batch.clone(), h.clone()]).unwrap();
+        let found = profile(&graph(), &[batch.clone(), h.clone()]).unwrap().unwrap().ranges;
         assert_eq!(found[0].min, [1, 3, 8]);
         assert_eq!(found[0].max, [32, 3, 12]);
-        assert!(matches!(input_ranges(&graph(), &[batch.clone()]), Err(RangeError::Missing { symbol, .. }) if symbol == "h"));
-        assert!(matches!(input_ranges(&graph(), &[batch, h, other]), Err(RangeError::Unknown { symbol, .. }) if symbol == "w"));
+        assert!(
+            matches!(profile(&graph(), &[batch.clone()]), Err(RangeError::Missing { symbol, .. }) if symbol == "h")
+        );
+        assert!(
+            matches!(profile(&graph(), &[batch, h, other]), Err(RangeError::Unknown { symbol, .. }) if symbol == "w")
+        );
     }
 }

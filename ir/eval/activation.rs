@@ -30,7 +30,7 @@ pub(super) fn apply_epilogue<T: Number>(
 
 /// Replaces each x by f(x).
 fn each<T: Real>(elements: &mut [T], f: impl Fn(T) -> T + Sync + Send) {
-    in_pieces(elements, |_, piece| piece.iter_mut().for_each(|x| *x = f(*x)));
+    in_pieces(elements, &|_, piece| piece.iter_mut().for_each(|x| *x = f(*x)));
 }
 
 fn sigmoid<T: Real>(x: T) -> T {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use half::{bf16, f16};
 use num_traits::AsPrimitive;
 
-use super::number::{Number, phrase};
+use super::number::{Number, phrase, view};
 use super::{float8, layout};
 use crate::{DType, Element, Tensor};
 
@@ -72,7 +72,7 @@ fn convert<W: Wide>(from: &[W], dims: &[usize], to: DType, saturate: bool) -> Re
 }
 
 fn all<W: Wide, T: Element>(from: &[W], dims: &[usize], f: impl Fn(W) -> T) -> Result<Tensor, String> {
-    Tensor::from_vec(dims, from.iter().map(|x| f(*x)).collect()).map_err(phrase)
+    Tensor::from_vec(dims, layout::collected(from.len(), |at| f(from[at]))?).map_err(phrase)
 }
 
 /// A tensor of the low bits of each byte; of a type below a byte, the first element lies lowest.
@@ -102,7 +102,7 @@ fn unpacked(x: &Tensor) -> Result<Vec<u8>, String> {
         return Err(format!("no conversion from {}", x.dtype()));
     }
     if bits == 8 {
-        return Ok(x.bytes().to_vec());
+        return Ok(layout::units::<1>(x)?.as_flattened().to_vec());
     }
     let mask = (1_u8 << bits) - 1;
     let element = |at: usize| x.bytes().get(at * bits / 8).map(|byte| byte >> (at * bits % 8) & mask);
@@ -119,11 +119,11 @@ pub(super) fn narrow_floats(x: &Tensor) -> Result<Vec<f32>, String> {
 /// The values of a tensor of integers of up to 64 bits with sign or 32 without, or of Bool.
 pub(super) fn integers(x: &Tensor) -> Result<Cow<'_, [i64]>, String> {
     fn widened<T: Element + Into<i64>>(x: &Tensor) -> Result<Cow<'_, [i64]>, String> {
-        layout::check_size(x.dims(), size_of::<i64>())?;
-        Ok(x.view::<T>().map_err(phrase)?.iter().map(|x| (*x).into()).collect())
+        let elements = view::<T>(x)?;
+        layout::collected(elements.len(), |at| elements[at].into()).map(Cow::Owned)
     }
     match x.dtype() {
-        DType::I64 => i64::load(x),
+        DType::I64 => view(x),
         DType::I32 => widened::<i32>(x),
         DType::I16 => widened::<i16>(x),
         DType::I8 => widened::<i8>(x),

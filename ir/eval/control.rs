@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::movement::stack;
-use super::number::{load_int, phrase};
+use super::number::{load_int, phrase, view};
 use super::{EvalContext, Inputs, Tensors, eval_with, layout};
 use crate::infer::resolve_axis;
 use crate::op::{self, Body};
@@ -25,7 +25,7 @@ pub(super) fn eval(op: &Op, inputs: Inputs<'_>, context: &EvalContext<'_>) -> Re
 }
 
 fn truth(tensor: &Tensor) -> Result<bool, String> {
-    match tensor.view::<bool>().map_err(phrase)?.as_ref() {
+    match view::<bool>(tensor)?.as_ref() {
         [truth] => Ok(*truth),
         elements => Err(format!("a condition of {} elements", elements.len())),
     }

@@ -5,7 +5,7 @@ use ndarray::{ArrayView2, ArrayViewMut2, ArrayViewMut3, Axis as NdAxis};
 use rayon::prelude::*;
 
 use super::activation::apply_epilogue;
-use super::layout::{filled, in_rows, product};
+use super::layout::{Operand, filled, in_parallel, in_rows, product, zip_assign};
 use super::number::{Number, Real, for_real, load_real, phrase};
 use super::window::{self, Axes, Axis, Windows, unravel};
 use super::{Inputs, Tensors, one};
@@ -70,7 +70,7 @@ fn finish<T: Real>(
         if bias.dims() != [*filters] {
             return Err(format!("a bias of {:?} for {filters} channels", bias.dims()));
         }
-        in_rows(&mut output, product(sizes), |row, output| {
+        in_rows(&mut output, product(sizes), &|row, output| {
             let bias = elements[row % filters];
             output.iter_mut().for_each(|x| *x = *x + bias);
         });
@@ -80,9 +80,7 @@ fn finish<T: Real>(
         if residual.dims() != dims {
             return Err(format!("{:?} is added to an output of {dims:?}", residual.dims()));
         }
-        let residual = load_real::<T>(residual)?;
-        output.par_iter_mut().with_min_len(1 << 15).zip(residual.par_iter()).for_each(|(x, add)| *x = *x + *add);
-        Ok(())
+        zip_assign(output, dims, &Operand::new(load_real::<T>(residual)?, dims)?, T::plus)
     })?;
     T::store(dtype, dims, output)
 }
@@ -92,7 +90,7 @@ fn depthwise<T: Real>(data: &[T], weight: &[T], output: &mut [T], sizes: &Sizes,
     let (plane, taps) = (axes.iter().map(|axis| axis.size).product::<usize>(), taps(axes));
     let length = axes.iter().map(|axis| axis.output).product();
     let planes = sizes.groups * sizes.filters;
-    output.par_chunks_mut(length).enumerate().for_each(|(row, output)| {
+    in_parallel(output, length, &|row, output| {
         let (n, filter) = (row / planes, row % planes);
         let from = (n * sizes.groups + filter / sizes.filters) * plane;
         let data = &data[from..from + plane];
@@ -294,14 +292,13 @@ fn transposed<T: Real>(data: &[T], weight: &[T], output: &mut [T], sizes: &Sizes
     let weights =
         ArrayView2::from_shape((sizes.groups * sizes.channels, sizes.filters * taps), weight).map_err(phrase)?;
     let filters = sizes.groups * sizes.filters;
-    output.par_chunks_mut(plane).enumerate().for_each_init(Vec::new, |columns, (row, output)| {
+    in_parallel(output, plane, &|row, output| {
         let (n, group, filter) = (row / filters, row % filters / sizes.filters, row % sizes.filters);
         let channels = group * sizes.channels..(group + 1) * sizes.channels;
         let from = (n * sizes.groups + group) * sizes.channels * length;
         let data = ArrayView2::from_shape((sizes.channels, length), &data[from..from + sizes.channels * length]);
         let weights = weights.slice(ndarray::s![channels, filter * taps..(filter + 1) * taps]);
-        columns.clear();
-        columns.resize(taps * length, T::ZERO);
+        let mut columns = vec![T::ZERO; taps * length];
         if let (Ok(data), Ok(mut columns)) = (data, ArrayViewMut2::from_shape((taps, length), &mut columns[..])) {
             general_mat_mul(T::ONE, &weights.t(), &data, T::ZERO, &mut columns);
         }

@@ -120,7 +120,7 @@ fn summed<T: Real>(operand: Named<T>, keep: &dyn Fn(&Label) -> bool) -> Result<N
     let mut operand = ordered(operand, &order)?;
     let length = product(&operand.dims[kept..]);
     let mut sums = filled(&operand.dims[..kept], T::ZERO)?;
-    in_pieces(&mut sums, |start, sums| {
+    in_pieces(&mut sums, &|start, sums| {
         for (at, sum) in sums.iter_mut().enumerate() {
             let from = (start + at) * length;
             *sum = operand.data[from..from + length].iter().fold(T::ZERO, |sum, x| sum + *x);

@@ -29,7 +29,7 @@ const E4M3: Format = Format {
 };
 const E4M3_FNUZ: Format = Format { bias: 8, largest: 0x7F, nan: Some(0x80), unsigned_zero: true, ..E4M3 };
 const E5M2: Format =
-    Format { mantissa_bits: 2, bias: 15, largest: 0x7B, infinity: Some(0x7C), nan: Some(0x7F), ..E4M3 };
+    Format { mantissa_bits: 2, bias: 15, largest: 0x7B, infinity: Some(0x7C), nan: Some(0x7E), ..E4M3 };
 const E5M2_FNUZ: Format = Format { mantissa_bits: 2, bias: 16, ..E4M3_FNUZ };
 const E2M1: Format = Format { mantissa_bits: 1, bias: 1, largest: 0x07, nan: None, sign: 0x08, ..E4M3 };
 
@@ -84,8 +84,9 @@ pub(super) fn encode(dtype: DType, value: f32, saturate: bool) -> Option<u8> {
     let sign = if value.is_sign_negative() { format.sign } else { 0 };
     let signed = |bits: u8| if format.unsigned_zero && bits == 0 { 0 } else { bits | sign };
     let Some(nan) = format.nan else {
-        // No NaN to give: the type's own conversion makes it the largest.
-        return Some(signed(round(format, value.abs()).unwrap_or(format.largest)));
+        // No NaN to give: as ONNX's own conversions have it, a negative zero stands for one.
+        let bits = round(format, value.abs()).unwrap_or(format.largest);
+        return Some(if value.is_nan() { format.sign } else { signed(bits) });
     };
     let nan = if format.unsigned_zero { nan } else { nan | sign };
     if value.is_nan() {

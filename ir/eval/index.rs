@@ -5,10 +5,8 @@ use std::borrow::Cow;
 use bytemuck::Zeroable;
 
 use super::cast::cast;
-use super::layout::{
-    self, around, by_width, check_size, filled, from_units, product, splat_like, strides, take, units,
-};
-use super::number::{Number, for_number, load_int, load_ints, phrase, same_dtype};
+use super::layout::{around, by_width, check_size, filled, from_units, product, splat_like, strides, take, units};
+use super::number::{Number, for_number, load_int, load_ints, phrase, same_dtype, view};
 use super::window::unravel;
 use super::{Inputs, Tensors, one};
 use crate::infer::resolve_axis;
@@ -53,7 +51,7 @@ fn gather(op: &op::Gather, x: &Tensor, indices: &Tensor) -> Result<Tensor, Strin
         return splat;
     }
     by_width!(x.dtype(), N => {
-        let (_, elements) = take(units::<N>(x)?, x.dims(), axis, &picks, [0; N])?;
+        let (_, elements) = take(&units::<N>(x)?, x.dims(), axis, &picks, [0; N])?;
         from_units(x.dtype(), &dims, elements)
     })
 }
@@ -87,7 +85,7 @@ fn pick<T: Copy + Zeroable>(data: &[T], places: &[usize], length: usize, dims: &
 
 fn gather_elements(op: &op::GatherElements, x: &Tensor, indices: &Tensor) -> Result<Tensor, String> {
     let places = element_places(x.dims(), indices, op.axis)?;
-    by_width!(x.dtype(), N => from_units(x.dtype(), indices.dims(), pick(units::<N>(x)?, &places, 1, indices.dims())?))
+    by_width!(x.dtype(), N => from_units(x.dtype(), indices.dims(), pick(&units::<N>(x)?, &places, 1, indices.dims())?))
 }
 
 /// For each index tuple (the last axis of `indices`), the flat index of the slice it names, and the dimensions of the
@@ -120,7 +118,7 @@ fn gather_nd(op: &op::GatherNd, x: &Tensor, indices: &Tensor) -> Result<Tensor, 
     let (places, slice) = tuple_places(x.dims(), indices, batch)?;
     let tuples = indices.dims().split_last().map_or(&[][..], |(_, tuples)| tuples);
     let dims: Dims = tuples.iter().chain(slice).copied().collect();
-    by_width!(x.dtype(), N => from_units(x.dtype(), &dims, pick(units::<N>(x)?, &places, product(slice), &dims)?))
+    by_width!(x.dtype(), N => from_units(x.dtype(), &dims, pick(&units::<N>(x)?, &places, product(slice), &dims)?))
 }
 
 fn scatter_nd(op: &op::ScatterNd, x: &Tensor, indices: &Tensor, updates: &Tensor) -> Result<Tensor, String> {
@@ -147,7 +145,7 @@ fn scatter(
     }
     if reduction == ScatterReduction::None {
         return by_width!(dtype, N => {
-            let elements = scattered(units::<N>(x)?, places, units::<N>(updates)?, length, |_, update| update)?;
+            let elements = scattered(&units::<N>(x)?, places, &units::<N>(updates)?, length, |_, update| update)?;
             from_units(dtype, x.dims(), elements)
         });
     }
@@ -194,7 +192,8 @@ fn one_hot(op: &op::OneHot, indices: &Tensor, depth: &Tensor, values: &Tensor) -
     let places: Cow<'_, [i64]> = i64::load(&places)?;
     let inner = around(&dims, axis).2;
     by_width!(values.dtype(), N => {
-        let [off, on] = units::<N>(values)? else { return Err(format!("values are {:?}", values.dims())) };
+        let pair = units::<N>(values)?;
+        let [off, on] = pair.as_ref() else { return Err(format!("values are {:?}", values.dims())) };
         let mut output = filled(&dims, *off)?;
         for (at, place) in places.iter().enumerate() {
             if let Ok(place) = index(*place, depth) {
@@ -210,13 +209,12 @@ fn one_hot(op: &op::OneHot, indices: &Tensor, depth: &Tensor, values: &Tensor) -
 
 fn non_zero(x: &Tensor) -> Result<Tensor, String> {
     let holds = cast(x, DType::Bool, true)?;
-    let holds = holds.view::<bool>().map_err(phrase)?;
+    let holds = view::<bool>(&holds)?;
     let found: Vec<usize> = holds.iter().enumerate().filter(|(_, holds)| **holds).map(|(at, _)| at).collect();
     let dims = [x.rank(), found.len()];
     check_size(&dims, size_of::<i64>())?;
     // Row by row of the output: one axis of every element found.
     let rows = (0..x.rank()).map(|axis| around(x.dims(), axis));
     let elements = rows.flat_map(|(_, size, inner)| found.iter().map(move |at| (at / inner % size) as i64)).collect();
-    layout::check_size(&dims, 8)?;
     Tensor::from_vec(dims, elements).map_err(phrase)
 }

@@ -54,31 +54,55 @@ pub(super) fn check_size(dims: &[usize], width: usize) -> Result<usize, String> 
 
 /// The elements of a tensor, all equal.
 pub(super) fn filled<T: Clone>(dims: &[usize], value: T) -> Result<Vec<T>, String> {
-    let count = check_size(dims, size_of::<T>())?;
-    let mut elements = Vec::new();
-    elements.try_reserve_exact(count).map_err(|_| format!("no memory for a tensor of {dims:?}"))?;
-    elements.resize(count, value);
+    let mut elements = reserved(dims)?;
+    elements.resize(product(dims), value);
     Ok(elements)
 }
 
+/// An empty vector with room for the elements of a tensor.
+pub(super) fn reserved<T>(dims: &[usize]) -> Result<Vec<T>, String> {
+    let count = check_size(dims, size_of::<T>())?;
+    let mut elements = Vec::new();
+    elements.try_reserve_exact(count).map_err(|_| format!("no memory for a tensor of {dims:?}"))?;
+    Ok(elements)
+}
+
+/// The elements of a vector whose length comes from the model.
+pub(super) fn collected<T>(count: usize, element: impl FnMut(usize) -> T) -> Result<Vec<T>, String> {
+    let mut elements = reserved(&[count])?;
+    elements.extend((0..count).map(element));
+    Ok(elements)
+}
+
+/// What is done with a piece of an output and the piece's first index or number. Behind a pointer, so that rayon is
+/// compiled once an element type and not once an operator.
+type Work<'a, T> = &'a (dyn Fn(usize, &mut [T]) + Sync);
+
+/// Calls `work` with each piece of `length` elements and its number, in parallel.
+pub(super) fn in_parallel<T: Send>(output: &mut [T], length: usize, work: Work<'_, T>) {
+    output.par_chunks_mut(length.max(1)).enumerate().for_each(|(at, piece)| work(at, piece));
+}
+
 /// Calls `work` with pieces of the output and their first index, in parallel if there is much to do.
-pub(super) fn in_pieces<T: Send>(output: &mut [T], work: impl Fn(usize, &mut [T]) + Sync + Send) {
+pub(super) fn in_pieces<T: Send>(output: &mut [T], work: Work<'_, T>) {
     if output.len() <= PARALLEL {
         return work(0, output);
     }
-    output.par_chunks_mut(PARALLEL).enumerate().for_each(|(at, piece)| work(at * PARALLEL, piece));
+    in_parallel(output, PARALLEL, &|at, piece| work(at * PARALLEL, piece));
 }
 
 /// Calls `work` with each row of `length` elements and its number, in parallel if there is much to do.
-pub(super) fn in_rows<T: Send>(output: &mut [T], length: usize, work: impl Fn(usize, &mut [T]) + Sync + Send) {
+pub(super) fn in_rows<T: Send>(output: &mut [T], length: usize, work: Work<'_, T>) {
     if length == 0 {
         return;
     }
     if output.len() <= PARALLEL {
         return output.chunks_mut(length).enumerate().for_each(|(at, row)| work(at, row));
     }
-    let least = (PARALLEL / length).max(1);
-    output.par_chunks_mut(length).with_min_len(least).enumerate().for_each(|(at, row)| work(at, row));
+    let rows = (PARALLEL / length).max(1);
+    in_parallel(output, rows * length, &|at, piece| {
+        piece.chunks_mut(length).enumerate().for_each(|(row, elements)| work(at * rows + row, elements));
+    });
 }
 
 /// Strides of one number an axis.
@@ -143,7 +167,7 @@ pub(super) fn copy_strided<T: Copy + Zeroable + Send + Sync>(
     }
     let (Some(inner), Some(step)) = (dims.last().copied(), strides.last().copied()) else { return Ok(output) };
     let outer = &dims[..dims.len() - 1];
-    in_rows(&mut output, inner, |row, output| {
+    in_rows(&mut output, inner, &|row, output| {
         let mut at = offset;
         let mut rest = row;
         for (dim, stride) in outer.iter().zip(&strides).rev() {
@@ -220,7 +244,7 @@ pub(super) fn take<T: Copy + Zeroable + Send + Sync>(
         *dim = picks.len();
     }
     let mut output = filled(&dims, fill)?;
-    in_rows(&mut output, inner, |row, output| {
+    in_rows(&mut output, inner, &|row, output| {
         let (outer, pick) = (row / picks.len(), picks[row % picks.len()]);
         if let Some(pick) = pick {
             let start = (outer * size + pick) * inner;
@@ -339,7 +363,7 @@ where
         return Ok(output);
     }
     let walk = Walk::new(dims, [&a.dims, &b.dims])?;
-    in_pieces(&mut output, |start, mut output| {
+    in_pieces(&mut output, &|start, mut output| {
         walk.runs(start, output.len(), |[at_a, at_b], length| {
             let (run, rest) = std::mem::take(&mut output).split_at_mut(length);
             output = rest;
@@ -366,7 +390,7 @@ pub(super) fn zip_assign<T: Copy + Send + Sync>(
         return Ok(());
     }
     let walk = Walk::new(dims, [&b.dims])?;
-    in_pieces(output, |start, mut output| {
+    in_pieces(output, &|start, mut output| {
         walk.runs(start, output.len(), |[at], length| {
             let (run, rest) = std::mem::take(&mut output).split_at_mut(length);
             output = rest;
@@ -392,7 +416,7 @@ pub(super) fn select<T: Copy + Zeroable + Send + Sync>(
         return Ok(output);
     }
     let walk = Walk::new(dims, [&a.dims, &b.dims, &c.dims])?;
-    in_pieces(&mut output, |start, mut output| {
+    in_pieces(&mut output, &|start, mut output| {
         walk.runs(start, output.len(), |[at_a, at_b, at_c], length| {
             let (run, rest) = std::mem::take(&mut output).split_at_mut(length);
             output = rest;
@@ -415,9 +439,12 @@ pub(super) fn width(dtype: DType) -> Result<usize, String> {
 }
 
 /// The elements as units of `N` bytes.
-pub(super) fn units<const N: usize>(tensor: &Tensor) -> Result<&[[u8; N]], String> {
-    check_size(tensor.dims(), N)?;
-    Ok(tensor.bytes().as_chunks::<N>().0)
+pub(super) fn units<const N: usize>(tensor: &Tensor) -> Result<Cow<'_, [[u8; N]]>, String> {
+    if let Some(element) = tensor.splat_element() {
+        let unit = *element.first_chunk::<N>().ok_or_else(|| format!("an element of {} bytes", element.len()))?;
+        return filled(tensor.dims(), unit).map(Cow::Owned);
+    }
+    Ok(Cow::Borrowed(tensor.bytes().as_chunks::<N>().0))
 }
 
 /// A tensor of units of `N` bytes.
@@ -439,7 +466,7 @@ pub(super) fn slice_at(tensor: &Tensor, axis: usize, at: usize) -> Result<Tensor
         return splat;
     }
     by_width!(tensor.dtype(), N => {
-        let (_, elements) = take(units::<N>(tensor)?, tensor.dims(), axis, &[Some(at)], [0; N])?;
+        let (_, elements) = take(&units::<N>(tensor)?, tensor.dims(), axis, &[Some(at)], [0; N])?;
         from_units(tensor.dtype(), &dims, elements)
     })
 }

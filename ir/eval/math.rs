@@ -8,7 +8,7 @@ use bytes::Bytes;
 use num_traits::{AsPrimitive, PrimInt};
 
 use super::layout::{self, Operand, by_width, in_pieces, repeated, zip_map};
-use super::number::{Number, Real, for_integer, for_number, for_real, phrase, same_dtype};
+use super::number::{Number, Real, for_integer, for_number, for_real, phrase, same_dtype, view};
 use super::{Inputs, Tensors, activation, cast, one};
 use crate::op::{BinaryOp, UnaryOp};
 use crate::{DType, Dims, Op, Tensor};
@@ -52,7 +52,7 @@ fn unary(op: UnaryOp, x: &Tensor) -> Result<Tensor, String> {
     match op {
         UnaryOp::Identity => Ok(x.clone()),
         UnaryOp::Not => {
-            let elements = x.view::<bool>().map_err(phrase)?;
+            let elements = view::<bool>(x)?;
             Tensor::from_vec(x.dims(), elements.iter().map(|x| !x).collect()).map_err(phrase)
         }
         UnaryOp::BitwiseNot => for_integer!(x.dtype(), T => {
@@ -89,7 +89,7 @@ fn sign<T: Number>(x: T) -> T {
 
 fn map<T: Number>(x: &Tensor, f: impl Fn(T) -> T + Sync + Send) -> Result<Tensor, String> {
     let mut elements = T::load(x)?.into_owned();
-    in_pieces(&mut elements, |_, piece| piece.iter_mut().for_each(|x| *x = f(*x)));
+    in_pieces(&mut elements, &|_, piece| piece.iter_mut().for_each(|x| *x = f(*x)));
     T::store(x.dtype(), x.dims(), elements)
 }
 
@@ -205,7 +205,7 @@ fn compare<T: Number>(op: BinaryOp, a: &Tensor, b: &Tensor, dims: &[usize]) -> R
 }
 
 fn logical(op: BinaryOp, a: &Tensor, b: &Tensor, dims: &[usize]) -> Result<Tensor, String> {
-    let operand = |x| Tensor::view::<bool>(x).map_err(phrase).and_then(|elements| Operand::new(elements, x.dims()));
+    let operand = |x| view::<bool>(x).and_then(|elements| Operand::new(elements, x.dims()));
     let (a, b) = (operand(a)?, operand(b)?);
     let elements = match op {
         BinaryOp::And => zip_map(&a, &b, dims, |a, b| a & b),
@@ -302,11 +302,11 @@ fn select(condition: &Tensor, b: &Tensor, c: &Tensor) -> Result<Tensors, String>
     let dims = layout::broadcast(condition.dims(), &layout::broadcast(b.dims(), c.dims())?)?;
     let (one_b, one_c) = (repeated(b), repeated(c));
     let (b, c) = (one_b.as_ref().unwrap_or(b), one_c.as_ref().unwrap_or(c));
-    let holds = condition.view::<bool>().map_err(phrase)?;
+    let holds = view::<bool>(condition)?;
     let holds = Operand::new(holds, condition.dims())?;
     by_width!(dtype, N => {
-        let b = Operand::new(Cow::Borrowed(layout::units::<N>(b)?), b.dims())?;
-        let c = Operand::new(Cow::Borrowed(layout::units::<N>(c)?), c.dims())?;
+        let b = Operand::new(layout::units::<N>(b)?, b.dims())?;
+        let c = Operand::new(layout::units::<N>(c)?, c.dims())?;
         one(layout::from_units(dtype, &dims, layout::select(&holds, &b, &c, &dims)?))
     })
 }

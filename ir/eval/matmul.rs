@@ -5,7 +5,7 @@ use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 use rayon::prelude::*;
 
 use super::activation::apply_epilogue;
-use super::layout::{self, Operand, filled, product, strides, zip_assign};
+use super::layout::{self, Operand, filled, in_rows, product, strides, zip_assign};
 use super::number::{Number, Real, for_integer, for_real, phrase, same_dtype};
 use super::{Inputs, Tensors, one};
 use crate::{Dims, Epilogue, Tensor, op};
@@ -159,7 +159,7 @@ impl Batches {
         for (matrix, (at_a, at_b)) in output.chunks_mut(self.rows * self.columns).zip(&self.pairs) {
             let a = self.matrix(a, *at_a, self.rows, self.depth, self.transpose_a)?;
             let b = self.matrix(b, *at_b, self.depth, self.columns, self.transpose_b)?;
-            matrix.par_chunks_mut(self.columns).enumerate().for_each(|(row, output)| {
+            in_rows(matrix, self.columns, &|row, output| {
                 for (a, b) in a.row(row).iter().zip(b.rows()) {
                     output.iter_mut().zip(b).for_each(|(to, b)| *to = to.plus(a.times(*b)));
                 }

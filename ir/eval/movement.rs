@@ -134,7 +134,7 @@ fn strided(x: &Tensor, offset: isize, dims: &[usize], strides: &[isize]) -> Resu
         return splat;
     }
     by_width!(x.dtype(), N => {
-        layout::from_units(x.dtype(), dims, copy_strided(units::<N>(x)?, offset, dims, strides)?)
+        layout::from_units(x.dtype(), dims, copy_strided(&units::<N>(x)?, offset, dims, strides)?)
     })
 }
 
@@ -206,13 +206,17 @@ pub(super) fn stack(tensors: &[&Tensor], axis: i64) -> Result<Tensor, String> {
     check_size(&dims, width)?;
     let (outer, _, inner) = around(&dims, axis);
     let total = product(&dims) * width;
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(total).map_err(|_| format!("no memory for a tensor of {dims:?}"))?;
-    let rows: Vec<(&Bytes, usize)> =
-        tensors.iter().map(|tensor| (tensor.bytes(), tensor.dims()[axis] * inner * width)).collect();
+    let mut bytes = layout::reserved(&[total])?;
     for at in 0..outer {
-        for (data, row) in &rows {
-            bytes.extend_from_slice(data.get(at * row..(at + 1) * row).unwrap_or_default());
+        for tensor in tensors {
+            let count = tensor.dims()[axis] * inner;
+            match tensor.splat_element() {
+                Some(element) => (0..count).for_each(|_| bytes.extend_from_slice(element)),
+                None => {
+                    let row = count * width;
+                    bytes.extend_from_slice(tensor.bytes().get(at * row..(at + 1) * row).unwrap_or_default());
+                }
+            }
         }
     }
     Tensor::new(first.dtype(), dims, Bytes::from(bytes)).map_err(phrase)
@@ -326,7 +330,7 @@ fn depth_to_space(op: &op::DepthToSpace, x: &Tensor) -> Result<Tensor, String> {
         }
         let (rows, columns) = (height / block, width / block);
         let split = x.reshaped([batch, channels, rows, block, columns, block]).map_err(phrase)?;
-        let moved = transpose(&split, &[0, 3, 5, 1, 2, 4])?;
+        let moved = transpose(&split, if op.crd { &[0, 1, 3, 5, 2, 4] } else { &[0, 3, 5, 1, 2, 4] })?;
         return moved.reshaped([batch, channels * block * block, rows, columns]).map_err(phrase);
     }
     if channels % (block * block) != 0 {
@@ -364,7 +368,7 @@ fn trilu(op: &op::Trilu, x: &Tensor, k: Option<&Tensor>) -> Result<Tensor, Strin
     let (rows, columns) = (*rows, *columns);
     let k = k.map_or(Ok(0), |k| load_int(k, "k"))?;
     by_width!(x.dtype(), N => {
-        let mut elements = units::<N>(x)?.to_vec();
+        let mut elements = units::<N>(x)?.into_owned();
         for (row, elements) in elements.chunks_mut(columns.max(1)).enumerate() {
             for (column, element) in elements.iter_mut().enumerate() {
                 let row = row % rows.max(1);
@@ -395,6 +399,6 @@ fn range(start: &Tensor, limit: &Tensor, step: &Tensor) -> Result<Tensor, String
         let count = check_size(&[count as usize], size_of::<T>())?;
         // Not by adding up, so that rounding does not grow.
         let element = |at: usize| start_at.plus(T::from_f64(at as f64).times(step));
-        T::store(start.dtype(), &[count], (0..count).map(element).collect())
+        T::store(start.dtype(), &[count], layout::collected(count, element)?)
     })
 }

@@ -47,7 +47,7 @@ fn scale_channels<T: Real>(
         return Err(format!("scale {:?} and bias {:?} for {channels} channels", scale.dims(), shift.dims()));
     }
     let (scale, shift) = (load_real::<T>(scale)?, load_real::<T>(shift)?);
-    in_rows(elements, length, |row, elements| {
+    in_rows(elements, length, &|row, elements| {
         let (scale, shift) = (scale[row % channels], shift[row % channels]);
         elements.iter_mut().for_each(|x| *x = *x * scale + shift);
     });
@@ -69,7 +69,7 @@ fn batch_norm<T: Real>(op: &op::BatchNorm, inputs: Inputs<'_>) -> Result<Tensor,
     let (scale, bias, mean, variance) = (per_channel(1)?, per_channel(2)?, per_channel(3)?, per_channel(4)?);
     let epsilon = f64::from(op.epsilon.0);
     let mut elements = T::load(x)?.into_owned();
-    in_rows(&mut elements, length, |row, elements| {
+    in_rows(&mut elements, length, &|row, elements| {
         let channel = row % channels;
         let factor = T::real(scale[channel] / (variance[channel] + epsilon).sqrt());
         let (mean, bias) = (T::real(mean[channel]), T::real(bias[channel]));
@@ -94,7 +94,7 @@ fn layer_norm<T: Real>(op: &op::LayerNorm, inputs: Inputs<'_>, context: &EvalCon
         .map(moments)
         .map(|(mean, variance)| (mean, 1.0 / (variance + epsilon).sqrt()))
         .collect();
-    in_rows(&mut elements, length, |row, elements| {
+    in_rows(&mut elements, length, &|row, elements| {
         let (mean, inverse) = statistics[row];
         elements.iter_mut().for_each(|x| *x = T::real((wide(x) - mean) * inverse));
     });
@@ -119,7 +119,7 @@ fn rms_norm<T: Real>(op: &op::RmsNorm, inputs: Inputs<'_>) -> Result<Tensor, Str
     let axis = resolve_axis(op.axis, x.rank())?;
     let length = product(&x.dims()[axis..]);
     let mut elements = T::load(x)?.into_owned();
-    in_rows(&mut elements, length, |_, row| {
+    in_rows(&mut elements, length, &|_, row| {
         let square = row.iter().map(|x| wide(x).powi(2)).sum::<f64>() / row.len() as f64;
         let inverse = 1.0 / (square + f64::from(op.epsilon.0)).sqrt();
         row.iter_mut().for_each(|x| *x = T::real(wide(x) * inverse));
@@ -137,7 +137,7 @@ fn group_norm<T: Real>(op: &op::GroupNorm, inputs: Inputs<'_>) -> Result<Tensor,
         .filter(|groups| *groups > 0 && channels % groups == 0)
         .ok_or_else(|| format!("{channels} channels in {} groups", op.groups))?;
     let mut elements = T::load(x)?.into_owned();
-    in_rows(&mut elements, channels / groups * plane, |_, row| {
+    in_rows(&mut elements, channels / groups * plane, &|_, row| {
         let (mean, variance) = moments(row);
         let inverse = 1.0 / (variance + f64::from(op.epsilon.0)).sqrt();
         row.iter_mut().for_each(|x| *x = T::real((wide(x) - mean) * inverse));
@@ -155,7 +155,7 @@ fn lrn<T: Real>(op: &op::Lrn, x: &Tensor) -> Result<Tensor, String> {
     let (alpha, beta, bias) = (f64::from(op.alpha.0) / size as f64, f64::from(op.beta.0), f64::from(op.bias.0));
     let elements = T::load(x)?;
     let mut output = filled(x.dims(), T::ZERO)?;
-    in_rows(&mut output, plane, |row, output| {
+    in_rows(&mut output, plane, &|row, output| {
         let channel = row % channels;
         let first = channel.saturating_sub((size - 1) / 2);
         let end = channel.saturating_add(size / 2 + 1).min(channels);
@@ -171,7 +171,7 @@ fn lrn<T: Real>(op: &op::Lrn, x: &Tensor) -> Result<Tensor, String> {
 
 fn lp_norm<T: Real>(op: &op::LpNorm, x: &Tensor) -> Result<Tensor, String> {
     let p = op.p as f64;
-    along_axis::<T>(x, op.axis, |row| {
+    along_axis::<T>(x, op.axis, &|row| {
         let norm = row.iter().map(|x| wide(x).abs().powf(p)).sum::<f64>().powf(1.0 / p);
         // A row of zeros stays one.
         let norm = if norm == 0.0 { 1.0 } else { norm };
@@ -185,7 +185,7 @@ fn mean_variance_norm<T: Real>(op: &op::MeanVarianceNorm, x: &Tensor) -> Result<
     let order: Dims = (0..x.rank()).filter(|axis| !axes.contains(axis)).chain(axes.iter().copied()).collect();
     let (dims, mut elements) = super::layout::permuted(&T::load(x)?, x.dims(), &order)?;
     let length = product(&dims[x.rank() - axes.len()..]);
-    in_rows(&mut elements, length, |_, row| {
+    in_rows(&mut elements, length, &|_, row| {
         let (mean, variance) = moments(row);
         let deviation = variance.sqrt() + 1e-9;
         row.iter_mut().for_each(|x| *x = T::real((wide(x) - mean) / deviation));

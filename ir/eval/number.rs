@@ -1,6 +1,8 @@
 //! Numbers as the evaluator computes with them, and how they are read from tensors and written back.
 //!
-//! Integers and f32, f64 are computed in their own type; f16 and bf16 are read as f32 and rounded when written.
+//! There are four such types, so that the evaluator is compiled four times and not twelve: f64; f32, which also stands
+//! for f16 and bf16 (rounded when written); u64; and i64, which stands for the narrower integers (the high bits are
+//! dropped when written, so that sums, differences and products wrap as they would in the narrow type).
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -10,6 +12,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use num_traits::AsPrimitive;
 
+use super::cast::integers;
 use super::{activation, layout};
 use crate::op::Activation;
 use crate::{DType, Element, Tensor};
@@ -25,14 +28,12 @@ pub(super) trait Number: Element + Zeroable + PartialOrd + AsPrimitive<f64> {
     const ZERO: Self;
     /// 1.
     const ONE: Self;
-    /// No value is smaller.
-    const LOWEST: Self;
-    /// No value is larger.
-    const HIGHEST: Self;
 
-    /// The elements, converted from a narrower float type where this type stands for one.
+    /// The least and the largest value of a dtype that this type stands for.
+    fn limits(dtype: DType) -> (Self, Self);
+    /// The elements, converted from a narrower type where this type stands for one.
     fn load(tensor: &Tensor) -> Result<Cow<'_, [Self]>, String>;
-    /// A tensor of elements, rounded to `dtype` where this type stands for it.
+    /// A tensor of elements, converted to `dtype` where this type stands for it.
     fn store(dtype: DType, dims: &[usize], elements: Vec<Self>) -> Result<Tensor, String>;
     /// The number, rounded towards zero and saturated where this is an integer.
     fn from_f64(value: f64) -> Self;
@@ -70,8 +71,12 @@ pub(super) trait Real: Number + num_traits::Float + ndarray::LinalgScalar + AsPr
     fn real(value: f64) -> Self;
 }
 
-fn view<T: Element>(tensor: &Tensor) -> Result<Cow<'_, [T]>, String> {
-    layout::check_size(tensor.dims(), size_of::<T>())?;
+/// The elements in their own type.
+pub(super) fn view<T: Element>(tensor: &Tensor) -> Result<Cow<'_, [T]>, String> {
+    if let (true, Some(element)) = (tensor.dtype() == T::DTYPE, tensor.splat_element()) {
+        let element = T::read(element).first().copied().unwrap_or_default();
+        return layout::filled(tensor.dims(), element).map(Cow::Owned);
+    }
     tensor.view().map_err(phrase)
 }
 
@@ -83,18 +88,25 @@ fn make<T: Element>(dtype: DType, dims: &[usize], elements: Vec<T>) -> Result<Te
 }
 
 macro_rules! integers {
-    ($($rust:ty),*) => {$(
+    ($($rust:ident, $load:path, $store:path;)*) => {$(
         impl Number for $rust {
             const ZERO: Self = 0;
             const ONE: Self = 1;
-            const LOWEST: Self = <$rust>::MIN;
-            const HIGHEST: Self = <$rust>::MAX;
 
+            fn limits(dtype: DType) -> (Self, Self) {
+                let bits = (dtype.bits() as u32).clamp(1, 64);
+                let unused = 64 - bits;
+                if dtype.is_unsigned_integer() {
+                    (0, (u64::MAX >> unused) as $rust)
+                } else {
+                    ($rust::MIN >> unused, $rust::MAX >> unused)
+                }
+            }
             fn load(tensor: &Tensor) -> Result<Cow<'_, [Self]>, String> {
-                view(tensor)
+                $load(tensor)
             }
             fn store(dtype: DType, dims: &[usize], elements: Vec<Self>) -> Result<Tensor, String> {
-                make(dtype, dims, elements)
+                $store(dtype, dims, elements)
             }
             fn from_f64(value: f64) -> Self {
                 value as $rust
@@ -116,9 +128,9 @@ macro_rules! integers {
             }
             fn activate(activation: Activation, elements: &mut [Self]) -> Result<(), String> {
                 let (low, high) = match activation {
-                    Activation::Relu => (0, <$rust>::MAX),
+                    Activation::Relu => (0, $rust::MAX),
                     Activation::Clip(low, high) => (low.0 as $rust, high.0 as $rust),
-                    activation => return Err(format!("{} of {}", activation.parts().0, Self::DTYPE)),
+                    activation => return Err(format!("{} of integers", activation.parts().0)),
                 };
                 elements.iter_mut().for_each(|x| *x = (*x).max(low).min(high));
                 Ok(())
@@ -127,16 +139,20 @@ macro_rules! integers {
     )*};
 }
 
-integers!(i8, i16, i32, i64, u8, u16, u32, u64);
+integers! {
+    i64, integers, store_i64;
+    u64, view, make;
+}
 
 macro_rules! reals {
     ($($rust:ident, $erf:path, $load:path, $store:path;)*) => {$(
         impl Number for $rust {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
-            const LOWEST: Self = $rust::NEG_INFINITY;
-            const HIGHEST: Self = $rust::INFINITY;
 
+            fn limits(_: DType) -> (Self, Self) {
+                ($rust::NEG_INFINITY, $rust::INFINITY)
+            }
             fn load(tensor: &Tensor) -> Result<Cow<'_, [Self]>, String> {
                 $load(tensor)
             }
@@ -201,6 +217,25 @@ fn store_f32(dtype: DType, dims: &[usize], elements: Vec<f32>) -> Result<Tensor,
     }
 }
 
+/// The low bits of each element.
+fn store_i64(dtype: DType, dims: &[usize], elements: Vec<i64>) -> Result<Tensor, String> {
+    fn narrowed<T: Element>(dims: &[usize], elements: &[i64]) -> Result<Tensor, String>
+    where
+        i64: AsPrimitive<T>,
+    {
+        make(T::DTYPE, dims, elements.iter().map(|x| x.as_()).collect())
+    }
+    match dtype {
+        DType::I32 => narrowed::<i32>(dims, &elements),
+        DType::I16 => narrowed::<i16>(dims, &elements),
+        DType::I8 => narrowed::<i8>(dims, &elements),
+        DType::U32 => narrowed::<u32>(dims, &elements),
+        DType::U16 => narrowed::<u16>(dims, &elements),
+        DType::U8 => narrowed::<u8>(dims, &elements),
+        dtype => make(dtype, dims, elements),
+    }
+}
+
 fn round_all<H: Copy + Default>(elements: &[f32]) -> Vec<H>
 where
     [H]: HalfFloatSliceExt,
@@ -257,17 +292,18 @@ macro_rules! for_real {
     };
 }
 
-/// Runs a block with `$T` an integer type.
+/// Runs a block with `$T` the type that `$dtype` is computed in, if that is an integer type.
 macro_rules! for_integer {
     ($dtype:expr, $T:ident => $body:expr) => {
-        $crate::eval::number::for_integer!(@ $dtype, $T => $body, I8: i8, I16: i16, I32: i32, I64: i64, U8: u8, U16: u16, U32: u32, U64: u64)
-    };
-    (@ $dtype:expr, $T:ident => $body:expr, $($name:ident: $rust:ty),*) => {
         match $dtype {
-            $($crate::DType::$name => {
-                type $T = $rust;
+            $crate::DType::U64 => {
+                type $T = u64;
                 $body
-            })*
+            }
+            dtype if dtype.is_integer() && dtype.bits() >= 8 => {
+                type $T = i64;
+                $body
+            }
             dtype => Err(format!("not defined for {dtype}")),
         }
     };

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::Inputs;
-use super::layout::{self, by_width, check_size, splat_like, take, units};
+use super::layout::{self, by_width, check_size, collected, splat_like, take, units};
 use super::number::{load_ints, phrase, same_dtype};
 use crate::infer::resolve_axes;
 use crate::op::{self, PadMode};
@@ -49,7 +49,7 @@ pub(super) fn pad(op: &op::Pad, inputs: Inputs<'_>) -> Result<Tensor, String> {
             Some(fill) => *fill?.first().ok_or("the fill is empty")?,
             None => [0; N],
         };
-        let (mut dims, mut data) = (Dims::from_slice(x.dims()), Cow::Borrowed(units::<N>(x)?));
+        let (mut dims, mut data) = (Dims::from_slice(x.dims()), units::<N>(x)?);
         for (axis, picks) in picks {
             let (padded, elements) = take(&data, &dims, axis, &picks, fill)?;
             (dims, data) = (padded, Cow::Owned(elements));
@@ -88,5 +88,5 @@ fn axis_picks(mode: PadMode, size: usize, before: i64, after: i64) -> Result<Vec
         };
         usize::try_from(first + within).ok()
     };
-    Ok((0..count).map(pick).collect())
+    collected(count, pick)
 }

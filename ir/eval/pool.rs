@@ -1,6 +1,6 @@
 //! Pooling over windows.
 
-use super::layout::{filled, in_rows, product};
+use super::layout::{check_size, collected, filled, in_rows, product};
 use super::number::{Number, Real, for_number, for_real, phrase};
 use super::window::{self, Axis, Windows, unravel};
 use super::{EvalContext, Inputs, Tensors, one};
@@ -22,21 +22,22 @@ pub(super) fn pool(op: &op::Pool, inputs: Inputs<'_>, context: &EvalContext<'_>)
     let axes = windows.axes(sizes)?;
     let mut dims = Dims::from_slice(&[*batch, *channels]);
     dims.extend(window::outputs(&axes));
-    let spans: Vec<Vec<Span>> = axes.iter().map(spans).collect();
+    check_size(&dims, size_of::<f64>())?;
+    let spans: Vec<Vec<Span>> = axes.iter().map(spans).collect::<Result<_, _>>()?;
     let plane = product(sizes);
     match op.kind {
         PoolKind::Max if context.outputs > 1 => for_number!(x.dtype(), T => {
             let places = places(&T::load(x)?, &dims, &axes, &spans)?;
             let data = T::load(x)?;
-            let maxima = places.iter().map(|at| at.and_then(|at| data.get(at)).copied().unwrap_or(T::LOWEST)).collect();
+            let maxima = places.iter().map(|at| at.and_then(|at| data.get(at)).copied().unwrap_or(T::limits(x.dtype()).0)).collect();
             let index = |at: &Option<usize>| at.map_or(-1, |at| numbered(op, at, plane, sizes));
             let indices = Tensor::from_vec(&dims, places.iter().map(index).collect()).map_err(phrase)?;
             Ok(Tensors::from_iter([T::store(x.dtype(), &dims, maxima)?, indices]))
         }),
         PoolKind::Max => for_number!(x.dtype(), T => {
             let data = T::load(x)?;
-            let maxima = windowed(&data, &dims, &axes, &spans, |window, _| {
-                window.fold(T::LOWEST, |most: T, (_, x)| most.larger(x))
+            let maxima = windowed(&data, &dims, &axes, &spans, &|window, _| {
+                window.fold(T::limits(x.dtype()).0, |most: T, (_, x)| most.larger(x))
             })?;
             one(T::store(x.dtype(), &dims, maxima))
         }),
@@ -57,7 +58,7 @@ struct Span {
     padded: usize,
 }
 
-fn spans(axis: &Axis) -> Vec<Span> {
+fn spans(axis: &Axis) -> Result<Vec<Span>, String> {
     let end = |limit: usize, start: usize| limit.saturating_sub(start).div_ceil(axis.dilation).min(axis.kernel);
     let span = |at: usize| {
         let start = at * axis.stride;
@@ -66,8 +67,11 @@ fn spans(axis: &Axis) -> Vec<Span> {
         let first = (start + skipped * axis.dilation).saturating_sub(axis.before);
         Span { first, inside, padded: end(axis.before + axis.size + axis.after, start) }
     };
-    (0..axis.output).map(span).collect()
+    collected(axis.output, span)
 }
+
+/// What a window yields, from its elements with their indices in the plane and from its spans.
+type Fold<'a, T, O> = &'a (dyn Fn(&mut dyn Iterator<Item = (usize, T)>, &[Span]) -> O + Sync);
 
 /// For each output, `f` of the window's elements with their indices in the plane, and of its spans.
 fn windowed<T: Number, O: Copy + Default + Send>(
@@ -75,12 +79,12 @@ fn windowed<T: Number, O: Copy + Default + Send>(
     dims: &[usize],
     axes: &[Axis],
     spans: &[Vec<Span>],
-    f: impl Fn(&mut dyn Iterator<Item = (usize, T)>, &[Span]) -> O + Sync + Send,
+    f: Fold<'_, T, O>,
 ) -> Result<Vec<O>, String> {
     let mut output = filled(dims, O::default())?;
     let plane: usize = axes.iter().map(|axis| axis.size).product();
     let length: usize = axes.iter().map(|axis| axis.output).product();
-    in_rows(&mut output, length, |row, output| {
+    in_rows(&mut output, length, &|row, output| {
         let data = &data[row * plane..(row + 1) * plane];
         for (at, to) in output.iter_mut().enumerate() {
             let index = unravel(at, axes.iter().map(|axis| axis.output));
@@ -139,14 +143,14 @@ fn places<T: Number>(
 ) -> Result<Vec<Option<usize>>, String> {
     let plane: usize = axes.iter().map(|axis| axis.size).product();
     let length: usize = axes.iter().map(|axis| axis.output).product();
-    let mut places = windowed(data, dims, axes, spans, |window, _| {
+    let mut places = windowed(data, dims, axes, spans, &|window, _| {
         let later = |best: (usize, T), next: (usize, T)| {
             let better = next.1 > best.1 || (next.1.unordered() && !best.1.unordered());
             if better { next } else { best }
         };
         window.reduce(later).map(|(at, _)| at)
     })?;
-    in_rows(&mut places, length, |row, places| places.iter_mut().flatten().for_each(|at| *at += row * plane));
+    in_rows(&mut places, length, &|row, places| places.iter_mut().flatten().for_each(|at| *at += row * plane));
     Ok(places)
 }
 
@@ -173,7 +177,7 @@ fn means<T: Real>(
     let count = |of: fn(&Span) -> usize, window: &[Span]| window.iter().map(of).product::<usize>().max(1) as f64;
     let wide = |x: T| num_traits::AsPrimitive::<f64>::as_(x);
     let p = op.p.unwrap_or(2) as f64;
-    windowed(data, dims, axes, spans, |window, spans| {
+    windowed(data, dims, axes, spans, &|window, spans| {
         T::real(match op.kind {
             PoolKind::Lp => window.map(|(_, x)| wide(x).abs().powf(p)).sum::<f64>().powf(1.0 / p),
             PoolKind::AverageIncludePad => window.map(|(_, x)| wide(x)).sum::<f64>() / count(|span| span.padded, spans),

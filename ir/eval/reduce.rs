@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use num_traits::AsPrimitive;
 
 use super::cast::cast;
-use super::layout::{around, filled, in_pieces, in_rows, permuted, product};
+use super::layout::{PARALLEL, around, filled, in_parallel, in_pieces, in_rows, permuted, product};
 use super::number::{Number, Real, for_integer, for_number, for_real, load_int, load_ints, phrase};
 use super::{EvalContext, Inputs, Tensors, one};
 use crate::infer::{resolve_axes, resolve_axis};
@@ -50,10 +50,10 @@ fn reduce(op: &op::Reduce, x: &Tensor, axes: Option<&Tensor>) -> Result<Tensor, 
         // The larger of two truths is whether either holds.
         DType::Bool => cast(&reduce(op, &cast(x, DType::U8, true)?, axes_tensor(&given).as_ref())?, DType::Bool, true),
         dtype if dtype.is_integer() => for_integer!(dtype, T => {
-            T::store(dtype, &dims, rows(&in_order::<T>(x, &order)?, &dims, length, |row| integer_fold(op.kind, row))?)
+            T::store(dtype, &dims, rows(&in_order::<T>(x, &order)?, &dims, length, &|row| integer_fold(op.kind, T::limits(dtype), row))?)
         }),
         dtype => for_real!(dtype, T => {
-            T::store(dtype, &dims, rows(&in_order::<T>(x, &order)?, &dims, length, |row| real_fold(op.kind, row))?)
+            T::store(dtype, &dims, rows(&in_order::<T>(x, &order)?, &dims, length, &|row| real_fold(op.kind, row))?)
         }),
     }
 }
@@ -76,16 +76,16 @@ fn rows<T: Number>(
     elements: &[T],
     dims: &[usize],
     length: usize,
-    fold: impl Fn(&[T]) -> T + Sync + Send,
+    fold: &(dyn Fn(&[T]) -> T + Sync),
 ) -> Result<Vec<T>, String> {
     let mut output = filled(dims, T::ZERO)?;
-    let row = |row: usize| fold(&elements[row * length..(row + 1) * length]);
-    if elements.len() > 1 << 15 {
-        use rayon::prelude::*;
-        output.par_iter_mut().enumerate().for_each(|(at, to)| *to = row(at));
-    } else {
-        output.iter_mut().enumerate().for_each(|(at, to)| *to = row(at));
-    }
+    let piece = (PARALLEL / length.max(1)).max(1);
+    in_parallel(&mut output, piece, &|at, output| {
+        for (row, to) in output.iter_mut().enumerate() {
+            let row = at * piece + row;
+            *to = fold(&elements[row * length..(row + 1) * length]);
+        }
+    });
     Ok(output)
 }
 
@@ -94,8 +94,8 @@ fn real_fold<T: Real>(kind: ReduceKind, row: &[T]) -> T {
     let wide = |x: &T| AsPrimitive::<f64>::as_(*x);
     let sum = |f: fn(f64) -> f64| row.iter().map(|x| f(wide(x))).sum::<f64>();
     T::real(match kind {
-        ReduceKind::Max => return row.iter().fold(T::LOWEST, |most, x| most.larger(*x)),
-        ReduceKind::Min => return row.iter().fold(T::HIGHEST, |least, x| least.smaller(*x)),
+        ReduceKind::Max => return row.iter().fold(T::neg_infinity(), |most, x| most.larger(*x)),
+        ReduceKind::Min => return row.iter().fold(T::infinity(), |least, x| least.smaller(*x)),
         ReduceKind::Sum => sum(|x| x),
         ReduceKind::Mean => sum(|x| x) / row.len() as f64,
         ReduceKind::Prod => row.iter().map(wide).product(),
@@ -104,19 +104,20 @@ fn real_fold<T: Real>(kind: ReduceKind, row: &[T]) -> T {
         ReduceKind::SumSquare => sum(|x| x * x),
         ReduceKind::LogSum => sum(|x| x).ln(),
         ReduceKind::LogSumExp => {
-            let most = wide(&row.iter().fold(T::LOWEST, |most, x| most.larger(*x)));
+            let most = wide(&row.iter().fold(T::neg_infinity(), |most, x| most.larger(*x)));
             // An infinite maximum is the result: differences to it are NaN.
             if most.is_infinite() { most } else { most + row.iter().map(|x| (wide(x) - most).exp()).sum::<f64>().ln() }
         }
     })
 }
 
-fn integer_fold<T: Number>(kind: ReduceKind, row: &[T]) -> T {
+/// `limits` are those of the dtype: what an empty row gives.
+fn integer_fold<T: Number>(kind: ReduceKind, limits: (T, T), row: &[T]) -> T {
     let sum = |f: fn(T) -> T| row.iter().fold(T::ZERO, |sum, x| sum.plus(f(*x)));
     let wide = || row.iter().map(|x| AsPrimitive::<f64>::as_(*x));
     match kind {
-        ReduceKind::Max => row.iter().fold(T::LOWEST, |most, x| most.larger(*x)),
-        ReduceKind::Min => row.iter().fold(T::HIGHEST, |least, x| least.smaller(*x)),
+        ReduceKind::Max => row.iter().fold(limits.0, |most, x| most.larger(*x)),
+        ReduceKind::Min => row.iter().fold(limits.1, |least, x| least.smaller(*x)),
         ReduceKind::Sum => sum(|x| x),
         ReduceKind::Prod => row.iter().fold(T::ONE, |product, x| product.times(*x)),
         ReduceKind::L1 => sum(|x| if x < T::ZERO { T::ZERO.minus(x) } else { x }),
@@ -144,13 +145,13 @@ fn axis_last(rank: usize, axis: usize) -> (Dims, Dims) {
 pub(super) fn along_axis<T: Number>(
     x: &Tensor,
     axis: i64,
-    change: impl Fn(&mut [T]) + Sync + Send,
+    change: &(dyn Fn(&mut [T]) + Sync),
 ) -> Result<Tensor, String> {
     let axis = resolve_axis(axis, x.rank())?;
     let (order, back) = axis_last(x.rank(), axis);
     let mut elements = in_order::<T>(x, &order)?.into_owned();
     let length = x.dims().get(axis).copied().unwrap_or(1);
-    in_rows(&mut elements, length, |_, row| change(row));
+    in_rows(&mut elements, length, &|_, row| change(row));
     if axis + 1 < x.rank() {
         let dims: Dims = order.iter().filter_map(|axis| x.dims().get(*axis).copied()).collect();
         elements = permuted(&elements, &dims, &back)?.1;
@@ -159,8 +160,8 @@ pub(super) fn along_axis<T: Number>(
 }
 
 fn softmax<T: Real>(op: &op::Softmax, x: &Tensor) -> Result<Tensor, String> {
-    along_axis::<T>(x, op.axis, |row| {
-        let most = row.iter().fold(T::LOWEST, |most, x| most.larger(*x));
+    along_axis::<T>(x, op.axis, &|row| {
+        let most = row.iter().fold(T::neg_infinity(), |most, x| most.larger(*x));
         let total: f64 = row.iter().map(|x| AsPrimitive::<f64>::as_((*x - most).exp())).sum();
         if op.log {
             let log = T::real(total.ln());
@@ -182,7 +183,7 @@ fn arg_reduce<T: Number>(op: &op::ArgReduce, x: &Tensor) -> Result<Tensor, Strin
     if size == 0 && !output.is_empty() {
         return Err("no element to choose from".to_string());
     }
-    in_pieces(&mut output, |start, output| {
+    in_pieces(&mut output, &|start, output| {
         for (at, to) in output.iter_mut().enumerate() {
             let (outer, inner_at) = ((start + at) / inner, (start + at) % inner);
             let element = |index: usize| elements[(outer * size + index) * inner + inner_at];
@@ -250,7 +251,7 @@ fn cumulative<T: Number>(op: &op::Cumulative, x: &Tensor, axis: &Tensor) -> Resu
         *x = if op.exclusive { *total } else { joined };
         *total = joined;
     };
-    along_axis::<T>(x, load_int(axis, "the axis")?, |row| {
+    along_axis::<T>(x, load_int(axis, "the axis")?, &|row| {
         let mut total = start;
         if op.reverse {
             row.iter_mut().rev().for_each(|x| step(&mut total, x));

@@ -37,7 +37,8 @@ pub(super) fn resize(op: &op::Resize, inputs: Inputs<'_>) -> Result<Tensors, Str
     if x.numel() == 0 {
         return Err(format!("{:?} has nothing to resample", x.dims()));
     }
-    let taps: Vec<Vec<Taps>> = axes.iter().map(|axis| (0..axis.output).map(|at| axis.taps(op, at)).collect()).collect();
+    let taps: Vec<Vec<Taps>> =
+        axes.iter().map(|axis| layout::collected(axis.output, |at| axis.taps(op, at))).collect::<Result<_, _>>()?;
     if op.mode == ResizeMode::Nearest && op.coordinates != CoordinateMode::TfCropAndResize {
         return one(nearest(x, &taps));
     }
@@ -81,7 +82,7 @@ fn axes(op: &op::Resize, inputs: Inputs<'_>, dims: &[usize]) -> Result<Vec<Axis>
                 if scale.is_nan() || *scale <= 0.0 || output > layout::MAX_BYTES as f64 {
                     return Err(format!("a scale of {scale}"));
                 }
-                *axis = Axis { output: output as usize, scale: *scale, ..*axis };
+                *axis = Axis { output: output as usize, scale: *scale, sized: false, ..*axis };
             }
         }
         (None, Some(sizes)) => {
@@ -127,7 +128,7 @@ fn stretch(aspect: AspectPolicy, named: &[usize], sizes: &[i64], axes: &mut [Axi
                 if output.is_nan() || output > layout::MAX_BYTES as f64 {
                     return Err(wrong());
                 }
-                Axis { output: output as usize, scale, ..*axis }
+                Axis { output: output as usize, scale, sized: false, ..*axis }
             }
         };
     }
@@ -234,7 +235,7 @@ fn cubic(x: f64, a: f64) -> f64 {
 /// Every output coordinate reads just one element of the input: bytes are moved.
 fn nearest(x: &Tensor, taps: &[Vec<Taps>]) -> Result<Tensor, String> {
     by_width!(x.dtype(), N => {
-        let (mut dims, mut data) = (Dims::from_slice(x.dims()), Cow::Borrowed(layout::units::<N>(x)?));
+        let (mut dims, mut data) = (Dims::from_slice(x.dims()), layout::units::<N>(x)?);
         for (axis, taps) in taps.iter().enumerate() {
             let picks: Vec<Option<usize>> =
                 taps.iter().map(|taps| taps.as_ref().and_then(|taps| taps.first()).map(|tap| tap.0)).collect();
@@ -261,7 +262,7 @@ fn resample<T: Real>(data: Cow<'_, [T]>, dims: &[usize], taps: &[Vec<Taps>], fil
             *dim = taps.len();
         }
         let mut output = filled(&dims, T::ZERO)?;
-        in_rows(&mut output, inner, |row, output| {
+        in_rows(&mut output, inner, &|row, output| {
             let from = row / taps.len() * size;
             for (index, weight) in taps[row % taps.len()].iter().flatten() {
                 let (start, weight) = ((from + index) * inner, T::real(*weight));
@@ -275,7 +276,7 @@ fn resample<T: Real>(data: Cow<'_, [T]>, dims: &[usize], taps: &[Vec<Taps>], fil
     // Last, so that the fill of one axis is not weighed by another.
     for (axis, taps) in taps.iter().enumerate().filter(|(_, taps)| taps.iter().any(Option::is_none)) {
         let inner = around(&dims, axis).2;
-        in_rows(&mut data, inner, |row, output| {
+        in_rows(&mut data, inner, &|row, output| {
             if taps[row % taps.len()].is_none() {
                 output.fill(fill);
             }

@@ -55,7 +55,8 @@ pub enum EmitError {
 }
 
 fn list(nodes: &[Unsupported]) -> String {
-    let items: Vec<String> = nodes.iter().map(|node| format!("'{}' ({}): {}", node.node, node.op, node.reason)).collect();
+    let items: Vec<String> =
+        nodes.iter().map(|node| format!("'{}' ({}): {}", node.node, node.op, node.reason)).collect();
     format!("{} unsupported: {}", if nodes.len() == 1 { "a node is" } else { "nodes are" }, items.join("; "))
 }
 

@@ -266,7 +266,7 @@ pub struct GridSample {
 /// Non-maximum suppression. Outputs: selected indices `[selected, 3]`, and their count (rank zero).
 #[derive(Debug, Clone, Copy)]
 pub struct Nms<T> {
-    /// `[batch, boxes, classes or 1, 4]`
+    /// `[batch, boxes, 4]`, or `[batch, boxes, classes, 4]`
     pub boxes: T,
     /// `[batch, boxes, classes]`
     pub scores: T,

@@ -14,7 +14,7 @@ use trt_fuse_ir::{DType, Shape, Tensor};
 
 use super::EmitError;
 use super::layers::{Convolution, DimsArg, FillArg, Operand, Quantize};
-use super::sink::{Label, LayerCounts, Outputs, Weights, output_name};
+use super::sink::{Label, LayerCounts, ORIGIN_SEPARATOR, Outputs, Weights, output_name};
 
 mod layers;
 
@@ -93,7 +93,8 @@ impl Record {
             }
         }
         if let Some(metadata) = &line.metadata {
-            let _ = write!(text, " ; {}", metadata.escape_debug());
+            let origins: Vec<&str> = metadata.split(ORIGIN_SEPARATOR).collect();
+            let _ = write!(text, " ; {}", origins.join(", ").escape_debug());
         }
         text.push('\n');
         text
@@ -271,7 +272,7 @@ mod tests {
                 symbols: &[Some("n"), None, None, None],
             })
             .unwrap();
-        let label = Label { name: "conv1", metadata: "conv1, bn1" };
+        let label = Label { name: "conv1", metadata: "conv1\u{1f}bn1" };
         let y = record
             .convolution(
                 label,

@@ -10,7 +10,7 @@ use trt_fuse_ir::{Capabilities, DType, Dims, Graph, Node, NodeId, Op, Tensor, Va
 use super::error::{EmitError, Unsupported};
 use super::layers::{Activation, DimsArg, Input, Shuffle};
 use super::ops;
-use super::sink::{Label, LayerCounts, NetworkSink, Outputs, Weights};
+use super::sink::{Label, LayerCounts, NetworkSink, ORIGIN_SEPARATOR, Outputs, Weights};
 use super::symbols::Symbols;
 use super::terms::{ActivationKind, ElementwiseKind, UnaryKind};
 
@@ -139,9 +139,10 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
         };
         if let (Some(dims), Some(shape)) = (self.sink.dims(tensor), &value.info.shape) {
             let fits = dims.len() == shape.len()
-                && dims.iter().zip(shape).all(|(found, dim)| {
-                    *found < 0 || dim.value().is_none_or(|expected| expected == *found)
-                });
+                && dims
+                    .iter()
+                    .zip(shape)
+                    .all(|(found, dim)| *found < 0 || dim.value().is_none_or(|expected| expected == *found));
             if !fits {
                 return Err(differ(format!("{dims:?}")));
             }
@@ -305,7 +306,7 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
             return self.constant_layer(slot, dims);
         }
         let shape = self.info(slot).and_then(|info| info.shape.clone()).unwrap_or_default();
-        let mut widened = trt_fuse_ir::Shape::from_elem(1.into(), rank - own);
+        let mut widened = trt_fuse_ir::Shape::from_elem(trt_fuse_ir::Dim::fixed(1), rank - own);
         widened.extend(shape);
         let x = self.tensor(slot)?;
         self.reshape_to(x, &widened, "broadcast")
@@ -368,8 +369,7 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
         what: &str,
         make: impl FnOnce(&mut S, Label<'_>) -> Result<T, EmitError>,
     ) -> Result<T, EmitError> {
-        let wanted =
-            if what.is_empty() { self.node.name.to_string() } else { format!("{}::{what}", self.node.name) };
+        let wanted = if what.is_empty() { self.node.name.to_string() } else { format!("{}::{what}", self.node.name) };
         self.layer_named(&wanted, make)
     }
 
@@ -381,9 +381,9 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
         make: impl FnOnce(&mut S, Label<'_>) -> Result<T, EmitError>,
     ) -> Result<T, EmitError> {
         let graph = self.emitter.graph;
-        let source = graph.origins(self.id).find(|source| {
-            op_types.contains(&&*source.op_type) && !self.emitter.labels.contains(&*source.name)
-        });
+        let source = graph
+            .origins(self.id)
+            .find(|source| op_types.contains(&&*source.op_type) && !self.emitter.labels.contains(&*source.name));
         match source {
             Some(source) if source.name != self.node.name => self.layer_named(&source.name, make),
             _ => self.layer(what, make),

@@ -5,8 +5,8 @@ use std::fs::Permissions;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use cxx::UniquePtr;
 
@@ -75,6 +75,10 @@ pub struct BuilderConfig {
 /// call at a time; a panic stops the build.
 pub type Progress<'a> = dyn FnMut(&str, i32, i32) -> bool + Send + 'a;
 
+/// Held during a build. TensorRT-RTX keeps the GPUs that it builds for in the process, so that builds for different ones
+/// at the same time fail or mix.
+static BUILDING: Mutex<()> = Mutex::new(());
+
 /// A serialized engine.
 pub struct Plan {
     inner: UniquePtr<bridge::Plan>,
@@ -88,7 +92,7 @@ impl fmt::Debug for Plan {
 }
 
 impl TrtNetwork<'_> {
-    /// Builds the engine.
+    /// Builds the engine. One build at a time in a process: others wait.
     ///
     /// # Errors
     /// If a range is refused, or the build fails or is stopped.
@@ -128,6 +132,7 @@ pub(super) fn build(
         };
         Mutex::new(Box::new(watched) as Box<ffi::ProgressFn<'_>>)
     });
+    let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     let plan = network.pin_mut().build(&raw, &ffi::Progress(callback)).map_err(|why| {
         if stopped.load(Ordering::Relaxed) {
             EngineError::Stopped
@@ -164,7 +169,8 @@ impl Plan {
         self.inner.as_ref().map(bridge::Plan::bytes).unwrap_or_default()
     }
 
-    /// The engine's layers in order of execution; empty unless built with [`BuilderConfig::detailed`].
+    /// The engine's layers in order of execution, once for each optimization profile, stream synchronization left out.
+    /// Empty unless built with [`BuilderConfig::detailed`].
     pub fn layers(&self) -> &[EngineLayer] {
         &self.layers
     }

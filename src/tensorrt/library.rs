@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use cxx::UniquePtr;
+use trt_fuse_ir::Capabilities;
 
 use super::EngineError;
 use super::ffi::bridge;
@@ -81,6 +82,15 @@ impl Library {
             major: version.major.unsigned_abs(),
             minor: version.minor.unsigned_abs(),
             patch: version.patch.unsigned_abs(),
+        }
+    }
+
+    /// What a network of this library can express.
+    pub fn capabilities(&self) -> Capabilities {
+        let Version { flavour, major, minor, patch } = self.version();
+        match flavour {
+            Flavour::TensorRt => Capabilities::tensorrt((major, minor, patch)),
+            Flavour::TensorRtRtx => Capabilities::rtx((major, minor, patch)),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Convolution layers, and the layers of their epilogues.
 
 use trt_fuse_ir::op::{Activation, Conv, ConvTranspose};
-use trt_fuse_ir::{Epilogue, Step};
+use trt_fuse_ir::{Dim, Epilogue, Step};
 
 use super::super::error::EmitError;
 use super::super::layers::{Convolution, DimsArg, Operand};
@@ -10,10 +10,7 @@ use super::super::terms::ElementwiseKind;
 use super::super::walk::Site;
 use super::math;
 
-pub(super) fn conv<'g, S: NetworkSink<'g>>(
-    site: &mut Site<'_, '_, 'g, S>,
-    op: &Conv,
-) -> Result<S::Tensor, EmitError> {
+pub(super) fn conv<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &Conv) -> Result<S::Tensor, EmitError> {
     let Some((pre, post)) = op.padding.explicit() else {
         return site.unsupported("SAME padding of a size that is not known");
     };
@@ -131,7 +128,7 @@ pub(super) fn with_last_axis<'g, S: NetworkSink<'g>>(
     slot: usize,
 ) -> Result<S::Tensor, EmitError> {
     let mut shape = site.info(slot).and_then(|info| info.shape.clone()).unwrap_or_default();
-    shape.push(1.into());
+    shape.push(Dim::fixed(1));
     site.reshape_to(x, &shape, "unsqueeze")
 }
 

@@ -1,7 +1,7 @@
 //! Gathers and scatters.
 
-use trt_fuse_ir::op::{Gather, GatherElements, GatherNd, OneHot, ScatterElements, ScatterNd, ScatterReduction};
 use trt_fuse_ir::DType;
+use trt_fuse_ir::op::{Gather, GatherElements, GatherNd, OneHot, ScatterElements, ScatterNd, ScatterReduction};
 
 use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Gather as GatherLayer};

@@ -102,10 +102,7 @@ pub(super) fn select<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> 
     site.layer("", |sink, label| sink.select(label, condition, a, b))
 }
 
-pub(super) fn cast<'g, S: NetworkSink<'g>>(
-    site: &mut Site<'_, '_, 'g, S>,
-    op: &Cast,
-) -> Result<S::Tensor, EmitError> {
+pub(super) fn cast<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &Cast) -> Result<S::Tensor, EmitError> {
     let x = site.tensor(0)?;
     site.layer("", |sink, label| sink.cast(label, x, op.to))
 }

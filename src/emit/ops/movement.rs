@@ -85,7 +85,7 @@ pub(super) fn slice<'g, S: NetworkSink<'g>>(
         return site.unsupported("bounds that are known only at run time");
     };
     let size = output_shape(site)?;
-    let mut start = Shape::from_elem(0.into(), size.len());
+    let mut start = Shape::from_elem(Dim::fixed(0), size.len());
     let mut stride = vec![1; size.len()];
     for ((axis, first), step) in axes.iter().zip(starts).zip(steps) {
         let at = usize::try_from(*axis).unwrap_or(usize::MAX);
@@ -105,7 +105,7 @@ pub(super) fn split<'g, S: NetworkSink<'g>>(
     let rank = site.rank(0)?;
     let axis = usize::try_from(if op.axis < 0 { op.axis + rank as i64 } else { op.axis }).unwrap_or(usize::MAX);
     let x = site.tensor(0)?;
-    let mut start = Shape::from_elem(0.into(), rank);
+    let mut start = Shape::from_elem(Dim::fixed(0), rank);
     let mut outputs = Outputs::new();
     for (slot, value) in site.node.outputs.iter().enumerate() {
         let Some(size) = &value.info.shape else { return site.unsupported("the parts' sizes are not known") };
@@ -136,7 +136,11 @@ pub(super) fn pad<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &P
         (PadMode::Constant, Some(_)) => {
             let value = site.tensor(2)?;
             // A scalar, where a model may have a vector of one.
-            if site.rank(2)? == 0 { Some(value) } else { Some(site.shuffle(value, None, Some(DimsArg::Fixed(&[])), None, "value")?) }
+            if site.rank(2)? == 0 {
+                Some(value)
+            } else {
+                Some(site.shuffle(value, None, Some(DimsArg::Fixed(&[])), None, "value")?)
+            }
         }
         _ => None,
     };
@@ -161,14 +165,14 @@ pub(super) fn expand<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> 
             return site.unsupported(format!("whether {from} is broadcast to {dim} is known only at run time"));
         }
     }
-    let start = Shape::from_elem(0.into(), size.len());
+    let start = Shape::from_elem(Dim::fixed(0), size.len());
     cut(site, x, &start, &size, &stride, SampleMode::StrictBounds, None, "")
 }
 
 pub(super) fn tile<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<S::Tensor, EmitError> {
     let size = output_shape(site)?;
     let x = site.tensor(0)?;
-    let start = Shape::from_elem(0.into(), size.len());
+    let start = Shape::from_elem(Dim::fixed(0), size.len());
     let stride = vec![1; size.len()];
     cut(site, x, &start, &size, &stride, SampleMode::Wrap, None, "")
 }

@@ -26,12 +26,8 @@ pub(super) fn batch_norm<'g, S: NetworkSink<'g>>(
             .zip(&variance)
             .map(|(scale, variance)| scale / (variance + f64::from(op.epsilon.0)).sqrt())
             .collect();
-        let shifts: Vec<f32> = bias
-            .iter()
-            .zip(&mean)
-            .zip(&factors)
-            .map(|((bias, mean), factor)| (bias - mean * factor) as f32)
-            .collect();
+        let shifts: Vec<f32> =
+            bias.iter().zip(&mean).zip(&factors).map(|((bias, mean), factor)| (bias - mean * factor) as f32).collect();
         let factors: Vec<f32> = factors.into_iter().map(|factor| factor as f32).collect();
         let x = site.tensor(0)?;
         let layer = Scale {
@@ -67,7 +63,7 @@ fn per_channel<'g, S: NetworkSink<'g>>(
     let Some(channels) = site.info(slot).and_then(|info| info.shape.as_ref()?.first().cloned()) else {
         return site.unsupported(format!("input {slot} is no vector of a known size"));
     };
-    let mut shape = trt_fuse_ir::Shape::from_elem(1.into(), rank);
+    let mut shape = trt_fuse_ir::Shape::from_elem(trt_fuse_ir::Dim::fixed(1), rank);
     if let Some(dim) = shape.get_mut(1) {
         *dim = channels;
     }

@@ -5,16 +5,11 @@ use trt_fuse_ir::op::{AspectPolicy, CoordinateMode, NearestMode, Pool, PoolKind,
 use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Pooling, Resize as ResizeLayer, ResizeTo};
 use super::super::sink::NetworkSink;
-use super::super::terms::{
-    CoordinateTransform, Interpolation, PaddingMode, PoolingKind, ResizeRound, ResizeSelector,
-};
+use super::super::terms::{CoordinateTransform, Interpolation, PaddingMode, PoolingKind, ResizeRound, ResizeSelector};
 use super::super::walk::Site;
 use super::conv::{with_last_axis, without_last_axis};
 
-pub(super) fn pool<'g, S: NetworkSink<'g>>(
-    site: &mut Site<'_, '_, 'g, S>,
-    op: &Pool,
-) -> Result<S::Tensor, EmitError> {
+pub(super) fn pool<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &Pool) -> Result<S::Tensor, EmitError> {
     let (kind, exclude_padding) = match op.kind {
         PoolKind::Max => (PoolingKind::Max, true),
         PoolKind::Average => (PoolingKind::Average, true),

@@ -1,7 +1,7 @@
 //! Reductions, softmax, top-k, running sums.
 
-use trt_fuse_ir::op::{ArgReduce, Cumulative, Reduce, ReduceKind, Softmax, TopK};
 use trt_fuse_ir::DType;
+use trt_fuse_ir::op::{ArgReduce, Cumulative, Reduce, ReduceKind, Softmax, TopK};
 
 use super::super::error::EmitError;
 use super::super::layers::{Cumulative as CumulativeLayer, DimsArg, IntArg, Reduce as ReduceLayer, TopK as TopKLayer};
@@ -158,7 +158,6 @@ pub(super) fn cumulative<'g, S: NetworkSink<'g>>(
     let x = site.tensor(0)?;
     let axis = if axis < 0 { axis + rank as i64 } else { axis };
     let axis = site.scalar(index_dtype(site.capabilities()), 0, axis as f64, "axis")?;
-    let layer =
-        CumulativeLayer { kind: CumulativeKind::Sum, axis, exclusive: op.exclusive, reverse: op.reverse };
+    let layer = CumulativeLayer { kind: CumulativeKind::Sum, axis, exclusive: op.exclusive, reverse: op.reverse };
     site.layer("", |sink, label| sink.cumulative(label, x, &layer))
 }

@@ -1,0 +1,103 @@
+//! Import, optimize and emit against OnnxParser's parse, in one process, alternating. `benches/README.md` says more.
+//!
+//! `cargo bench --bench stages -- [--runs N] MODEL...` prints one JSON object a model.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use trt_fuse::emit::emit;
+use trt_fuse::import::import_file;
+use trt_fuse::ir::verify;
+use trt_fuse::tensorrt::{Library, TrtNetwork, parse_onnx};
+use trt_fuse::{Error, Options, open_library, optimize};
+
+fn main() {
+    let mut runs = 5;
+    let mut models = Vec::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            // What `cargo bench` itself passes.
+            "--bench" => {}
+            "--runs" => runs = arguments.next().and_then(|runs| runs.parse().ok()).unwrap_or(runs),
+            model => models.push(PathBuf::from(model)),
+        }
+    }
+    if models.is_empty() {
+        println!("no models given: nothing measured");
+        return;
+    }
+    for model in models {
+        if let Err(error) = measure(&model, runs) {
+            eprintln!("{}: {error}", model.display());
+            std::process::exit(1);
+        }
+    }
+}
+
+fn measure(model: &Path, runs: usize) -> Result<(), Error> {
+    let mut options = Options::default();
+    let library = open_library(&options)?;
+    options.capabilities = Some(library.capabilities());
+    let (mut ours, mut parser, mut peak) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..runs {
+        let (time, memory) = with_peak(|| through(model, &library, &options))?;
+        ours.push(time);
+        peak = peak.max(memory);
+        parser.push(parse_onnx(&library, model)?.parse_time);
+    }
+    let bytes = std::fs::metadata(model).map_or(0, |metadata| metadata.len());
+    let report = serde_json::json!({
+        "model": model.file_name().map(|name| name.to_string_lossy().into_owned()),
+        "megabytes": bytes as f64 / 1e6,
+        "ours_ms": median(&mut ours),
+        "parser_ms": median(&mut parser),
+        "peak_anonymous_megabytes": peak as f64 / 1e6,
+    });
+    println!("{report}");
+    Ok(())
+}
+
+/// Time from the file to the finished network; the network is dropped after the clock has stopped.
+fn through(model: &Path, library: &Library, options: &Options) -> Result<Duration, Error> {
+    let start = Instant::now();
+    let graph = optimize(import_file(model, &options.import)?, options)?.graph;
+    let mut network = TrtNetwork::new(library)?;
+    emit(verify(&graph)?, &library.capabilities(), &mut network)?;
+    Ok(start.elapsed())
+}
+
+fn median(times: &mut [Duration]) -> f64 {
+    times.sort();
+    times.get(times.len() / 2).map_or(0.0, |time| time.as_secs_f64() * 1e3)
+}
+
+/// A result, and how many bytes of anonymous memory the process took at most beyond what it had before.
+fn with_peak<T>(run: impl FnOnce() -> Result<T, Error>) -> Result<(T, u64), Error> {
+    let before = anonymous_bytes();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let sampler = scope.spawn(|| {
+            let mut peak = 0;
+            while !done.load(Ordering::Relaxed) {
+                peak = peak.max(anonymous_bytes());
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            peak
+        });
+        let result = run();
+        let last = anonymous_bytes();
+        done.store(true, Ordering::Relaxed);
+        let peak = sampler.join().unwrap_or(0).max(last);
+        result.map(|value| (value, peak.saturating_sub(before)))
+    })
+}
+
+/// `RssAnon` of this process.
+fn anonymous_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}

@@ -1,0 +1,257 @@
+//! Writes arithmetic with constants in one form: the constant on the right of a sum or product.
+//!
+//! ```text
+//! %a = add(%c, %x)      %a = add(%x, %c)
+//! %b = sub(%a, %c)      %b = add(%a, %d)       d = -c
+//! %y = div(%b, %c)      %y = mul(%b, %e)       e = 1 / c
+//! %z = pow(%y, %two)    %z = mul(%y, %y)
+//! ```
+//!
+//! Fires when one operand is a constant and the other is not: a commutative operator with the constant on the left;
+//! a difference with a constant subtrahend; a quotient of floats with a constant divisor; a power of floats to 2
+//! (a product) or 0.5 (a square root).
+//!
+//! Refuses when
+//! - the constant is larger than the fold budget: its negative or reciprocal would be held in memory;
+//! - a reciprocal is not a normal number: it would lose digits, or the divisor is 0;
+//! - a rounding reads the quotient: an error in the last place would become a whole step. Divisors that are powers of 2
+//!   divide exactly and are not refused;
+//! - the exponent broadcasts the base.
+//!
+//! Order: after `fold_constants`, before the fusions, which know sums and products only.
+//!
+//! Numerics: exchanges, negation and powers of 2 are bit-exact. `x * (1 / c)` differs from `x / c` by one unit in the
+//! last place, two for 16-bit floats. `x ^ 0.5` is infinite at minus infinity and 0 at -0, its square root is NaN and -0.
+
+use trt_fuse_ir::eval::{Bindings, EvalContext, eval_op};
+use trt_fuse_ir::op::{BinaryOp, UnaryOp};
+use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
+
+use crate::pattern::same_shape;
+use crate::{Miss, Rule, RuleContext};
+
+/// Writes arithmetic with constants in one form.
+#[derive(Debug, Default)]
+pub(crate) struct CanonicalizeArithmetic;
+
+impl Rule for CanonicalizeArithmetic {
+    fn name(&self) -> &'static str {
+        "canonicalize_arithmetic"
+    }
+
+    fn roots(&self) -> &'static [OpKind] {
+        &[OpKind::Binary]
+    }
+
+    fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
+        let Some(Op::Binary(op)) = graph.op(root) else { return Err(Miss::NoMatch) };
+        let (Some(a), Some(b)) = (graph.input(root, 0), graph.input(root, 1)) else { return Err(Miss::NoMatch) };
+        let blocked = |reason| Miss::Blocked { reason, at: root };
+        let mut patch = Patch::new(self.name(), root);
+        let result = match (graph.constant(a), graph.constant(b)) {
+            (Some(_), None) if op.is_commutative() => patch.add(Op::Binary(*op), &[Some(b), Some(a)]),
+            (None, Some(c)) => match op {
+                BinaryOp::Sub if c.dtype().is_float() || c.dtype().is_signed_integer() => {
+                    let negative = each_element(UnaryOp::Neg, c, context).map_err(blocked)?;
+                    let negative = patch.constant(negative);
+                    patch.add(Op::Binary(BinaryOp::Add), &[Some(a), Some(negative)])
+                }
+                BinaryOp::Div if c.dtype().is_float() => {
+                    let reciprocal = each_element(UnaryOp::Reciprocal, c, context).map_err(blocked)?;
+                    check_reciprocals(graph, root, c).map_err(blocked)?;
+                    let reciprocal = patch.constant(reciprocal);
+                    patch.add(Op::Binary(BinaryOp::Mul), &[Some(a), Some(reciprocal)])
+                }
+                BinaryOp::Pow if graph.dtype(a).is_float() => {
+                    let (power, inputs): (Op, &[Option<ValueRef>]) = match c.uniform_f64() {
+                        Some(2.0) => (Op::Binary(BinaryOp::Mul), &[Some(a), Some(a)]),
+                        Some(0.5) => (Op::Unary(UnaryOp::Sqrt), &[Some(a)]),
+                        _ => return Err(Miss::NoMatch),
+                    };
+                    if c.rank() > 0 && !same_shape(graph.info(a), graph.info(root.into())) {
+                        return Err(blocked("the exponent broadcasts the base"));
+                    }
+                    patch.add(power, inputs)
+                }
+                _ => return Err(Miss::NoMatch),
+            },
+            _ => return Err(Miss::NoMatch),
+        };
+        patch.replace(root.into(), result).absorb([root]);
+        Ok(patch)
+    }
+}
+
+/// A constant with an operator applied to each element; one repeated element stays such.
+fn each_element(op: UnaryOp, constant: &Tensor, context: &RuleContext<'_>) -> Result<Tensor, &'static str> {
+    if constant.held_bytes() > context.options.fold_budget {
+        return Err("the constant is larger than the fold budget");
+    }
+    let symbols = Bindings::default();
+    let evaluate = |tensor: &Tensor| {
+        let context = EvalContext { outputs: 1, symbols: &symbols };
+        let tensors = eval_op(&Op::Unary(op), &[Some(tensor)], &context);
+        tensors.ok().and_then(|tensors| tensors.into_iter().next()).ok_or("the constant's type cannot be computed with")
+    };
+    match constant.repeated() {
+        Some(element) => {
+            let element = evaluate(&element)?;
+            let bytes = element.bytes().clone();
+            Tensor::splat(element.dtype(), constant.dims(), bytes)
+                .map_err(|_| "the constant's type cannot be computed with")
+        }
+        None => evaluate(constant),
+    }
+}
+
+/// Whether a quotient by `divisor` may become a product with its reciprocal.
+fn check_reciprocals(graph: &Graph, quotient: NodeId, divisor: &Tensor) -> Result<(), &'static str> {
+    let (smallest, largest) = match divisor.dtype() {
+        // 2^-14 and 65504: half precision's smallest and largest normal numbers.
+        DType::F16 => (6.103_515_625e-5, 65504.0),
+        DType::F64 => (f64::MIN_POSITIVE, f64::MAX),
+        _ => (f64::from(f32::MIN_POSITIVE), f64::from(f32::MAX)),
+    };
+    let element = divisor.repeated();
+    let elements = element.as_ref().unwrap_or(divisor).to_f64s().unwrap_or_default();
+    if !elements.iter().all(|element| (smallest..=largest).contains(&(1.0 / element).abs())) {
+        return Err("a reciprocal is not a normal number");
+    }
+    let exact = |element: &f64| element.to_bits() & ((1 << 52) - 1) == 0;
+    if !elements.iter().all(exact) && graph.consumers(quotient.into()).iter().any(|reader| rounds(graph, reader.node)) {
+        return Err("a rounding reads the quotient");
+    }
+    Ok(())
+}
+
+/// Whether an operator makes a step of an error in the last place.
+fn rounds(graph: &Graph, id: NodeId) -> bool {
+    match graph.op(id) {
+        Some(Op::Unary(op)) => matches!(op, UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round | UnaryOp::Sign),
+        Some(Op::Binary(op)) => op.is_comparison() || matches!(op, BinaryOp::Mod | BinaryOp::FMod),
+        Some(Op::Cast(op)) => !op.to.is_float(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::CanonicalizeArithmetic;
+    use crate::testing::{Run, run_rule};
+
+    fn run(lines: &str) -> Run {
+        run_rule(CanonicalizeArithmetic, &format!("graph g(%x: f32[n, 2]) -> (%y) {{ {lines} }}"))
+    }
+
+    #[test]
+    fn constants_go_to_the_right() {
+        let run = run("%c = constant() value=f32[2] {3, 5} %a = mul(%c, %x) %y = add(%c, %a)");
+        assert_eq!(run.rewrites, 2);
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 2]) -> (%y) {
+          %c = constant() value=f32[2] {3.0, 5.0}
+          %a = mul(%x, %c) : f32[n, 2]
+          %y = add(%a, %c) : f32[n, 2]
+        }
+        ");
+        run.equal_within(0.0, 3);
+    }
+
+    #[test]
+    fn a_difference_becomes_a_sum() {
+        let run = run("%c = constant() value=f32[2] {3, -5} %y = sub(%x, %c)");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 2]) -> (%y) {
+          %y.canonicalize_arithmetic = constant() value=f32[2] {-3.0, 5.0}
+          %y = add(%x, %y.canonicalize_arithmetic) : f32[n, 2]
+        }
+        ");
+        run.equal_within(0.0, 3);
+        let text = "graph g(%x: i64[n]) -> (%y) { %c = constant() value=i64[] {7} %y = sub(%x, %c) }";
+        run_rule(CanonicalizeArithmetic, text).equal_within(0.0, 3);
+    }
+
+    #[test]
+    fn a_quotient_becomes_a_product() {
+        let run = run("%c = constant() value=f32[4096, 1, 1, 2] splat 8 %y = div(%x, %c)");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 2]) -> (%y) {
+          %y.canonicalize_arithmetic = constant() value=f32[4096, 1, 1, 2] splat 0.125
+          %y = mul(%x, %y.canonicalize_arithmetic) : f32[4096, 1, n, 2]
+        }
+        ");
+        let run = self::run("%c = constant() value=f32[2] {3, -7} %y = div(%x, %c)");
+        assert_eq!(run.rewrites, 1);
+        run.equal_within(1e-7, 3);
+    }
+
+    #[test]
+    fn powers_to_two_and_one_half() {
+        let run =
+            run("%c = constant() value=f32[] {2} %h = constant() value=f32[1] {0.5} %a = pow(%x, %c) %y = pow(%a, %h)");
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 2]) -> (%y) {
+          %a = mul(%x, %x) : f32[n, 2]
+          %y = sqrt(%a) : f32[n, 2]
+        }
+        ");
+        run.equal_within(0.0, 3);
+    }
+
+    #[test]
+    fn what_is_in_form_or_has_none_stays() {
+        for lines in [
+            "%c = constant() value=f32[] {3} %y = add(%x, %c)",
+            "%c = constant() value=f32[] {3} %y = sub(%c, %x)",
+            "%c = constant() value=f32[] {3} %y = div(%c, %x)",
+            "%c = constant() value=f32[] {3} %y = pow(%x, %c)",
+            "%y = sub(%x, %x)",
+        ] {
+            let run = run(lines);
+            assert_eq!((run.rewrites, run.reasons()), (0, vec![]), "{lines}");
+        }
+        let text = "graph g(%x: i32[n]) -> (%y) { %c = constant() value=i32[] {3} %y = div(%x, %c) }";
+        assert_eq!(run_rule(CanonicalizeArithmetic, text).rewrites, 0);
+    }
+
+    #[test]
+    fn refuses_a_constant_beyond_the_budget() {
+        let mut builder = trt_fuse_ir::Builder::new("g");
+        let data: Vec<f32> = (0..1 << 19).map(|x| x as f32).collect();
+        let x = builder.input("x", trt_fuse_ir::ValueInfo::new(trt_fuse_ir::DType::F32, [1_i64 << 19]));
+        let c = builder.constant("c", trt_fuse_ir::Tensor::vector(data)).unwrap();
+        let y = builder.op("y", trt_fuse_ir::Op::Binary(trt_fuse_ir::op::BinaryOp::Sub), &[x, c]).unwrap();
+        builder.output("y", y);
+        let run = crate::testing::run_on(&crate::Rules::one(CanonicalizeArithmetic), builder.finish());
+        assert_eq!(run.reasons(), ["the constant is larger than the fold budget"]);
+    }
+
+    #[test]
+    fn refuses_reciprocals_that_are_not_normal() {
+        for divisor in ["0", "3e38", "1e-39"] {
+            let run = run(&format!("%c = constant() value=f32[2] {{2, {divisor}}} %y = div(%x, %c)"));
+            assert_eq!(run.reasons(), ["a reciprocal is not a normal number"]);
+        }
+        let text = "graph g(%x: f16[n]) -> (%y) { %c = constant() value=f16[] {60000} %y = div(%x, %c) }";
+        assert_eq!(run_rule(CanonicalizeArithmetic, text).reasons(), ["a reciprocal is not a normal number"]);
+    }
+
+    #[test]
+    fn refuses_a_quotient_that_is_rounded() {
+        let reason = "a rounding reads the quotient";
+        let floor =
+            |divisor: &str| run(&format!("%c = constant() value=f32[] {{{divisor}}} %q = div(%x, %c) %y = floor(%q)"));
+        assert_eq!(floor("3").reasons(), [reason]);
+        assert_eq!(floor("4").rewrites, 1);
+        assert_eq!(run("%c = constant() value=f32[] {3} %q = div(%x, %c) %y = cast(%q) to=i32").reasons(), [reason]);
+        assert_eq!(run("%c = constant() value=f32[] {3} %q = div(%x, %c) %y = greater(%q, %x)").reasons(), [reason]);
+    }
+
+    #[test]
+    fn refuses_an_exponent_that_broadcasts() {
+        let run = run("%c = constant() value=f32[3, 1, 1] splat 2 %y = pow(%x, %c)");
+        assert_eq!(run.reasons(), ["the exponent broadcasts the base"]);
+    }
+}

@@ -1,0 +1,58 @@
+//! What rules ask of a graph when they look for a pattern.
+
+use trt_fuse_ir::op::BinaryOp;
+use trt_fuse_ir::{DType, Graph, NodeId, Op, Tensor, ValueInfo, ValueRef};
+
+/// Whether two values certainly have the same shape.
+pub(crate) fn same_shape(a: Option<&ValueInfo>, b: Option<&ValueInfo>) -> bool {
+    match (a.and_then(|a| a.shape.as_ref()), b.and_then(|b| b.shape.as_ref())) {
+        (Some(a), Some(b)) => a == b,
+        _ => false,
+    }
+}
+
+/// The constant operand of a binary node and, first, the other one. Either side may be the constant, but not both.
+pub(crate) fn constant_operand(graph: &Graph, id: NodeId) -> Option<(ValueRef, &Tensor)> {
+    let (a, b) = (graph.input(id, 0)?, graph.input(id, 1)?);
+    match (graph.constant(a), graph.constant(b)) {
+        (None, Some(constant)) => Some((a, constant)),
+        (Some(constant), None) => Some((b, constant)),
+        _ => None,
+    }
+}
+
+/// `op(x, c)`, and `op(c, x)` where the operator is commutative: x and c. The constant is one float for all elements,
+/// and broadcasting it does not enlarge x.
+pub(crate) fn with_scalar(graph: &Graph, id: NodeId, op: BinaryOp) -> Option<(ValueRef, f64)> {
+    if graph.op(id) != Some(&Op::Binary(op)) {
+        return None;
+    }
+    let (x, constant) = constant_operand(graph, id)?;
+    let constant_is_right = graph.input(id, 0) == Some(x);
+    let keeps_shape = constant.rank() == 0 || same_shape(graph.info(x), graph.info(id.into()));
+    if !constant.dtype().is_float() || !keeps_shape || !(constant_is_right || op.is_commutative()) {
+        return None;
+    }
+    Some((x, constant.uniform_f64()?))
+}
+
+/// `x * c`, or `x / c` as `x * (1 / c)`: x and the factor.
+pub(crate) fn scaled(graph: &Graph, id: NodeId) -> Option<(ValueRef, f64)> {
+    with_scalar(graph, id, BinaryOp::Mul)
+        .or_else(|| with_scalar(graph, id, BinaryOp::Div).map(|(x, divisor)| (x, divisor.recip())))
+}
+
+/// `x + c`, or `x - c` as `x + -c`: x and the summand.
+pub(crate) fn shifted(graph: &Graph, id: NodeId) -> Option<(ValueRef, f64)> {
+    with_scalar(graph, id, BinaryOp::Add).or_else(|| with_scalar(graph, id, BinaryOp::Sub).map(|(x, c)| (x, -c)))
+}
+
+/// Whether a constant of a model is `expected`, as exactly as its dtype can say it.
+pub(crate) fn is_close(found: f64, expected: f64, dtype: DType) -> bool {
+    let precision = match dtype {
+        DType::BF16 => 1.0 / 128.0,
+        DType::F16 => 1.0 / 1024.0,
+        _ => 1e-6,
+    };
+    (found - expected).abs() <= precision * expected.abs()
+}

@@ -1,0 +1,293 @@
+//! Motifs: the few nodes in a row that passes look for, in the ways that models write them, with other readers in
+//! between now and then.
+
+use trt_fuse_ir::op::*;
+use trt_fuse_ir::{Dim, Ints, Op, Tensor, ValueRef};
+
+use super::maker::Maker;
+
+impl Maker {
+    pub(super) fn motif(&mut self) -> Option<()> {
+        let x = self.image();
+        match self.pick(11) {
+            0 | 1 => self.convolution(x),
+            2 => self.padded(x),
+            3 => self.concatenated(x),
+            4 => self.sliced(x),
+            5 | 6 => self.activation(x),
+            7 | 8 => self.product(x),
+            9 => self.moved(x),
+            _ => self.reduced(x),
+        }
+    }
+
+    /// A value of four axes, all sizes but the batch known.
+    fn image(&mut self) -> ValueRef {
+        let images: Vec<ValueRef> = self
+            .values
+            .iter()
+            .copied()
+            .filter(|value| {
+                let dims = self.dims(*value);
+                dims.len() == 4 && dims.iter().skip(1).all(|dim| dim.value().is_some())
+            })
+            .collect();
+        // The first input is one.
+        images[images.len() - 1 - self.pick(images.len().min(3))]
+    }
+
+    /// Adds a node of one output, which now and then has other readers.
+    fn link(&mut self, op: impl Into<Op>, inputs: &[ValueRef]) -> Option<ValueRef> {
+        let inputs: Vec<Option<ValueRef>> = inputs.iter().copied().map(Some).collect();
+        let value = self.node(op, &inputs, 1)?[0];
+        if self.pick(9) == 1 {
+            self.keep(vec![value])?;
+        }
+        Some(value)
+    }
+
+    fn binary(&mut self, op: BinaryOp, a: ValueRef, b: ValueRef) -> Option<ValueRef> {
+        if op.is_commutative() && self.pick(2) == 1 {
+            self.link(Op::Binary(op), &[b, a])
+        } else {
+            self.link(Op::Binary(op), &[a, b])
+        }
+    }
+
+    fn with_scalar(&mut self, op: BinaryOp, x: ValueRef, value: f32) -> Option<ValueRef> {
+        let scalar = if self.pick(2) == 0 { Tensor::scalar(value) } else { Tensor::vector(vec![value]) };
+        let scalar = self.constant(scalar)?;
+        self.binary(op, x, scalar)
+    }
+
+    fn activate(&mut self, activation: Activation, x: ValueRef) -> Option<ValueRef> {
+        self.link(Op::Activation(activation), &[x])
+    }
+
+    /// A value as an operand of later instructions.
+    fn done(&mut self, value: ValueRef) -> Option<()> {
+        self.keep(vec![value])
+    }
+
+    /// A normalization of axis 1, its parameters constants.
+    fn normalize(&mut self, x: ValueRef, channels: usize) -> Option<ValueRef> {
+        let mut inputs = vec![x];
+        for _ in 0..3 {
+            inputs.push(self.floats(&[channels])?);
+        }
+        let variance = (0..channels).map(|at| 0.5 + at as f32 * 0.25).collect();
+        inputs.push(self.constant(Tensor::from_vec([channels], variance).unwrap())?);
+        self.link(BatchNorm { epsilon: 1e-3.into() }, &inputs)
+    }
+
+    /// A convolution, transposed or not, and what follows one.
+    fn convolution(&mut self, x: ValueRef) -> Option<()> {
+        let channels = self.dims(x)[1].value()? as usize;
+        let (ones, pads): (Ints, Ints) = ([1, 1].into_iter().collect(), [1, 1, 1, 1].into_iter().collect());
+        let padding = trt_fuse_ir::Padding::Explicit(pads);
+        let (weight, groups, epilogue) = (self.floats(&[channels, channels, 3, 3])?, 1, Epilogue::default());
+        let op: Op = if self.pick(3) == 0 {
+            let (strides, dilations, output_padding) = (ones.clone(), ones, [0, 0].into_iter().collect());
+            ConvTranspose { strides, dilations, padding, output_padding, output_shape: None, groups, epilogue }.into()
+        } else {
+            Conv { strides: ones.clone(), dilations: ones, padding, groups, epilogue }.into()
+        };
+        let mut value = self.link(op, &[x, weight])?;
+        for _ in 0..1 + self.pick(4) {
+            value = match self.pick(6) {
+                0 => self.normalize(value, channels)?,
+                1 | 2 => {
+                    let constant = self.floats(&[channels, 1, 1])?;
+                    let op = self.one_of(&[BinaryOp::Mul, BinaryOp::Add, BinaryOp::Sub]);
+                    self.binary(op, value, constant)?
+                }
+                3 => self.binary(BinaryOp::Add, value, x)?,
+                4 => self.activate(Activation::Relu, value)?,
+                _ => self.with_scalar(BinaryOp::Div, value, 4.0)?,
+            };
+        }
+        self.done(value)
+    }
+
+    /// Padding, then what may take it in.
+    fn padded(&mut self, x: ValueRef) -> Option<()> {
+        let fill = self.one_of(&[0.0, 0.0, f32::NEG_INFINITY, 1.5]);
+        let mut inputs = vec![Some(x), Some(self.ints(&[0, 0, 1, 0, 0, 0, 1, 1])?)];
+        if fill != 0.0 {
+            inputs.push(Some(self.constant(Tensor::scalar(fill))?));
+        }
+        let value = self.node(Pad { mode: PadMode::Constant, pads: None }, &inputs, 1)?[0];
+        for _ in 0..1 + self.pick(2) {
+            if self.pick(2) == 0 { self.conv(value)? } else { self.pool(value)? }
+        }
+        Some(())
+    }
+
+    /// Parts put together, then taken apart or put together further.
+    fn concatenated(&mut self, x: ValueRef) -> Option<()> {
+        let size = self.dims(x)[1].value()?;
+        let y = self.activate(Activation::Tanh, x)?;
+        let whole = self.link(Concat { axis: 1 }, &[x, y, x])?;
+        match self.pick(4) {
+            0 => {
+                let sizes = self.ints(&[size, 2 * size])?;
+                let parts = self.node(Split { axis: 1, sizes: None }, &[Some(whole), Some(sizes)], 2)?;
+                self.keep(parts)
+            }
+            1 => {
+                let parts = self.node(Split { axis: 1, sizes: None }, &[Some(whole)], 3)?;
+                self.keep(parts)
+            }
+            2 => {
+                let (start, end) = self.one_of(&[(0, size), (size, i64::MAX), (size, 2 * size), (1, size)]);
+                let value = self.cut(whole, 1, start, end)?;
+                self.done(value)
+            }
+            _ => {
+                let value = self.link(Concat { axis: -3 }, &[y, whole])?;
+                self.done(value)
+            }
+        }
+    }
+
+    fn cut(&mut self, x: ValueRef, axis: i64, start: i64, end: i64) -> Option<ValueRef> {
+        let (starts, ends, axes) = (self.ints(&[start])?, self.ints(&[end])?, self.ints(&[axis])?);
+        self.link(Slice { axes: None, starts: None, ends: None, steps: None }, &[x, starts, ends, axes])
+    }
+
+    fn sliced(&mut self, x: ValueRef) -> Option<()> {
+        let (first, second) = (self.one_of(&[1, 2]), self.one_of(&[1, 2]));
+        let value = self.cut(x, first, 1, i64::MAX)?;
+        let value = self.cut(value, second, 0, -1)?;
+        self.done(value)
+    }
+
+    /// Activations in parts.
+    fn activation(&mut self, x: ValueRef) -> Option<()> {
+        use Activation::*;
+        let clip = Clip(0.0.into(), 6.0.into());
+        let value = match self.pick(7) {
+            0 => {
+                let value = self.activate(Relu, x)?;
+                self.with_scalar(BinaryOp::Min, value, 6.0)?
+            }
+            1 => {
+                let value = self.activate(clip, x)?;
+                self.activate(Relu, value)?
+            }
+            2 => {
+                let value = self.with_scalar(BinaryOp::Add, x, 3.0)?;
+                let value = self.activate(clip, value)?;
+                self.with_scalar(BinaryOp::Div, value, 6.0)?
+            }
+            3 => {
+                let value = self.with_scalar(BinaryOp::Add, x, 3.0)?;
+                let value = self.activate(clip, value)?;
+                let value = self.binary(BinaryOp::Mul, x, value)?;
+                self.with_scalar(BinaryOp::Mul, value, 1.0 / 6.0)?
+            }
+            4 => {
+                let value = self.activate(Sigmoid, x)?;
+                self.binary(BinaryOp::Mul, x, value)?
+            }
+            5 => {
+                let value = self.activate(Softplus, x)?;
+                let value = self.activate(Tanh, value)?;
+                self.binary(BinaryOp::Mul, x, value)?
+            }
+            _ => {
+                // Scale and shift of each channel, no convolution before them.
+                let channels = self.dims(x)[1].value()? as usize;
+                let value = self.normalize(x, channels)?;
+                let constant = self.floats(&[channels, 1, 1])?;
+                self.binary(BinaryOp::Mul, value, constant)?
+            }
+        };
+        self.done(value)
+    }
+
+    /// A matrix product with a weight, and what follows one.
+    fn product(&mut self, x: ValueRef) -> Option<()> {
+        let dims = self.dims(x);
+        let flat = self.link(Flatten { axis: 1 }, &[x])?;
+        let inner = Dim::product(&dims[1..]).value()? as usize;
+        let weight = if self.pick(2) == 0 {
+            self.floats(&[inner, 5])?
+        } else {
+            let weight = self.floats(&[5, inner])?;
+            self.link(Transpose { perm: [1, 0].into_iter().collect() }, &[weight])?
+        };
+        let op = MatMul { transpose_a: false, transpose_b: false, epilogue: Epilogue::default() };
+        let mut value = self.link(op, &[flat, weight])?;
+        for _ in 0..1 + self.pick(4) {
+            value = match self.pick(4) {
+                0 => self.normalize(value, 5)?,
+                1 | 2 => {
+                    let constant = self.floats(&[5])?;
+                    let op = self.one_of(&[BinaryOp::Mul, BinaryOp::Add]);
+                    self.binary(op, value, constant)?
+                }
+                _ => self.activate(Activation::Relu, value)?,
+            };
+        }
+        self.done(value)
+    }
+
+    /// Reshapes and transposes in a row, or a transpose and the product that reads it.
+    fn moved(&mut self, x: ValueRef) -> Option<()> {
+        let swapped: Ints = [0, 1, 3, 2].into_iter().collect();
+        let value = match self.pick(3) {
+            0 => {
+                let value = self.link(Transpose { perm: swapped }, &[x])?;
+                let perm = self.one_of(&[[0, 1, 3, 2], [0, 2, 3, 1], [1, 0, 2, 3]]);
+                self.link(Transpose { perm: perm.into_iter().collect() }, &[value])?
+            }
+            1 => {
+                let value = self.link(Transpose { perm: swapped }, &[x])?;
+                let op = MatMul { transpose_a: false, transpose_b: false, epilogue: Epilogue::default() };
+                self.link(op, &[x, value])?
+            }
+            _ => {
+                let value = self.link(Flatten { axis: 2 }, &[x])?;
+                let axes = self.ints(&[0])?;
+                self.link(Unsqueeze { axes: None }, &[value, axes])?
+            }
+        };
+        self.done(value)
+    }
+
+    /// Reductions over the spatial axes in several forms, and a reshape after them.
+    fn reduced(&mut self, x: ValueRef) -> Option<()> {
+        let dims = self.dims(x);
+        let reduce = |axes: &[i64]| Reduce {
+            kind: ReduceKind::Mean,
+            axes: Some(axes.iter().copied().collect()),
+            keep_dims: true,
+            noop_if_empty: false,
+        };
+        let mut value = match self.pick(3) {
+            0 => self.link(reduce(&[2, 3]), &[x])?,
+            1 => {
+                let value = self.link(reduce(&[-1]), &[x])?;
+                self.link(reduce(&[2]), &[value])?
+            }
+            _ => {
+                let pool = Pool {
+                    kind: PoolKind::Average,
+                    kernel: dims[2..].iter().map(Dim::value).collect::<Option<Ints>>()?,
+                    strides: [1, 1].into_iter().collect(),
+                    dilations: [1, 1].into_iter().collect(),
+                    padding: trt_fuse_ir::Padding::none(2),
+                    ceil_mode: false,
+                    p: None,
+                    column_major: false,
+                };
+                self.link(pool, &[x])?
+            }
+        };
+        if self.pick(2) == 0 {
+            value = self.link(Flatten { axis: 1 }, &[value])?;
+        }
+        self.done(value)
+    }
+}

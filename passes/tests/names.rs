@@ -1,0 +1,46 @@
+//! A pass is found by its name: its file, what it calls itself, and the pipeline agree.
+
+use std::collections::BTreeSet;
+
+use trt_fuse_ir::Capabilities;
+use trt_fuse_passes::Pipeline;
+
+const VERBS: &[&str] = &["fold", "drop", "merge", "fuse", "sink", "split", "canonicalize"];
+
+/// Files that are no pass.
+const OTHERS: &[&str] = &["channels", "lib", "pass", "pattern", "pipeline", "random", "report", "testing"];
+
+fn stems() -> BTreeSet<String> {
+    let files = std::fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let paths = files.map(|file| file.unwrap().path()).filter(|path| path.extension().is_some_and(|end| end == "rs"));
+    paths.map(|path| path.file_stem().unwrap().to_str().unwrap().to_string()).collect()
+}
+
+#[test]
+fn every_pass_is_named_as_its_file_and_runs_in_the_pipeline() {
+    let files: BTreeSet<String> = stems().into_iter().filter(|stem| !OTHERS.contains(&stem.as_str())).collect();
+    let names = Pipeline::standard(&Capabilities::default()).names();
+    let set: BTreeSet<String> = names.iter().map(ToString::to_string).collect();
+    assert_eq!(set.len(), names.len(), "a pass runs twice a round: {names:?}");
+    assert_eq!(files, set);
+}
+
+#[test]
+fn every_name_begins_with_a_verb_of_the_closed_list() {
+    for name in Pipeline::standard(&Capabilities::default()).names() {
+        let verb = name.split('_').next().unwrap();
+        assert!(VERBS.contains(&verb), "`{name}`");
+    }
+}
+
+#[test]
+fn every_pass_states_what_its_readers_need() {
+    for stem in stems().iter().filter(|stem| !OTHERS.contains(&stem.as_str())) {
+        let path = format!("{}/{stem}.rs", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        for part in ["```text", "Order:", "Numerics:"] {
+            let stated = text.lines().take_while(|line| line.starts_with("//!")).any(|line| line.contains(part));
+            assert!(stated, "{stem}.rs: the module's documentation has no `{part}`");
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The flow: a model is imported, optimised, emitted and built.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use trt_fuse_ir::{Capabilities, Graph, NodeId, Op, verify};
+use trt_fuse_passes::{Pipeline, Report, UnknownPass};
+
+use crate::Error;
+use crate::emit::record::Record;
+use crate::emit::sink::LayerCounts;
+use crate::emit::{EmitError, Unsupported, emit};
+use crate::import::{ImportOptions, Model, import_file};
+use crate::ranges::{Range, profile};
+use crate::tensorrt::{BuilderConfig, Library, Plan, Progress, Search, TrtNetwork};
+
+/// Which passes run.
+#[derive(Debug, Clone, Default)]
+pub struct PassSelection {
+    /// Only these, if any are named.
+    pub only: Option<Vec<String>>,
+    /// Not these.
+    pub skip: Vec<String>,
+    /// No further than this many runs of passes.
+    pub stop_after: Option<usize>,
+}
+
+impl PassSelection {
+    fn pipeline(&self, capabilities: &Capabilities) -> Result<Pipeline, UnknownPass> {
+        let mut pipeline = Pipeline::standard(capabilities);
+        if let Some(names) = &self.only {
+            pipeline = pipeline.only(names)?;
+        }
+        for name in &self.skip {
+            pipeline = pipeline.without(name)?;
+        }
+        Ok(match self.stop_after {
+            Some(runs) => pipeline.stop_after(runs),
+            None => pipeline,
+        })
+    }
+}
+
+/// How a model becomes an engine.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// How the model is read.
+    pub import: ImportOptions,
+    /// Which passes run.
+    pub passes: PassSelection,
+    /// What the target can express; the opened library's own, or the newest TensorRT-RTX if none was opened.
+    pub capabilities: Option<Capabilities>,
+    /// The TensorRT library, or the folder that it is in; searched for if absent.
+    pub library: Option<PathBuf>,
+    /// Ranges of the inputs' symbolic dimensions.
+    pub ranges: Vec<Range>,
+    /// How the engine is built. Profiles are made from `ranges`.
+    pub build: BuilderConfig,
+}
+
+/// Times that the stages took.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timings {
+    /// Reading the model.
+    pub import: Duration,
+    /// All passes.
+    pub optimize: Duration,
+    /// Making the network.
+    pub emit: Duration,
+    /// Building the engine.
+    pub build: Duration,
+}
+
+/// An optimised graph, and how it came about.
+#[derive(Debug)]
+pub struct Optimized {
+    /// The graph.
+    pub graph: Graph,
+    /// What the passes did.
+    pub report: Report,
+}
+
+/// Takes an ONNX model to a TensorRT engine.
+///
+/// # Errors
+/// What is wrong with the model, what the target cannot express, or why TensorRT did not build.
+pub fn optimize_and_build(onnx: impl AsRef<Path>) -> Result<Plan, Error> {
+    let options = Options::default();
+    let library = open_library(&options)?;
+    let model = import_file(onnx.as_ref(), &options.import)?;
+    let optimized = optimize(model, &options)?;
+    build(&optimized.graph, &library, &options, None).map(|built| built.plan)
+}
+
+/// Opens the TensorRT library that the options name, or searches for one.
+///
+/// # Errors
+/// If none is found, with the places that were tried.
+pub fn open_library(options: &Options) -> Result<Library, Error> {
+    Ok(Search::usual(options.library.as_deref()).open()?)
+}
+
+/// Runs the passes over a model's graph.
+///
+/// # Errors
+/// If the graph does not verify, a pass was named that does not exist, or a pass has a bug.
+pub fn optimize(model: Model, options: &Options) -> Result<Optimized, Error> {
+    verify(&model.graph)?;
+    let capabilities = options.capabilities.clone().unwrap_or_default();
+    let (graph, report) = options.passes.pipeline(&capabilities)?.run(model.graph)?;
+    Ok(Optimized { graph, report })
+}
+
+/// Writes a graph's network down as text, without TensorRT.
+///
+/// # Errors
+/// If the target cannot express a node: all such nodes are named.
+pub fn record(graph: &Graph, options: &Options) -> Result<(Record, LayerCounts), Error> {
+    let capabilities = options.capabilities.clone().unwrap_or_default();
+    let mut sink = Record::new();
+    let counts = emit(verify(graph)?, &capabilities, &mut sink)?;
+    Ok((sink, counts))
+}
+
+/// A built engine and what was seen on the way.
+#[derive(Debug)]
+pub struct Built {
+    /// The engine.
+    pub plan: Plan,
+    /// Layers of the network that was built.
+    pub layers: LayerCounts,
+    /// Time to make the network.
+    pub emit: Duration,
+    /// Time to build the engine.
+    pub build: Duration,
+}
+
+/// Makes a graph's network in TensorRT and builds the engine.
+///
+/// # Errors
+/// If the target cannot express a node, a symbol has no range, or TensorRT refuses.
+pub fn build(
+    graph: &Graph,
+    library: &Library,
+    options: &Options,
+    progress: Option<&mut Progress<'_>>,
+) -> Result<Built, Error> {
+    let capabilities = options.capabilities.clone().unwrap_or_else(|| library.capabilities());
+    let mut config = options.build.clone();
+    config.profiles = profile(graph, &options.ranges)?.into_iter().collect();
+
+    let start = Instant::now();
+    let mut network = TrtNetwork::new(library)?;
+    let layers = emit(verify(graph)?, &capabilities, &mut network)?;
+    let emit = start.elapsed();
+
+    let start = Instant::now();
+    let plan = network.build(&config, progress)?;
+    Ok(Built { plan, layers, emit, build: start.elapsed() })
+}
+
+/// The nodes of a graph that the target cannot express, without TensorRT.
+///
+/// # Errors
+/// If the network cannot be made for another reason.
+pub fn unsupported(graph: &Graph, options: &Options) -> Result<Vec<Unsupported>, Error> {
+    match record(graph, options) {
+        Ok(_) => Ok(Vec::new()),
+        Err(Error::Emit(EmitError::Unsupported(nodes))) => Ok(nodes),
+        Err(error) => Err(error),
+    }
+}
+
+/// The nodes that import found no typed form for.
+pub fn unsupported_nodes(graph: &Graph) -> Vec<Unsupported> {
+    let opaque = |id: NodeId| match graph.op(id)? {
+        Op::Opaque(op) => {
+            let node = graph.origins(id).next().map_or(graph.node_name(id), |source| &*source.name).to_string();
+            Some(Unsupported { node, op: graph.op(id)?.to_string(), reason: op.reason.clone() })
+        }
+        _ => None,
+    };
+    graph.live().into_iter().filter_map(opaque).collect()
+}

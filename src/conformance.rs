@@ -1,0 +1,162 @@
+//! ONNX's own tests: a folder each, with `model.onnx` and `test_data_set_0/{input,output}_N.pb`.
+//!
+//! The evaluator's outputs are compared with the expected ones, and the network can be built, which makes TensorRT
+//! check every shape.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use trt_fuse_ir::eval::eval_graph;
+use trt_fuse_ir::{DType, Tensor};
+
+use crate::import::{ImportOptions, import_file, read_tensor};
+use crate::tensorrt::Library;
+use crate::{Error, ErrorKind, Options, build, optimize};
+
+/// Relative tolerance of ONNX's tests.
+const RELATIVE: f64 = 1e-3;
+/// Absolute tolerance of ONNX's tests.
+const ABSOLUTE: f64 = 1e-7;
+
+/// How a test ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// As expected.
+    Pass,
+    /// Another result than expected.
+    Wrong,
+    /// Not supported, and said so.
+    Unsupported,
+    /// An error.
+    Error,
+    /// A panic: a bug.
+    Panic,
+    /// Not tried.
+    Skipped,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pass => "pass",
+            Self::Wrong => "WRONG",
+            Self::Unsupported => "unsupported",
+            Self::Error => "error",
+            Self::Panic => "PANIC",
+            Self::Skipped => "-",
+        })
+    }
+}
+
+/// The result of one test.
+#[derive(Debug, Clone)]
+pub struct CaseResult {
+    /// The folder's name.
+    pub name: String,
+    /// The evaluator against the expected outputs.
+    pub eval: Verdict,
+    /// The build.
+    pub build: Verdict,
+    /// Why not, for the first that did not pass; one line.
+    pub reason: String,
+}
+
+/// The tests in a folder: it, or the folders in it that hold a `model.onnx`, by name.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub fn cases(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    if folder.join("model.onnx").is_file() {
+        return Ok(vec![folder.to_owned()]);
+    }
+    let mut cases = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.join("model.onnx").is_file() {
+            cases.push(path);
+        }
+    }
+    cases.sort();
+    Ok(cases)
+}
+
+/// Runs one test; builds too if there is a library.
+pub fn run_case(case: &Path, library: Option<&Library>) -> CaseResult {
+    let name = case.file_name().map_or_else(|| case.display().to_string(), |name| name.to_string_lossy().into_owned());
+    let (eval, eval_reason) = contained(|| evaluate(case));
+    let (build, build_reason) = match library {
+        Some(library) => contained(|| try_build(case, library)),
+        None => (Verdict::Skipped, String::new()),
+    };
+    let reason = if eval_reason.is_empty() { build_reason } else { eval_reason };
+    CaseResult { name, eval, build, reason: reason.replace(['\n', '\t'], " ") }
+}
+
+/// A panic is a bug, and must not end the run.
+fn contained(run: impl FnOnce() -> Result<(), (Verdict, String)>) -> (Verdict, String) {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => (Verdict::Pass, String::new()),
+        Ok(Err(failure)) => failure,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
+            (Verdict::Panic, text.unwrap_or_else(|| "a panic".to_string()))
+        }
+    }
+}
+
+fn failure(error: impl Into<Error>) -> (Verdict, String) {
+    let error = error.into();
+    let verdict = if error.kind() == ErrorKind::Unsupported { Verdict::Unsupported } else { Verdict::Error };
+    (verdict, error.to_string())
+}
+
+fn evaluate(case: &Path) -> Result<(), (Verdict, String)> {
+    let model = import_file(&case.join("model.onnx"), &ImportOptions::default()).map_err(failure)?;
+    let opaque = crate::unsupported_nodes(&model.graph);
+    if let Some(node) = opaque.first() {
+        return Err((Verdict::Unsupported, format!("{}: {}", node.op, node.reason)));
+    }
+    let data = case.join("test_data_set_0");
+    let inputs = read_all(&data, "input", model.graph.inputs().len())?;
+    let expected = read_all(&data, "output", model.graph.outputs().len())?;
+    let found = eval_graph(&model.graph, &inputs).map_err(|error| (Verdict::Error, error.to_string()))?;
+    for (at, (expected, found)) in expected.iter().zip(&found).enumerate() {
+        if let Some(difference) = difference(expected, found) {
+            return Err((Verdict::Wrong, format!("output {at}: {difference}")));
+        }
+    }
+    Ok(())
+}
+
+fn read_all(data: &Path, kind: &str, count: usize) -> Result<Vec<Tensor>, (Verdict, String)> {
+    (0..count).map(|at| read_tensor(&data.join(format!("{kind}_{at}.pb"))).map_err(failure)).collect()
+}
+
+/// What differs beyond the tolerance, if anything does.
+fn difference(expected: &Tensor, found: &Tensor) -> Option<String> {
+    if expected.dtype() != found.dtype() || expected.dims() != found.dims() {
+        return Some(format!("{found:?} where {expected:?} was expected"));
+    }
+    let (Some(a), Some(b)) = (floats(expected), floats(found)) else {
+        return (expected != found).then(|| "other values".to_string());
+    };
+    let wrong = a.iter().zip(&b).enumerate().find(|(_, (a, b))| {
+        let same = a == b || (a.is_nan() && b.is_nan());
+        !same && !((*a - *b).abs() <= ABSOLUTE + RELATIVE * a.abs())
+    });
+    wrong.map(|(at, (a, b))| format!("element {at} is {b}, {a} was expected"))
+}
+
+fn floats(tensor: &Tensor) -> Option<Vec<f64>> {
+    matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16 | DType::F64).then(|| tensor.to_f64s()).flatten()
+}
+
+fn try_build(case: &Path, library: &Library) -> Result<(), (Verdict, String)> {
+    let options = Options { capabilities: Some(library.capabilities()), ..Options::default() };
+    let model = import_file(&case.join("model.onnx"), &options.import).map_err(failure)?;
+    let optimized = optimize(model, &options).map_err(failure)?;
+    build(&optimized.graph, library, &options, None).map_err(failure)?;
+    Ok(())
+}

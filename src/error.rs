@@ -1,0 +1,76 @@
+//! The error of the whole flow.
+
+use trt_fuse_ir::VerifyErrors;
+use trt_fuse_passes::{PassError, UnknownPass};
+
+use crate::emit::EmitError;
+use crate::import::ImportError;
+use crate::ranges::RangeError;
+use crate::tensorrt::EngineError;
+
+/// Why a model did not become an engine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model cannot be read.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// A pass has a bug.
+    #[error(transparent)]
+    Pass(#[from] PassError),
+    /// A pass was named that does not exist.
+    #[error(transparent)]
+    UnknownPass(#[from] UnknownPass),
+    /// A graph that should be right is not.
+    #[error("the graph does not verify: {0}")]
+    Verify(#[from] VerifyErrors),
+    /// The graph cannot be expressed as a network.
+    #[error(transparent)]
+    Emit(#[from] EmitError),
+    /// Ranges and symbols do not match.
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    /// TensorRT could not be found or could not build.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// What kind of thing went wrong, for programs that decide what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The model is broken.
+    InvalidModel,
+    /// The model is fine, and the target cannot express it.
+    Unsupported,
+    /// What was asked for does not fit the model.
+    Usage,
+    /// TensorRT is missing, or refused.
+    Engine,
+    /// A bug in this library.
+    Internal,
+}
+
+impl Error {
+    /// What kind of thing went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Import(_) => ErrorKind::InvalidModel,
+            Self::Emit(EmitError::Unsupported(_)) => ErrorKind::Unsupported,
+            Self::UnknownPass(_) | Self::Range(_) => ErrorKind::Usage,
+            Self::Emit(_) | Self::Engine(_) => ErrorKind::Engine,
+            Self::Pass(_) | Self::Verify(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// The ONNX node that it is about, if it is about one.
+    pub fn node(&self) -> Option<&str> {
+        match self {
+            Self::Import(error) => error.node(),
+            Self::Emit(EmitError::Unsupported(nodes)) => nodes.first().map(|node| node.node.as_str()),
+            Self::Emit(EmitError::Mismatch { node, .. }) => Some(node),
+            Self::Pass(PassError::Patch { node, .. } | PassError::Endless { node, .. }) => Some(node),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Convolutions and matrix products.
+
+use smallvec::SmallVec;
+use trt_fuse_ir::op::{BinaryOp, Conv, ConvTranspose, Einsum, MatMul};
+use trt_fuse_ir::{Epilogue, Ints, Op, Padding};
+
+use super::{ANY, Row};
+use crate::import::attrs::{Attributes, fault};
+use crate::import::node::{Fault, Imported, NodeContext};
+
+pub(super) const ROWS: &[Row] = &[
+    Row::new("Conv", (2, 3), 1, conv),
+    Row::new("ConvTranspose", (2, 3), 1, conv_transpose),
+    Row::new("Einsum", (1, ANY), 1, einsum),
+    Row::new("Gemm", (2, 3), 1, gemm),
+    Row::new("MatMul", (2, 2), 1, |node| node.emit_same(mat_mul(false, false))),
+];
+
+/// Padding of `axes` spatial axes: `pads`, or `auto_pad` where that says so.
+pub(super) fn padding(attrs: &Attributes<'_>, axes: usize) -> Result<Padding, Fault> {
+    let pads = attrs.ints_of("pads", 2 * axes, 0, 0)?;
+    let choices = [("NOTSET", 0), ("VALID", 1), ("SAME_UPPER", 2), ("SAME_LOWER", 3)];
+    Ok(match attrs.choice("auto_pad", &choices)? {
+        0 => Padding::Explicit(pads),
+        1 => Padding::none(axes),
+        2 => Padding::SameUpper,
+        _ => Padding::SameLower,
+    })
+}
+
+/// The number of spatial axes, from the weight, the data or the attributes.
+fn spatial_axes(node: &NodeContext<'_, '_>) -> Result<usize, Fault> {
+    for slot in [1, 0] {
+        if let Some(rank) = node.input_info(slot)?.rank() {
+            let wrong = || crate::import::ImportError::Operands {
+                reason: format!("input {slot} has rank {rank}, at least 3 expected"),
+            };
+            return Ok(rank.checked_sub(2).filter(|axes| *axes > 0).ok_or_else(wrong)?);
+        }
+    }
+    match node.attrs.ints("kernel_shape")? {
+        Some(kernel) => Ok(kernel.len()),
+        None => Err(Fault::Unsupported("the rank of its inputs is not known".to_owned())),
+    }
+}
+
+/// Refuses a `kernel_shape` that is not the weight's.
+fn check_kernel(node: &NodeContext<'_, '_>, axes: usize) -> Result<(), Fault> {
+    if !node.attrs.has("kernel_shape") {
+        return Ok(());
+    }
+    let kernel = node.attrs.ints_of("kernel_shape", axes, 1, 1)?;
+    let weight = node.input_info(1)?;
+    let sizes = weight.shape.iter().flat_map(|shape| shape.iter().skip(2)).map(|dim| dim.value());
+    match kernel.iter().zip(sizes).find(|(stated, size)| size.is_some_and(|size| size != **stated)) {
+        Some(_) => Err(fault("kernel_shape", format!("{:?} found, the weight is {weight}", kernel.as_slice())).into()),
+        None => Ok(()),
+    }
+}
+
+fn conv(node: &mut NodeContext<'_, '_>) -> Imported {
+    let axes = spatial_axes(node)?;
+    check_kernel(node, axes)?;
+    let attrs = &node.attrs;
+    let op = Conv {
+        strides: attrs.ints_of("strides", axes, 1, 1)?,
+        dilations: attrs.ints_of("dilations", axes, 1, 1)?,
+        padding: padding(attrs, axes)?,
+        groups: attrs.int_at_least("group", 1, 1)?,
+        epilogue: Epilogue::default(),
+    };
+    node.emit_same(op)
+}
+
+fn conv_transpose(node: &mut NodeContext<'_, '_>) -> Imported {
+    let axes = spatial_axes(node)?;
+    check_kernel(node, axes)?;
+    let attrs = &node.attrs;
+    let output_shape = if attrs.has("output_shape") { Some(output_shape(attrs, axes)?) } else { None };
+    let op = ConvTranspose {
+        strides: attrs.ints_of("strides", axes, 1, 1)?,
+        dilations: attrs.ints_of("dilations", axes, 1, 1)?,
+        padding: padding(attrs, axes)?,
+        output_padding: attrs.ints_of("output_padding", axes, 0, 0)?,
+        output_shape,
+        groups: attrs.int_at_least("group", 1, 1)?,
+        epilogue: Epilogue::default(),
+    };
+    node.emit_same(op)
+}
+
+/// The spatial sizes; some exporters write batch and channels too.
+fn output_shape(attrs: &Attributes<'_>, axes: usize) -> Result<Ints, Fault> {
+    let shape = attrs.ints("output_shape")?.unwrap_or_default();
+    let spatial = shape.len().checked_sub(axes).filter(|skipped| matches!(skipped, 0 | 2));
+    let sizes = spatial.and_then(|skipped| shape.get(skipped..)).filter(|sizes| sizes.iter().all(|size| *size > 0));
+    match sizes {
+        Some(sizes) => Ok(SmallVec::from_slice(sizes)),
+        None => Err(fault("output_shape", format!("{:?} found, {axes} sizes expected", shape.as_slice())).into()),
+    }
+}
+
+fn mat_mul(transpose_a: bool, transpose_b: bool) -> MatMul {
+    MatMul { transpose_a, transpose_b, epilogue: Epilogue::default() }
+}
+
+/// `alpha * a * b + beta * c`: a matrix product, with what is not neutral around it.
+fn gemm(node: &mut NodeContext<'_, '_>) -> Imported {
+    let (alpha, beta) = (node.attrs.float("alpha", 1.0)?, node.attrs.float("beta", 1.0)?);
+    let op = mat_mul(node.attrs.flag("transA", false)?, node.attrs.flag("transB", false)?);
+    for slot in [0, 1] {
+        if let Some(rank) = node.input_info(slot)?.rank().filter(|rank| *rank != 2) {
+            let reason = format!("input {slot} has rank {rank}, 2 expected");
+            return Err(crate::import::ImportError::Operands { reason }.into());
+        }
+    }
+    let (a, b) = (node.required(0)?, node.required(1)?);
+    let bias = node.input(2).filter(|_| beta != 0.0);
+    let scaled = alpha != 1.0;
+    if !scaled && bias.is_none() {
+        return node.emit(op, [Some(a), Some(b)]);
+    }
+    let mul = Op::Binary(BinaryOp::Mul);
+    // Numbers first, so that a type without them leaves nothing half done.
+    let alpha = if scaled {
+        Some(node.dtype(0).and_then(|dtype| node.scalar_part("alpha", dtype, alpha.into()))?)
+    } else {
+        None
+    };
+    let beta = match bias {
+        Some(_) if beta != 1.0 => {
+            let dtype = node.dtype(2)?;
+            Some(node.scalar_part("beta", dtype, beta.into())?)
+        }
+        _ => None,
+    };
+    let mut product = node.helper("matmul", op, [a, b])?;
+    if let Some(alpha) = alpha {
+        if bias.is_none() {
+            return node.emit(mul, [Some(product), Some(alpha)]);
+        }
+        product = node.helper("scaled", mul.clone(), [product, alpha])?;
+    }
+    let bias = match (bias, beta) {
+        (Some(bias), Some(beta)) => Some(node.helper("bias", mul, [bias, beta])?),
+        (bias, _) => bias,
+    };
+    node.emit(Op::Binary(BinaryOp::Add), [Some(product), bias])
+}
+
+fn einsum(node: &mut NodeContext<'_, '_>) -> Imported {
+    let equation = node.attrs.string("equation")?.ok_or_else(|| fault("equation", "it is missing"))?;
+    let equation = explicit(equation).map_err(|reason| fault("equation", reason))?;
+    let terms = equation.split("->").next().map_or(0, |inputs| inputs.split(',').count());
+    if terms != node.inputs.len() {
+        let reason = format!("{terms} terms found, {} expected", node.inputs.len());
+        return Err(fault("equation", reason).into());
+    }
+    node.emit_same(Einsum { equation })
+}
+
+/// An equation without blanks, its output written out: if it has none, the broadcast axes and then the letters that
+/// occur once, in alphabetical order.
+fn explicit(equation: &str) -> Result<String, String> {
+    let compact: String = equation.chars().filter(|c| *c != ' ').collect();
+    let letters = compact.replace("...", "").replacen("->", "", 1);
+    if let Some(wrong) = letters.chars().find(|c| !c.is_ascii_alphabetic() && *c != ',') {
+        return Err(format!("`{}` is no index", wrong.escape_debug()));
+    }
+    if compact.contains("->") {
+        return Ok(compact);
+    }
+    let mut once: Vec<char> = letters.chars().filter(|c| *c != ',' && letters.matches(*c).count() == 1).collect();
+    once.sort_unstable();
+    let broadcast = if compact.contains("...") { "..." } else { "" };
+    Ok(format!("{compact}->{broadcast}{}", once.into_iter().collect::<String>()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::explicit;
+
+    #[test]
+    fn equations_are_written_out() {
+        assert_eq!(explicit("ij, jk"), Ok("ij,jk->ik".to_owned()));
+        assert_eq!(explicit("b i j , b j k -> b i k"), Ok("bij,bjk->bik".to_owned()));
+        assert_eq!(explicit("...ii"), Ok("...ii->...".to_owned()));
+        assert_eq!(explicit("ba,Z"), Ok("ba,Z->Zab".to_owned()));
+        assert_eq!(explicit("i%j"), Err("`%` is no index".to_owned()));
+    }
+}

@@ -1,0 +1,213 @@
+//! Elementwise arithmetic and logic, casts, selection, constants and identities.
+
+use trt_fuse_ir::op::{BinaryOp, Cast, Constant, ConstantOfShape, ShapeOf, UnaryOp};
+use trt_fuse_ir::{DType, Op, Tensor};
+
+use super::{ANY, Row};
+use crate::import::attrs::fault;
+use crate::import::model::{SPARSE, STRINGS};
+use crate::import::node::{Fault, Imported, NodeContext};
+
+/// Rows of operators that are one internal operator without parameters.
+macro_rules! plain {
+    ($inputs:literal, $op:path: $($name:literal => $variant:expr),* $(,)?) => {
+        &[$(Row::new($name, ($inputs, $inputs), 1, |node| node.emit_same($op($variant)))),*]
+    };
+}
+
+pub(super) const UNARY: &[Row] = plain!(1, Op::Unary:
+    "Identity" => UnaryOp::Identity,
+    "Abs" => UnaryOp::Abs,
+    "Neg" => UnaryOp::Neg,
+    "Exp" => UnaryOp::Exp,
+    "Log" => UnaryOp::Log,
+    "Sqrt" => UnaryOp::Sqrt,
+    "Reciprocal" => UnaryOp::Reciprocal,
+    "Floor" => UnaryOp::Floor,
+    "Ceil" => UnaryOp::Ceil,
+    "Round" => UnaryOp::Round,
+    "Sign" => UnaryOp::Sign,
+    "Erf" => UnaryOp::Erf,
+    "Sin" => UnaryOp::Sin,
+    "Cos" => UnaryOp::Cos,
+    "Tan" => UnaryOp::Tan,
+    "Asin" => UnaryOp::Asin,
+    "Acos" => UnaryOp::Acos,
+    "Atan" => UnaryOp::Atan,
+    "Sinh" => UnaryOp::Sinh,
+    "Cosh" => UnaryOp::Cosh,
+    "Asinh" => UnaryOp::Asinh,
+    "Acosh" => UnaryOp::Acosh,
+    "Atanh" => UnaryOp::Atanh,
+    "Not" => UnaryOp::Not,
+    "BitwiseNot" => UnaryOp::BitwiseNot,
+    "IsNaN" => UnaryOp::IsNan,
+);
+
+pub(super) const BINARY: &[Row] = plain!(2, Op::Binary:
+    "Add" => BinaryOp::Add,
+    "Sub" => BinaryOp::Sub,
+    "Mul" => BinaryOp::Mul,
+    "Div" => BinaryOp::Div,
+    "Pow" => BinaryOp::Pow,
+    "And" => BinaryOp::And,
+    "Or" => BinaryOp::Or,
+    "Xor" => BinaryOp::Xor,
+    "Equal" => BinaryOp::Equal,
+    "Greater" => BinaryOp::Greater,
+    "GreaterOrEqual" => BinaryOp::GreaterOrEqual,
+    "Less" => BinaryOp::Less,
+    "LessOrEqual" => BinaryOp::LessOrEqual,
+    "BitwiseAnd" => BinaryOp::BitwiseAnd,
+    "BitwiseOr" => BinaryOp::BitwiseOr,
+    "BitwiseXor" => BinaryOp::BitwiseXor,
+    "PRelu" => BinaryOp::PRelu,
+);
+
+pub(super) const ROWS: &[Row] = &[
+    Row::new("BitShift", (2, 2), 1, bit_shift),
+    Row::new("Cast", (1, 1), 1, cast),
+    Row::new("CastLike", (2, 2), 1, cast_like),
+    Row::new("Constant", (0, 0), 1, constant),
+    Row::new("Dropout", (1, 3), 2, dropout),
+    Row::new("IsInf", (1, 1), 1, is_inf),
+    Row::new("Max", (1, ANY), 1, |node| variadic(node, BinaryOp::Max)),
+    Row::new("Mean", (1, ANY), 1, mean),
+    Row::new("Min", (1, ANY), 1, |node| variadic(node, BinaryOp::Min)),
+    Row::new("Mod", (2, 2), 1, modulo),
+    Row::new("Sum", (1, ANY), 1, |node| variadic(node, BinaryOp::Add)),
+    Row::new("Where", (3, 3), 1, |node| node.emit_same(Op::Where)),
+];
+
+fn bit_shift(node: &mut NodeContext<'_, '_>) -> Imported {
+    if !node.attrs.has("direction") {
+        return Err(fault("direction", "it is missing").into());
+    }
+    let directions = [("LEFT", BinaryOp::ShiftLeft), ("RIGHT", BinaryOp::ShiftRight)];
+    let op = node.attrs.choice("direction", &directions)?;
+    node.emit_same(Op::Binary(op))
+}
+
+fn cast(node: &mut NodeContext<'_, '_>) -> Imported {
+    let to = node.attrs.dtype("to")?.ok_or_else(|| fault("to", "it is missing"))?;
+    cast_to(node, to)
+}
+
+fn cast_like(node: &mut NodeContext<'_, '_>) -> Imported {
+    let to = node.dtype(1)?;
+    cast_to(node, to)
+}
+
+fn cast_to(node: &mut NodeContext<'_, '_>, to: DType) -> Imported {
+    let saturate = node.attrs.flag("saturate", true)?;
+    let rounding = node.attrs.choice("round_mode", &[("up", 0), ("down", 1), ("nearest", 2)])?;
+    if to == DType::F8E8M0 && rounding != 0 {
+        return Err(Fault::Unsupported("a cast to f8e8m0 rounds up only".to_owned()));
+    }
+    let from = node.input_info(0)?.dtype;
+    if from == DType::String || to == DType::String {
+        return Err(Fault::Unsupported("casts from and to strings have no form in a network".to_owned()));
+    }
+    let data = node.required(0)?;
+    node.emit(Cast { to, saturate }, [Some(data)])
+}
+
+fn constant(node: &mut NodeContext<'_, '_>) -> Imported {
+    let attrs = &node.attrs;
+    let value = if let Some(proto) = attrs.tensor("value")? {
+        match node.importer.tensors.read(proto.clone(), &node.name) {
+            Err(crate::import::ImportError::StringTensor { .. }) => return Err(Fault::Unsupported(STRINGS.to_owned())),
+            tensor => tensor?,
+        }
+    } else if attrs.has("value_float") {
+        Tensor::scalar(attrs.float("value_float", 0.0)?)
+    } else if let Some(values) = attrs.floats("value_floats")? {
+        Tensor::vector(values.to_vec())
+    } else if let Some(value) = attrs.int("value_int")? {
+        Tensor::scalar(value)
+    } else if let Some(values) = attrs.ints("value_ints")? {
+        Tensor::vector(values.to_vec())
+    } else if attrs.has("value_string") || attrs.has("value_strings") {
+        return Err(Fault::Unsupported(STRINGS.to_owned()));
+    } else if attrs.has("sparse_value") {
+        return Err(Fault::Unsupported(SPARSE.to_owned()));
+    } else {
+        return Err(fault("value", "it is missing").into());
+    };
+    node.emit(Constant { value }, [])
+}
+
+/// The identity, as long as it is not training.
+fn dropout(node: &mut NodeContext<'_, '_>) -> Imported {
+    node.attrs.ignore("ratio");
+    node.attrs.ignore("seed");
+    if node.input(2).is_some() {
+        let training = node.constant(2).and_then(|tensor| tensor.to_i64s());
+        if training.as_deref() != Some(&[0]) {
+            return Err(Fault::Unsupported("it may be training".to_owned()));
+        }
+    }
+    let data = node.required(0)?;
+    let mask = if node.is_used(1) { Some(dropout_mask(node)?) } else { None };
+    let name = node.outputs.drain(1..).next();
+    let mut values = node.emit(Op::Unary(UnaryOp::Identity), [Some(data)])?;
+    node.outputs.extend(name);
+    values.extend(mask);
+    Ok(values)
+}
+
+/// What a dropout that drops nothing gives as mask: true everywhere, or ones before opset 10.
+fn dropout_mask(node: &mut NodeContext<'_, '_>) -> Result<trt_fuse_ir::ValueRef, Fault> {
+    let data = node.required(0)?;
+    let value = if node.opset >= 10 {
+        Tensor::vector(vec![true])
+    } else {
+        let dtype = node.dtype(0)?;
+        let one = crate::import::node::scalar(dtype, 1.0).and_then(|one| one.reshaped([1]).ok());
+        one.ok_or_else(|| Fault::Unsupported(format!("{dtype} has no 1")))?
+    };
+    let shape = node.helper("shape", ShapeOf { start: 0, end: None }, [data])?;
+    node.helper("mask", ConstantOfShape { value }, [shape])
+}
+
+fn is_inf(node: &mut NodeContext<'_, '_>) -> Imported {
+    let op = match (node.attrs.flag("detect_negative", true)?, node.attrs.flag("detect_positive", true)?) {
+        (true, true) => UnaryOp::IsInf,
+        (true, false) => UnaryOp::IsNegInf,
+        (false, true) => UnaryOp::IsPosInf,
+        (false, false) => return Err(Fault::Unsupported("it detects nothing".to_owned())),
+    };
+    node.emit_same(Op::Unary(op))
+}
+
+fn modulo(node: &mut NodeContext<'_, '_>) -> Imported {
+    let op = if node.attrs.flag("fmod", false)? { BinaryOp::FMod } else { BinaryOp::Mod };
+    node.emit_same(Op::Binary(op))
+}
+
+/// A chain of binary operators; of one input, the identity.
+fn variadic(node: &mut NodeContext<'_, '_>, op: BinaryOp) -> Imported {
+    let last = node.inputs.len().saturating_sub(1);
+    let mut total = node.required(0)?;
+    if last == 0 {
+        return node.emit(Op::Unary(UnaryOp::Identity), [Some(total)]);
+    }
+    for slot in 1..last {
+        let next = node.required(slot)?;
+        total = node.helper(op.word(), Op::Binary(op), [total, next])?;
+    }
+    let next = node.required(last)?;
+    node.emit(Op::Binary(op), [Some(total), Some(next)])
+}
+
+fn mean(node: &mut NodeContext<'_, '_>) -> Imported {
+    let mut total = node.required(0)?;
+    let count = node.inputs.len();
+    let dtype = node.dtype(0)?;
+    for slot in 1..count {
+        let next = node.required(slot)?;
+        total = node.helper("add", Op::Binary(BinaryOp::Add), [total, next])?;
+    }
+    let count = node.scalar_part("count", dtype, count as f64)?;
+    node.emit(Op::Binary(BinaryOp::Div), [Some(total), Some(count)])
+}

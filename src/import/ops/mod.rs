@@ -1,0 +1,85 @@
+//! Operators of ONNX's own domain, by family.
+//!
+//! A family lists its operators as [`Row`]s: how many inputs and outputs ONNX allows in any opset, and the function that
+//! adds a node in its internal form. What differs between opsets, the function asks of the context. A function that
+//! says [`Fault::Unsupported`](super::node::Fault) has added nothing that matters; the node becomes opaque.
+
+mod activation;
+mod control;
+mod conv;
+mod index;
+mod math;
+mod movement;
+mod norm;
+mod pool;
+mod quant;
+mod reduce;
+mod shape;
+
+use std::sync::LazyLock;
+
+use rustc_hash::FxHashMap;
+
+use super::node::{Imported, NodeContext};
+
+/// As many as one likes.
+const ANY: usize = usize::MAX;
+
+/// An operator.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// Its type.
+    name: &'static str,
+    /// Number of inputs that must be there, and largest number with those that may be left out.
+    pub inputs: (usize, usize),
+    /// Largest number of outputs.
+    pub outputs: usize,
+    /// Adds a node.
+    pub import: fn(&mut NodeContext<'_, '_>) -> Imported,
+}
+
+impl Row {
+    const fn new(
+        name: &'static str,
+        inputs: (usize, usize),
+        outputs: usize,
+        import: fn(&mut NodeContext<'_, '_>) -> Imported,
+    ) -> Self {
+        Self { name, inputs, outputs, import }
+    }
+
+    /// The numbers of inputs allowed, in words.
+    pub(crate) fn expected_inputs(&self) -> String {
+        match self.inputs {
+            (least, ANY) => format!("at least {least}"),
+            (least, most) if least == most => least.to_string(),
+            (least, most) => format!("{least} to {most}"),
+        }
+    }
+}
+
+static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| {
+    let families = [
+        activation::ROWS,
+        activation::WITH_FLOATS,
+        control::ROWS,
+        conv::ROWS,
+        index::ROWS,
+        math::BINARY,
+        math::ROWS,
+        math::UNARY,
+        movement::ROWS,
+        norm::ROWS,
+        pool::ROWS,
+        quant::ROWS,
+        reduce::REDUCTIONS,
+        reduce::ROWS,
+        shape::ROWS,
+    ];
+    families.into_iter().flatten().map(|row| (row.name, row)).collect()
+});
+
+/// The operator of a type, if it has an internal form.
+pub(crate) fn find(op_type: &str) -> Option<&'static Row> {
+    ROWS.get(op_type).copied()
+}

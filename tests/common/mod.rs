@@ -1,0 +1,102 @@
+//! What the tests on whole models share.
+#![allow(dead_code, reason = "each test binary uses a part")]
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter};
+use std::path::{Path, PathBuf};
+
+use trt_fuse::import::{ImportOptions, Model, import_file};
+use trt_fuse::ir::{DType, Graph, Tensor};
+use trt_fuse::tensorrt::Library;
+use trt_fuse::{Options, open_library};
+
+pub fn testdata() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata")
+}
+
+/// The names of the packed models in a folder of testdata.
+pub fn packed(folder: &str) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(testdata().join(folder))
+        .unwrap()
+        .filter_map(|entry| Some(entry.unwrap().file_name().to_str()?.strip_suffix(".onnx.xz")?.to_owned()))
+        .collect();
+    names.sort();
+    assert!(!names.is_empty());
+    names
+}
+
+/// A model of testdata, unpacked once for all test binaries.
+pub fn unpacked(name: &str) -> PathBuf {
+    let folder = if name.starts_with("light_") { "light" } else { "zoo" };
+    let source = testdata().join(folder).join(format!("{name}.onnx.xz"));
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.onnx"));
+    let fresh = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    if fresh(&target) < fresh(&source) {
+        let scratch = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let mut reader = lzma_rust2::XzReader::new(BufReader::new(File::open(&source).unwrap()), true);
+        std::io::copy(&mut reader, &mut BufWriter::new(scratch.as_file())).unwrap();
+        scratch.persist(&target).unwrap();
+    }
+    target
+}
+
+pub fn model(name: &str) -> Model {
+    import_file(&unpacked(name), &ImportOptions::default()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+pub fn optimized(name: &str) -> Graph {
+    trt_fuse::optimize(model(name), &Options::default()).unwrap_or_else(|error| panic!("{name}: {error}")).graph
+}
+
+/// The TensorRT library, or a line that says why a test is skipped.
+pub fn library() -> Option<Library> {
+    match open_library(&Options::default()) {
+        Ok(library) => Some(library),
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            None
+        }
+    }
+}
+
+/// The inputs that scripts/references.py makes: symbols are 2.
+pub fn pattern_inputs(graph: &Graph) -> Vec<Tensor> {
+    let input = |id: &trt_fuse::ir::NodeId| {
+        let info = graph.info((*id).into()).unwrap();
+        assert_eq!(info.dtype, DType::F32);
+        let dims = info.shape.as_ref().unwrap().iter().map(|dim| dim.evaluate(&|_| Some(2)).unwrap() as usize);
+        let dims: Vec<usize> = dims.collect();
+        let count: usize = dims.iter().product();
+        let element = |at: usize| {
+            let value = (at as i64 * 1_103_515_245 + 12345) % (1 << 31);
+            (value as f64 / f64::from(1 << 29) - 2.0) as f32
+        };
+        Tensor::from_vec(dims, (0..count).map(element).collect()).unwrap()
+    };
+    graph.inputs().iter().map(input).collect()
+}
+
+/// onnxruntime's first output for [`pattern_inputs`].
+pub fn reference(name: &str) -> Tensor {
+    let bytes = std::fs::read(testdata().join("references").join(format!("{name}.npy"))).unwrap();
+    // Version 1: magic, version, u16 header length, header as a Python literal, data.
+    assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
+    let end = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let header = std::str::from_utf8(&bytes[10..end]).unwrap();
+    assert!(header.contains("'descr': '<f4'") && header.contains("'fortran_order': False"), "{header}");
+    let shape = header.split_once("'shape': (").unwrap().1.split_once(')').unwrap().0;
+    let dims: Vec<usize> = shape.split(',').filter_map(|dim| dim.trim().parse().ok()).collect();
+    let data = bytes[end..].chunks_exact(4).map(|chunk| f32::from_le_bytes(chunk.try_into().unwrap())).collect();
+    Tensor::from_vec(dims, data).unwrap()
+}
+
+/// The largest difference relative to the largest magnitude expected.
+pub fn difference(expected: &Tensor, found: &Tensor) -> f64 {
+    assert_eq!((expected.dtype(), expected.dims()), (found.dtype(), found.dims()));
+    let (expected, found) = (expected.to_f64s().unwrap(), found.to_f64s().unwrap());
+    let largest = expected.iter().fold(1e-12_f64, |largest, x| largest.max(x.abs()));
+    expected.iter().zip(&found).map(|(a, b)| (a - b).abs() / largest).fold(0.0, |worst, gap| {
+        assert!(gap.is_finite());
+        worst.max(gap)
+    })
+}

@@ -1,0 +1,89 @@
+//! Whole models: fewer nodes and layers than a stated bound, the same outputs as before and as onnxruntime's, and an
+//! engine.
+
+mod common;
+
+use common::{difference, library, model, optimized, packed, pattern_inputs, reference};
+use trt_fuse::ir::eval::eval_graph;
+use trt_fuse::{Options, build, record};
+
+/// Nodes after the passes, and layers without constants: at most these, in every exporter's form. The layers are what
+/// OnnxParser of TensorRT-RTX 1.7.1 makes of the cleanest form.
+const BOUNDS: &[(&str, usize, usize)] = &[
+    ("resnet50", 58, 123),
+    ("mobilenet_v2", 56, 101),
+    ("mobilenet_v3_large", 110, 165),
+    ("efficientnet_b0", 170, 241),
+    ("googlenet", 85, 141),
+    ("inception_v3", 125, 217),
+    ("densenet121", 310, 370),
+    ("squeezenet1_1", 40, 65),
+    ("shufflenet_v2", 190, 695),
+    ("convnext_tiny", 310, 484),
+    ("light_resnet50", 60, 124),
+    ("light_inception_v1", 90, 142),
+    ("light_squeezenet", 40, 66),
+];
+
+fn bound(name: &str) -> Option<(usize, usize)> {
+    let family = name.split('.').next().unwrap();
+    BOUNDS.iter().find(|row| row.0 == family).map(|row| (row.1, row.2))
+}
+
+#[test]
+fn every_model_shrinks_to_its_bound() {
+    let mut table = String::new();
+    let mut failures = Vec::new();
+    for name in packed("zoo").into_iter().chain(packed("light")) {
+        let graph = optimized(&name);
+        let (_, layers) = record(&graph, &Options::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (nodes, layers) = (graph.operation_count(), layers.without_constants);
+        table.push_str(&format!("{name:28} nodes {nodes:4} layers {layers:4}\n"));
+        if let Some((most_nodes, most_layers)) = bound(&name)
+            && (nodes > most_nodes || layers > most_layers)
+        {
+            failures.push(format!("{name}: {nodes} nodes (at most {most_nodes}), {layers} layers (at most {most_layers})"));
+        }
+    }
+    println!("{table}");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn outputs_agree(name: &str) {
+    let before = model(name).graph;
+    let inputs = pattern_inputs(&before);
+    let after = optimized(name);
+    let expected = reference(name);
+    let found_before = eval_graph(&before, &inputs).unwrap();
+    let found_after = eval_graph(&after, &inputs).unwrap();
+    for (a, b) in found_before.iter().zip(&found_after) {
+        let gap = difference(a, b);
+        assert!(gap <= 1e-4, "{name}: the passes change the outputs by {gap}");
+    }
+    let gap = difference(&expected, &found_after[0]);
+    assert!(gap <= 1e-3, "{name}: {gap} from onnxruntime");
+}
+
+#[test]
+fn outputs_of_the_zoo_agree_before_after_and_with_onnxruntime() {
+    packed("zoo").iter().for_each(|name| outputs_agree(name));
+}
+
+#[test]
+fn outputs_of_the_light_models_agree_before_after_and_with_onnxruntime() {
+    packed("light").iter().for_each(|name| outputs_agree(name));
+}
+
+#[test]
+fn every_model_builds() {
+    let Some(library) = library() else { return };
+    for name in packed("zoo") {
+        let graph = optimized(&name);
+        let mut options = Options::default();
+        if !graph.inputs().iter().all(|id| graph.info((*id).into()).unwrap().fixed_dims().is_some()) {
+            options.ranges = vec!["batch=1:2:4".parse().unwrap()];
+        }
+        let built = build(&graph, &library, &options, None).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(!built.plan.bytes().is_empty());
+    }
+}
