@@ -89,7 +89,7 @@ impl Builder {
                 stated: hint.to_string(),
             });
         }
-        let info = found.info.clone().refined(hint);
+        let info = found.info.clone().settled(hint, self.graph.node_name(value.node));
         self.graph.set_info(value, info);
         Ok(())
     }

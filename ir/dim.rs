@@ -272,7 +272,7 @@ impl Dim {
     pub fn modulo(&self, divisor: &Dim) -> Option<Dim> {
         match (self.value(), divisor.value()) {
             (_, Some(0)) => None,
-            (Some(a), Some(b)) => Some(Self::fixed(a.saturating_sub(floor_div(a, b).saturating_mul(b)))),
+            (Some(a), Some(b)) => Some(Self::fixed(floor_mod(a, b))),
             _ if self.exact_div(divisor).is_some() => Some(Self::fixed(0)),
             _ => Some(Self::atom(Atom::Mod(self.clone(), divisor.clone()))),
         }
@@ -382,6 +382,22 @@ impl Dim {
         atoms.sum()
     }
 
+    /// The largest absolute value of a number in the expression.
+    pub(crate) fn magnitude(&self) -> u64 {
+        let sum = match &self.0 {
+            Repr::Fixed(value) => return value.unsigned_abs(),
+            Repr::Sum(sum) => sum,
+        };
+        let atoms = sum.terms.iter().flat_map(|term| &term.0).map(|atom| match atom {
+            Atom::Symbol(_) => 0,
+            Atom::Div(a, b) | Atom::Mod(a, b) | Atom::Min(a, b) | Atom::Max(a, b) | Atom::Mul(a, b) => {
+                a.magnitude().max(b.magnitude())
+            }
+        });
+        let numbers = sum.terms.iter().map(|term| term.1).chain([sum.constant]).map(i64::unsigned_abs);
+        atoms.chain(numbers).max().unwrap_or(0)
+    }
+
     /// The product of dimensions.
     pub fn product<'a>(dims: impl IntoIterator<Item = &'a Dim>) -> Dim {
         dims.into_iter().fold(Self::fixed(1), |product, dim| &product * dim)
@@ -391,6 +407,11 @@ impl Dim {
 fn floor_div(a: i64, b: i64) -> i64 {
     let quotient = a.wrapping_div(b);
     if a.wrapping_rem(b) != 0 && (a < 0) != (b < 0) { quotient - 1 } else { quotient }
+}
+
+fn floor_mod(a: i64, b: i64) -> i64 {
+    let rest = a.wrapping_rem(b);
+    if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }
 }
 
 /// A two-sided operation of a dimension's expression.
@@ -572,7 +593,10 @@ impl Sub for &Dim {
     type Output = Dim;
 
     fn sub(self, other: &Dim) -> Dim {
-        self + &-other
+        match (self.value(), other.value()) {
+            (Some(a), Some(b)) => Dim::fixed(a.saturating_sub(b)),
+            _ => self + &-other,
+        }
     }
 }
 

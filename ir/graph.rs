@@ -566,14 +566,12 @@ impl Graph {
                 continue;
             }
             let context = InferContext { node: &node.name, outputs: node.outputs.len() };
-            let fresh = infer(&node.op, &self.input_infos(id), &context)?;
-            for (slot, info) in fresh.into_iter().enumerate() {
-                let value = ValueRef { node: id, slot: slot as u32 };
-                let Some(old) = self.info(value) else { continue };
-                if info != *old {
-                    let info = info.refined(old);
-                    self.set_info(value, info);
-                }
+            let mut infos = infer(&node.op, &self.input_infos(id), &context)?;
+            for (info, old) in infos.iter_mut().zip(&node.outputs) {
+                *info = info.clone().settled(&old.info, &node.name);
+            }
+            for (slot, info) in infos.into_iter().enumerate() {
+                self.set_info(ValueRef { node: id, slot: slot as u32 }, info);
             }
         }
         Ok(())

@@ -31,6 +31,8 @@ pub use math::{broadcast, broadcasts_to};
 
 /// Most symbols and operations of a dimension or element that is followed.
 const MAX_WEIGHT: usize = 128;
+/// Largest number in one.
+const MAX_MAGNITUDE: u64 = 1 << 48;
 
 /// What inference needs besides the inputs.
 #[derive(Debug, Clone, Copy)]
@@ -133,20 +135,22 @@ pub fn infer(op: &Op, inputs: &[Option<&ValueInfo>], context: &InferContext<'_>)
     }
     infos.truncate(context.outputs);
     for (slot, info) in infos.iter_mut().enumerate() {
-        bound_weight(info, slot, context);
+        bound_expressions(info, slot, context);
     }
     Ok(infos)
 }
 
-/// Forgets expressions that have grown beyond use, so that no model makes inference slow.
-fn bound_weight(info: &mut ValueInfo, slot: usize, context: &InferContext<'_>) {
+/// Forgets expressions that have grown beyond use, so that no model makes inference slow, or whose numbers may have
+/// saturated.
+fn bound_expressions(info: &mut ValueInfo, slot: usize, context: &InferContext<'_>) {
+    let unwieldy = |dim: &Dim| dim.value().is_none() && (dim.weight() > MAX_WEIGHT || dim.magnitude() > MAX_MAGNITUDE);
     for (axis, dim) in info.shape.iter_mut().flatten().enumerate() {
-        if dim.weight() > MAX_WEIGHT {
+        if unwieldy(dim) {
             *dim = context.fresh(&format!("o{slot}.d{axis}"));
         }
     }
     if let Known::Elements(elements) = &info.known
-        && elements.iter().any(|element| element.weight() > MAX_WEIGHT)
+        && elements.iter().any(unwieldy)
     {
         info.known = Known::Nothing;
     }

@@ -214,7 +214,7 @@ impl Graph {
             let pending = new.node.0 >= PENDING;
             let new = resolve(*new, &applied.added);
             if let (Some(old_value), Some(new_value)) = (self.value(*old), self.value(new)) {
-                let info = new_value.info.clone().refined(&old_value.info);
+                let info = new_value.info.clone().settled(&old_value.info, self.node_name(new.node));
                 if pending && patch.absorbed.contains(&old.node) {
                     inherited_names.push((new, old_value.name.clone()));
                 }

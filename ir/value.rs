@@ -132,6 +132,25 @@ impl ValueInfo {
     }
 }
 
+impl ValueInfo {
+    /// As [`refined`](Self::refined), but dimensions that are no more than symbols made up for the data of `node` are
+    /// taken from `other` too: a name that the model gave, or that attributes already use.
+    pub(crate) fn settled(mut self, other: &Self, node: &str) -> Self {
+        let made_up = |dim: &Dim| {
+            let rest = dim.as_symbol().and_then(|name| name.strip_prefix(node));
+            rest.is_some_and(|rest| rest.starts_with('.'))
+        };
+        if let (Some(dims), Some(others)) = (&mut self.shape, &other.shape)
+            && dims.len() == others.len()
+        {
+            for (dim, other) in dims.iter_mut().zip(others).filter(|(dim, _)| made_up(dim)) {
+                *dim = other.clone();
+            }
+        }
+        self.refined(other)
+    }
+}
+
 impl fmt::Display for ValueInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.dtype)?;
@@ -174,6 +193,13 @@ mod tests {
         assert_eq!(ValueInfo::unshaped(DType::Unknown).refined(&info(&["n"])), info(&["n"]));
         let known = ValueInfo::constant(Tensor::vector(vec![1_i64, 2]));
         assert_eq!(ValueInfo::new(DType::I64, [2_usize]).refined(&known), known);
+    }
+
+    #[test]
+    fn made_up_symbols_yield_to_names() {
+        let found = info(&["n", "nz.count"]);
+        assert_eq!(found.clone().settled(&info(&["m", "detections"]), "nz"), info(&["n", "detections"]));
+        assert_eq!(found.clone().settled(&info(&["m", "detections"]), "other"), found);
     }
 
     #[test]

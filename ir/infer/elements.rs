@@ -21,12 +21,17 @@ pub(super) fn single(info: &ValueInfo) -> Option<Dim> {
 
 /// A value of a shape and, if they are known, few and surely representable, elements.
 pub(super) fn known(dtype: DType, shape: Option<Shape>, elements: Option<Elements>) -> ValueInfo {
-    match elements {
-        Some(elements) if elements.len() <= MAX_KNOWN_ELEMENTS && elements.iter().all(|dim| fits(dtype, dim)) => {
+    let follows = |elements: &Elements| {
+        (dtype.is_integer() || dtype == DType::Bool)
+            && elements.len() <= MAX_KNOWN_ELEMENTS
+            && elements.iter().all(|dim| fits(dtype, dim))
+    };
+    match elements.filter(follows) {
+        Some(elements) => {
             let shape = elements.shape().iter().map(|dim| Dim::from(*dim)).collect();
             ValueInfo { dtype, shape: Some(shape), known: Known::Elements(elements.iter().cloned().collect()) }
         }
-        _ => super::shaped(dtype, shape),
+        None => super::shaped(dtype, shape),
     }
 }
 

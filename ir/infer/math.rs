@@ -20,7 +20,8 @@ pub(super) fn infer(op: &Op, inputs: Inputs<'_>) -> Result<Infos, String> {
 
 /// The shape that two shapes broadcast to, as NumPy does it.
 ///
-/// Of two different symbols the larger is taken: either they are equal or one of them is 1.
+/// Of two different symbols the larger is taken: either they are equal or one of them is 1. (Only where the other is
+/// then 0 is that wrong.)
 ///
 /// # Errors
 /// The two dimensions that do not broadcast.
@@ -46,7 +47,8 @@ pub fn broadcasts_to(from: &Shape, to: &Shape) -> Result<(), String> {
         return Err(format!("rank {} does not broadcast to rank {}", from.len(), to.len()));
     };
     for (from, to) in from.iter().zip(to.iter().skip(extra)) {
-        if !from.is(1) {
+        // A symbolic dimension may be 1.
+        if from.at_least(2) || from.is(0) {
             unify(from, to).map_err(|_| format!("{from} does not broadcast to {to}"))?;
         }
     }
@@ -92,9 +94,9 @@ fn unary(op: UnaryOp, x: &ValueInfo) -> Result<ValueInfo, String> {
 
 fn unary_element(op: UnaryOp, x: &Dim) -> Option<Dim> {
     match op {
-        UnaryOp::Neg => Some(-x),
+        UnaryOp::Neg => unsaturated(&Dim::fixed(0), x, i64::checked_sub, |_, x| -x),
         UnaryOp::Abs if x.at_least(0) => Some(x.clone()),
-        UnaryOp::Abs if (-x).at_least(0) => Some(-x),
+        UnaryOp::Abs if (-x).at_least(0) => unary_element(UnaryOp::Neg, x),
         UnaryOp::Sign => match x.value() {
             Some(value) => Some(Dim::fixed(value.signum())),
             None => x.at_least(1).then(|| Dim::fixed(1)),
@@ -134,9 +136,9 @@ fn combine(
 
 fn binary_element(op: BinaryOp, a: &Dim, b: &Dim) -> Option<Dim> {
     match op {
-        BinaryOp::Add => Some(a + b),
-        BinaryOp::Sub => Some(a - b),
-        BinaryOp::Mul => Some(a * b),
+        BinaryOp::Add => sum(a, b),
+        BinaryOp::Sub => unsaturated(a, b, i64::checked_sub, |a, b| a - b),
+        BinaryOp::Mul => product(a, b),
         BinaryOp::Div => truncating_div(a, b),
         BinaryOp::Mod => a.modulo(b),
         BinaryOp::FMod => match (a.value(), b.value()) {
@@ -166,6 +168,22 @@ fn binary_element(op: BinaryOp, a: &Dim, b: &Dim) -> Option<Dim> {
     }
 }
 
+pub(super) fn sum(a: &Dim, b: &Dim) -> Option<Dim> {
+    unsaturated(a, b, i64::checked_add, |a, b| a + b)
+}
+
+pub(super) fn product(a: &Dim, b: &Dim) -> Option<Dim> {
+    unsaturated(a, b, i64::checked_mul, |a, b| a * b)
+}
+
+/// A sum, difference or product. Expressions saturate where integers wrap around: then nothing is known.
+fn unsaturated(a: &Dim, b: &Dim, checked: fn(i64, i64) -> Option<i64>, symbolic: fn(&Dim, &Dim) -> Dim) -> Option<Dim> {
+    match (a.value(), b.value()) {
+        (Some(a), Some(b)) => checked(a, b).map(Dim::fixed),
+        _ => Some(symbolic(a, b)),
+    }
+}
+
 /// The quotient of integers, rounded towards zero.
 fn truncating_div(a: &Dim, b: &Dim) -> Option<Dim> {
     if let (Some(a), Some(b)) = (a.value(), b.value()) {
@@ -180,6 +198,9 @@ fn truncating_div(a: &Dim, b: &Dim) -> Option<Dim> {
 
 /// Whether `a - b >= gap`, if that holds or fails for all values of the symbols.
 fn at_least(a: &Dim, b: &Dim, gap: i64) -> Option<bool> {
+    if let (Some(a), Some(b)) = (a.value(), b.value()) {
+        return Some(i128::from(a) - i128::from(b) >= i128::from(gap));
+    }
     let gap = a - b - Dim::fixed(gap);
     if gap.at_least(0) {
         Some(true)
@@ -191,10 +212,12 @@ fn at_least(a: &Dim, b: &Dim, gap: i64) -> Option<bool> {
 }
 
 fn equal(a: &Dim, b: &Dim) -> Option<bool> {
-    let gap = a - b;
-    match gap.value() {
-        Some(gap) => Some(gap == 0),
-        None => (gap.at_least(1) || (-&gap).at_least(1)).then_some(false),
+    if a == b {
+        return Some(true);
+    }
+    match (at_least(a, b, 1), at_least(b, a, 1)) {
+        (Some(true), _) | (_, Some(true)) => Some(false),
+        _ => None,
     }
 }
 

@@ -93,7 +93,8 @@ fn moved(x: &ValueInfo, shape: Option<Shape>) -> ValueInfo {
     known(x.dtype, shape, result)
 }
 
-/// The shape that a Reshape's shape input asks for: 0 copies a dimension, -1 takes what is left.
+/// The shape that a Reshape's shape input asks for: 0 copies a dimension, -1 takes what is left. An expression is taken
+/// for a size: it is some tensor's dimension, even where nothing proves that it is not negative.
 fn resolve_reshape(
     wanted: &[Dim],
     allow_zero: bool,

@@ -37,17 +37,15 @@ fn ceil_count(windows: &Windows<'_>, axis: usize, size: &Dim) -> Result<Dim, Str
     let stride = windows.stride(axis);
     let (step, zero_stride) = (Dim::fixed(stride), || "stride of 0".to_string());
     let count = windows.steps(axis, size)?.ceil_div(&step).ok_or_else(zero_stride)? + Dim::fixed(1);
-    let starts_inside = match windows.extent(axis).value() {
-        // The last window starts at most `stride - 1` beyond the last full one.
-        Some(extent) => extent >= after.saturating_add(stride),
-        None => false,
-    };
-    if starts_inside {
+    // The last window starts at most `stride - 1` beyond the last full one.
+    let extent = windows.extent(axis).value().unwrap_or(0);
+    if extent >= after.saturating_add(stride) {
         return Ok(count);
     }
-    // As many windows as start before the padding at the end.
+    // As many windows as start before the padding at the end, but only one is ever dropped.
     let started = (size + &Dim::fixed(before)).ceil_div(&step).ok_or_else(zero_stride)?;
-    Ok(count.minimum(&started))
+    let kept = count.minimum(&started);
+    Ok(if extent > after { kept } else { kept.maximum(&(count - Dim::fixed(1))) })
 }
 
 /// Largest numerator and denominator of a scale that is used as a fraction of symbolic sizes.

@@ -1,9 +1,10 @@
 //! Reductions along axes, and what normalises along one.
 
-use ndarray::Axis;
+use ndarray::{Axis, IxDyn};
 use smallvec::SmallVec;
 
 use super::elements::{Elements, elements, known, reshaped, single};
+use super::math::{product, sum};
 use super::{InferContext, Infos, Inputs, one, resolve_axes, resolve_axis, shaped};
 use crate::op::{ArgReduce, Reduce, ReduceKind, TopK};
 use crate::{DType, Dim, Op, Shape, ValueInfo};
@@ -90,29 +91,31 @@ fn without(data: &Shape, axes: &[usize], keep: bool) -> Shape {
 
 /// The elements reduced, the axes kept as size 1.
 fn reduced_elements(kind: ReduceKind, mut x: Elements, axes: &[usize]) -> Option<Elements> {
+    let combine: fn(&Dim, &Dim) -> Option<Dim> = match kind {
+        ReduceKind::Sum => sum,
+        ReduceKind::Prod => product,
+        ReduceKind::Max => |a, b| Some(a.maximum(b)),
+        ReduceKind::Min => |a, b| Some(a.minimum(b)),
+        _ => return None,
+    };
+    let first = match kind {
+        ReduceKind::Sum => Some(Dim::fixed(0)),
+        ReduceKind::Prod => Some(Dim::fixed(1)),
+        _ => None,
+    };
     for axis in axes {
-        let axis = Axis(*axis);
-        let length = *x.shape().get(axis.0)?;
-        let fold = |init: Dim, f: &dyn Fn(&Dim, &Dim) -> Dim| x.fold_axis(axis, init, |total, item| f(total, item));
-        let folded = match kind {
-            ReduceKind::Sum => fold(Dim::fixed(0), &|a, b| a + b),
-            ReduceKind::Prod => fold(Dim::fixed(1), &|a, b| a * b),
-            ReduceKind::Max | ReduceKind::Min if length == 0 => return None,
-            ReduceKind::Max => {
-                fold(Dim::fixed(i64::MIN), &|a, b| if a.is(i64::MIN) { b.clone() } else { a.maximum(b) })
-            }
-            ReduceKind::Min => {
-                fold(Dim::fixed(i64::MAX), &|a, b| if a.is(i64::MAX) { b.clone() } else { a.minimum(b) })
-            }
-            _ if axes.is_empty() => return Some(x),
-            _ => return None,
-        };
-        x = folded.insert_axis(axis);
+        let lanes = x.lanes(Axis(*axis));
+        let reduced = lanes.into_iter().map(|lane| {
+            let mut items = lane.iter();
+            let start = first.clone().or_else(|| items.next().cloned())?;
+            items.try_fold(start, |total, item| combine(&total, item))
+        });
+        let items: Vec<Dim> = reduced.collect::<Option<_>>()?;
+        let mut dims = x.shape().to_vec();
+        *dims.get_mut(*axis)? = 1;
+        x = Elements::from_shape_vec(IxDyn(&dims), items).ok()?;
     }
-    // Without an axis, only what leaves a single element as it is.
-    let plain =
-        matches!(kind, ReduceKind::Sum | ReduceKind::Prod | ReduceKind::Max | ReduceKind::Min | ReduceKind::Mean);
-    plain.then_some(x)
+    Some(x)
 }
 
 fn arg_reduce(op: &ArgReduce, x: &ValueInfo) -> Result<ValueInfo, String> {

@@ -6,6 +6,7 @@ mod control;
 mod elements;
 mod layers;
 mod moving;
+mod random;
 
 /// Checks the types of a graph's values against one line a value: `y: f32[2]`, with known elements
 /// `n: i64[1] = [batch]`.

@@ -114,22 +114,37 @@ fn cuts(axes: &[usize], starts: &[Dim], ends: &[Dim], steps: &[i64]) -> Result<C
 /// Elements that a cut leaves of an axis; `None` if a bound may count from either end.
 fn cut_length(cut: &Cut, size: &Dim) -> Option<Dim> {
     let zero = Dim::fixed(0);
+    let beyond_end = |bound: &Dim| bound.value().is_some_and(|bound| bound >= FAR);
+    let beyond_start = |bound: &Dim| bound.value().is_some_and(|bound| bound <= -FAR);
     if cut.step > 0 {
-        let to_end = cut.end.value().is_some_and(|end| end >= FAR) || cut.end == *size;
-        // The last elements: no more than there are.
-        if let (Some(start), true) = (cut.start.value().filter(|start| *start < 0), to_end) {
-            let taken = Dim::fixed(start.saturating_neg()).minimum(size);
-            return taken.ceil_div(&Dim::fixed(cut.step));
+        if beyond_end(&cut.start) || beyond_start(&cut.end) {
+            return Some(zero);
         }
-        let start = from_start(&cut.start, size)?.maximum(&zero);
+        let step = Dim::fixed(cut.step);
+        let to_end = beyond_end(&cut.end) || cut.end == *size;
+        let start = if beyond_start(&cut.start) { &zero } else { &cut.start };
+        // The last elements: no more than there are.
+        if let (Some(start), true) = (start.value().filter(|start| *start < 0), to_end) {
+            return Dim::fixed(start.saturating_neg()).minimum(size).ceil_div(&step);
+        }
+        let start = from_start(start, size)?.maximum(&zero);
         let end = if to_end { size.clone() } else { from_start(&cut.end, size)?.minimum(size) };
-        (end - start).maximum(&zero).ceil_div(&Dim::fixed(cut.step))
+        (end - start).maximum(&zero).ceil_div(&step)
     } else {
+        if beyond_end(&cut.end) {
+            return Some(zero);
+        }
         let last = size - &Dim::fixed(1);
-        let far_start = cut.start.value().is_some_and(|start| start >= FAR);
-        let far_end = cut.end.value().is_some_and(|end| end <= -FAR);
-        let start = if far_start { last.clone() } else { from_start(&cut.start, size)?.minimum(&last) };
-        let end = if far_end { Dim::fixed(-1) } else { from_start(&cut.end, size)?.maximum(&Dim::fixed(-1)) };
+        let before = Dim::fixed(-1);
+        let start = if beyond_end(&cut.start) || cut.start.is(-1) {
+            last
+        } else if beyond_start(&cut.start) {
+            zero.clone()
+        } else {
+            // A first element before the first one is the first one, not none.
+            from_start(&cut.start, size)?.minimum(&last).maximum(&zero)
+        };
+        let end = if beyond_start(&cut.end) { before } else { from_start(&cut.end, size)?.maximum(&before) };
         (start - end).maximum(&zero).ceil_div(&Dim::fixed(cut.step.saturating_neg()))
     }
 }
@@ -149,6 +164,9 @@ fn cut_elements(x: Elements, cut: &Cut) -> Option<Elements> {
     let size = i64::try_from(*x.shape().get(cut.axis)?).ok()?;
     let fixed = |bound: &Dim| from_start(bound, &Dim::fixed(size))?.value();
     let (start, end) = (fixed(&cut.start)?, fixed(&cut.end)?);
+    if size == 0 {
+        return Some(x);
+    }
     let indices: Vec<usize> = if cut.step > 0 {
         let (start, end) = (start.clamp(0, size), end.clamp(0, size));
         if start == 0 && end == size && cut.step == 1 {
@@ -160,7 +178,7 @@ fn cut_elements(x: Elements, cut: &Cut) -> Option<Elements> {
         }
         (start..end).step_by(usize::try_from(cut.step).ok()?).map(|at| at as usize).collect()
     } else {
-        let (start, end) = (start.clamp(-1, size - 1), end.clamp(-1, size - 1));
+        let (start, end) = (start.min(size - 1).max(0), end.clamp(-1, size - 1));
         let step = usize::try_from(cut.step.checked_neg()?).ok()?;
         (end + 1..=start).rev().step_by(step).map(|at| at as usize).collect()
     };
