@@ -274,7 +274,7 @@ where
             let first = row / layout.rows * layout.channels % layout.total;
             let factors = factors.get(first..).unwrap_or(&[]);
             if layout.inner == 1 {
-                for ((out, element), factor) in out.iter_mut().zip(elements).zip(factors) {
+                for ((out, element), factor) in out.iter_mut().zip(elements.iter()).zip(factors) {
                     *out = scaled(element, *factor);
                 }
             } else {
