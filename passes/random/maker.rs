@@ -105,10 +105,10 @@ impl Maker {
         self.constant(Tensor::vector(values.to_vec()))
     }
 
-    /// A constant of a few different elements.
+    /// A constant whose rows differ, so that sums of them do not cancel: what is left of a zero is noise.
     pub(super) fn floats(&mut self, dims: &[usize]) -> Option<ValueRef> {
         let (count, seed) = (dims.iter().product::<usize>(), self.pick(5) as f32);
-        let data = (0..count).map(|at| ((at % 7) as f32 - 3.0) * 0.25 + seed * 0.125).collect();
+        let data = (0..count).map(|at| ((at * 37 % 101) as f32 - 50.0) * 0.015 + seed * 0.125).collect();
         self.constant(Tensor::from_vec(dims, data).unwrap())
     }
 
