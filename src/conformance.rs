@@ -144,7 +144,8 @@ fn difference(expected: &Tensor, found: &Tensor) -> Option<String> {
     };
     let wrong = a.iter().zip(&b).enumerate().find(|(_, (a, b))| {
         let same = a == b || (a.is_nan() && b.is_nan());
-        !same && !((*a - *b).abs() <= ABSOLUTE + RELATIVE * a.abs())
+        let gap = (*a - *b).abs();
+        !same && (gap.is_nan() || gap > ABSOLUTE + RELATIVE * a.abs())
     });
     wrong.map(|(at, (a, b))| format!("element {at} is {b}, {a} was expected"))
 }

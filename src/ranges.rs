@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(found[0].min, [1, 3, 8]);
         assert_eq!(found[0].max, [32, 3, 12]);
         assert!(
-            matches!(profile(&graph(), &[batch.clone()]), Err(RangeError::Missing { symbol, .. }) if symbol == "h")
+            matches!(profile(&graph(), std::slice::from_ref(&batch)), Err(RangeError::Missing { symbol, .. }) if symbol == "h")
         );
         assert!(
             matches!(profile(&graph(), &[batch, h, other]), Err(RangeError::Unknown { symbol, .. }) if symbol == "w")

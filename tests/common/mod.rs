@@ -10,12 +10,12 @@ use trt_fuse::ir::{DType, Graph, Tensor};
 use trt_fuse::tensorrt::Library;
 use trt_fuse::{Options, open_library};
 
-pub fn testdata() -> PathBuf {
+pub(crate) fn testdata() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata")
 }
 
 /// The names of the packed models in a folder of testdata.
-pub fn packed(folder: &str) -> Vec<String> {
+pub(crate) fn packed(folder: &str) -> Vec<String> {
     let mut names: Vec<String> = std::fs::read_dir(testdata().join(folder))
         .unwrap()
         .filter_map(|entry| Some(entry.unwrap().file_name().to_str()?.strip_suffix(".onnx.xz")?.to_owned()))
@@ -26,7 +26,7 @@ pub fn packed(folder: &str) -> Vec<String> {
 }
 
 /// A model of testdata, unpacked once for all test binaries.
-pub fn unpacked(name: &str) -> PathBuf {
+pub(crate) fn unpacked(name: &str) -> PathBuf {
     let folder = if name.starts_with("light_") { "light" } else { "zoo" };
     let source = testdata().join(folder).join(format!("{name}.onnx.xz"));
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.onnx"));
@@ -40,16 +40,16 @@ pub fn unpacked(name: &str) -> PathBuf {
     target
 }
 
-pub fn model(name: &str) -> Model {
+pub(crate) fn model(name: &str) -> Model {
     import_file(&unpacked(name), &ImportOptions::default()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-pub fn optimized(name: &str) -> Graph {
+pub(crate) fn optimized(name: &str) -> Graph {
     trt_fuse::optimize(model(name), &Options::default()).unwrap_or_else(|error| panic!("{name}: {error}")).graph
 }
 
 /// The TensorRT library, or a line that says why a test is skipped.
-pub fn library() -> Option<Library> {
+pub(crate) fn library() -> Option<Library> {
     match open_library(&Options::default()) {
         Ok(library) => Some(library),
         Err(error) => {
@@ -60,7 +60,7 @@ pub fn library() -> Option<Library> {
 }
 
 /// The inputs that scripts/references.py makes: symbols are 2.
-pub fn pattern_inputs(graph: &Graph) -> Vec<Tensor> {
+pub(crate) fn pattern_inputs(graph: &Graph) -> Vec<Tensor> {
     let input = |id: &trt_fuse::ir::NodeId| {
         let info = graph.info((*id).into()).unwrap();
         assert_eq!(info.dtype, DType::F32);
@@ -77,7 +77,7 @@ pub fn pattern_inputs(graph: &Graph) -> Vec<Tensor> {
 }
 
 /// onnxruntime's first output for [`pattern_inputs`].
-pub fn reference(name: &str) -> Tensor {
+pub(crate) fn reference(name: &str) -> Tensor {
     let bytes = std::fs::read(testdata().join("references").join(format!("{name}.npy"))).unwrap();
     // Version 1: magic, version, u16 header length, header as a Python literal, data.
     assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
@@ -91,7 +91,7 @@ pub fn reference(name: &str) -> Tensor {
 }
 
 /// The largest difference relative to the largest magnitude expected.
-pub fn difference(expected: &Tensor, found: &Tensor) -> f64 {
+pub(crate) fn difference(expected: &Tensor, found: &Tensor) -> f64 {
     assert_eq!((expected.dtype(), expected.dims()), (found.dtype(), found.dims()));
     let (expected, found) = (expected.to_f64s().unwrap(), found.to_f64s().unwrap());
     let largest = expected.iter().fold(1e-12_f64, |largest, x| largest.max(x.abs()));

@@ -52,17 +52,29 @@ pub(super) fn concat<'g, S: NetworkSink<'g>>(
     site.layer("", |sink, label| sink.concatenation(label, &inputs, axis))
 }
 
-/// A slice of known or symbolic extents.
+/// What a slice layer reads, its extents known or symbolic.
+struct Region<'a, T> {
+    start: &'a Shape,
+    size: &'a Shape,
+    stride: &'a [i64],
+    mode: SampleMode,
+    fill: Option<T>,
+}
+
+impl<'a, T> Region<'a, T> {
+    /// Elements one step apart, all inside the input.
+    fn inside(start: &'a Shape, size: &'a Shape, stride: &'a [i64]) -> Self {
+        Self { start, size, stride, mode: SampleMode::StrictBounds, fill: None }
+    }
+}
+
 fn cut<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     x: S::Tensor,
-    start: &Shape,
-    size: &Shape,
-    stride: &[i64],
-    mode: SampleMode,
-    fill: Option<S::Tensor>,
+    region: Region<'_, S::Tensor>,
     what: &str,
 ) -> Result<S::Tensor, EmitError> {
+    let Region { start, size, stride, mode, fill } = region;
     let fixed = |shape: &Shape| shape.iter().map(Dim::value).collect::<Option<Vec<i64>>>();
     let (fixed_start, fixed_size) = (fixed(start), fixed(size));
     let start = match &fixed_start {
@@ -95,7 +107,7 @@ pub(super) fn slice<'g, S: NetworkSink<'g>>(
         }
     }
     let x = site.tensor(0)?;
-    cut(site, x, &start, &size, &stride, SampleMode::StrictBounds, None, "")
+    cut(site, x, Region::inside(&start, &size, &stride), "")
 }
 
 pub(super) fn split<'g, S: NetworkSink<'g>>(
@@ -111,7 +123,7 @@ pub(super) fn split<'g, S: NetworkSink<'g>>(
         let Some(size) = &value.info.shape else { return site.unsupported("the parts' sizes are not known") };
         let stride = vec![1; rank];
         let what = if slot == 0 { String::new() } else { format!("part{slot}") };
-        outputs.push(cut(site, x, &start, size, &stride, SampleMode::StrictBounds, None, &what)?);
+        outputs.push(cut(site, x, Region::inside(&start, size, &stride), &what)?);
         if let (Some(first), Some(length)) = (start.get_mut(axis), size.get(axis)) {
             *first = &*first + length;
         }
@@ -145,7 +157,7 @@ pub(super) fn pad<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &P
         _ => None,
     };
     let stride = vec![1; size.len()];
-    cut(site, x, &start, &size, &stride, mode, fill, "")
+    cut(site, x, Region { start: &start, size: &size, stride: &stride, mode, fill }, "")
 }
 
 /// Repeats by reading extents of one with a stride of 0.
@@ -166,7 +178,7 @@ pub(super) fn expand<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> 
         }
     }
     let start = Shape::from_elem(Dim::fixed(0), size.len());
-    cut(site, x, &start, &size, &stride, SampleMode::StrictBounds, None, "")
+    cut(site, x, Region::inside(&start, &size, &stride), "")
 }
 
 pub(super) fn tile<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<S::Tensor, EmitError> {
@@ -174,7 +186,7 @@ pub(super) fn tile<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
     let x = site.tensor(0)?;
     let start = Shape::from_elem(Dim::fixed(0), size.len());
     let stride = vec![1; size.len()];
-    cut(site, x, &start, &size, &stride, SampleMode::Wrap, None, "")
+    cut(site, x, Region { mode: SampleMode::Wrap, ..Region::inside(&start, &size, &stride) }, "")
 }
 
 pub(super) fn shape_of<'g, S: NetworkSink<'g>>(
@@ -187,9 +199,9 @@ pub(super) fn shape_of<'g, S: NetworkSink<'g>>(
     let x = site.tensor(0)?;
     let mut y = site.layer("", |sink, label| sink.shape(label, x))?;
     if start != 0 || end != rank {
+        let size = Shape::from_iter([Dim::fixed((end - start).max(0))]);
         let start = Shape::from_iter([Dim::fixed(start)]);
-        let size = Shape::from_iter([Dim::fixed((end - op_start(&start)).max(0))]);
-        y = cut(site, y, &start, &size, &[1], SampleMode::StrictBounds, None, "range")?;
+        y = cut(site, y, Region::inside(&start, &size, &[1]), "range")?;
     }
     // Before TensorRT 10 extents are Int32.
     if index_dtype(site.capabilities()) != site.dtype() {
@@ -197,10 +209,6 @@ pub(super) fn shape_of<'g, S: NetworkSink<'g>>(
         y = site.layer("cast", |sink, label| sink.cast(label, y, dtype))?;
     }
     Ok(y)
-}
-
-fn op_start(start: &Shape) -> i64 {
-    start.first().and_then(Dim::value).unwrap_or(0)
 }
 
 /// Reshape, transpose, reshape: two shuffle layers.
