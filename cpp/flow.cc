@@ -49,7 +49,6 @@ void NetworkImpl::set_recurrence(uint32_t recurrence, uint32_t next) {
     if (!layer || layer->getType() != nvinfer1::LayerType::kRECURRENCE) {
         throw std::runtime_error("not a recurrence");
     }
-    // setInput is not virtual and the same for each layer, but hidden in some: reach it through the base class.
     layer->setInput(1, tensor(next));
 }
 

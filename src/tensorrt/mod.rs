@@ -4,7 +4,8 @@ mod builder;
 mod dtype;
 mod engine;
 mod error;
-#[allow(unsafe_code, missing_docs, unreachable_pub, clippy::too_many_arguments)]
+// What cxx generates is public.
+#[allow(clippy::too_many_arguments, unreachable_pub)]
 mod ffi;
 mod library;
 mod network;
@@ -13,6 +14,6 @@ mod parser;
 pub use builder::{BuilderConfig, ComputeCapability, InputRange, Plan, Profile, Progress, RangeKind};
 pub use engine::EngineLayer;
 pub use error::EngineError;
-pub use library::{Flavour, Library, Search, Version};
+pub use library::{Flavour, Given, Library, Search, Version};
 pub use network::{TrtNetwork, TrtTensor};
 pub use parser::{ParsedNetwork, parse_onnx};
