@@ -100,6 +100,8 @@ void NetworkImpl::set_range(uint32_t id, RawRange const& range) {
 
 std::unique_ptr<Plan> NetworkImpl::build(RawBuildConfig const& raw, Progress const& progress) {
     log_.mark();
+    // Before the config, which points to it to its own end.
+    Monitor monitor(progress);
     std::unique_ptr<nvinfer1::IBuilderConfig> const config(
         made(builder_->createBuilderConfig(), "createBuilderConfig"));
     if (raw.workspace != 0) {
@@ -138,7 +140,6 @@ std::unique_ptr<Plan> NetworkImpl::build(RawBuildConfig const& raw, Progress con
         check(config->addOptimizationProfile(profile) >= 0, "addOptimizationProfile");
     }
 #if TRTFUSE_API >= 1000
-    Monitor monitor(progress);
     if (progress.wanted()) {
         config->setProgressMonitor(&monitor);
     }

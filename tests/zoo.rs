@@ -48,6 +48,8 @@ fn every_model_shrinks_to_its_bound() {
     }
     println!("{table}");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    let named = |family: &str| table.lines().any(|line| line.split(['.', ' ']).next() == Some(family));
+    assert!(BOUNDS.iter().all(|row| named(row.0)), "a bound without a model");
 }
 
 fn outputs_agree(name: &str) {

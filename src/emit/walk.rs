@@ -33,7 +33,8 @@ pub fn emit<'g, S: NetworkSink<'g>>(
         tensors: FxHashMap::default(),
         constants: FxHashMap::default(),
         symbols: Symbols::default(),
-        labels: FxHashSet::default(),
+        labels: FxHashMap::default(),
+        refused: FxHashSet::default(),
         unsupported: Vec::new(),
     };
     emitter.inputs()?;
@@ -56,7 +57,10 @@ pub(super) struct Emitter<'e, 'g, S: NetworkSink<'g>> {
     /// Constant layers by value and by the dimensions that a reader asked for.
     constants: FxHashMap<(ValueRef, Dims), S::Tensor>,
     pub(super) symbols: Symbols<S::Tensor>,
-    labels: FxHashSet<String>,
+    /// Labels taken, each with the number that the next layer asking for it gets.
+    labels: FxHashMap<String, u32>,
+    /// Values of unsupported nodes, and what needs them.
+    refused: FxHashSet<ValueRef>,
     unsupported: Vec<Unsupported>,
 }
 
@@ -92,6 +96,11 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
         if matches!(node.op, Op::Input | Op::Constant(_)) {
             return Ok(());
         }
+        // What reads a refused value cannot be judged.
+        if self.graph.node_inputs(id).into_iter().flatten().any(|input| self.refused.contains(&input)) {
+            self.refuse(id, node);
+            return Ok(());
+        }
         let mut site = Site { id, node, metadata: metadata(self.graph, id), emitter: self };
         match ops::emit(&mut site) {
             Ok(outputs) => self.publish(id, node, &outputs),
@@ -99,9 +108,12 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
                 self.unsupported.extend(nodes);
                 // The walk goes on, to find whatever else cannot be taken; this network is not used.
                 for (slot, value) in node.outputs.iter().enumerate() {
-                    if value.info.shape.is_some() && value.info.dtype != DType::Unknown {
+                    let output = ValueRef { node: id, slot: slot as u32 };
+                    if value.info.shape.is_some() && self.capabilities.dtypes.contains(&value.info.dtype) {
                         let tensor = self.placeholder(value)?;
-                        self.tensors.insert(ValueRef { node: id, slot: slot as u32 }, tensor);
+                        self.tensors.insert(output, tensor);
+                    } else {
+                        self.refused.insert(output);
                     }
                 }
                 Ok(())
@@ -110,17 +122,17 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
         }
     }
 
+    fn refuse(&mut self, id: NodeId, node: &Node) {
+        self.refused.extend((0..node.outputs.len() as u32).map(|slot| ValueRef { node: id, slot }));
+    }
+
     /// Enters a node's outputs: checks their types, names them.
     fn publish(&mut self, id: NodeId, node: &'g Node, outputs: &Outputs<S::Tensor>) -> Result<(), EmitError> {
-        // An alias keeps the name that its tensor has.
-        let alias = matches!(node.op, Op::Unary(trt_fuse_ir::op::UnaryOp::Identity));
         for (slot, (value, tensor)) in node.outputs.iter().zip(outputs).enumerate() {
             self.check(node, value, *tensor)?;
-            if !alias {
-                self.sink.set_tensor_name(*tensor, &value.name)?;
-                if let Some(shape) = &value.info.shape {
-                    self.sink.note(*tensor, value.info.dtype, shape);
-                }
+            self.sink.set_tensor_name(*tensor, &value.name)?;
+            if let Some(shape) = &value.info.shape {
+                self.sink.note(*tensor, value.info.dtype, shape);
             }
             self.symbols.learn(&value.info, *tensor);
             self.tensors.insert(ValueRef { node: id, slot: slot as u32 }, *tensor);
@@ -183,13 +195,19 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
     }
 
     pub(super) fn unique(&mut self, wanted: &str) -> String {
-        let mut name = wanted.to_string();
-        let mut number = 1;
-        while !self.labels.insert(name.clone()) {
-            number += 1;
-            name = format!("{wanted}.{number}");
+        if !self.labels.contains_key(wanted) {
+            self.labels.insert(wanted.to_string(), 2);
+            return wanted.to_string();
         }
-        name
+        loop {
+            let next = self.labels.entry(wanted.to_string()).or_insert(2);
+            let name = format!("{wanted}.{next}");
+            *next += 1;
+            if !self.labels.contains_key(&name) {
+                self.labels.insert(name.clone(), 2);
+                return name;
+            }
+        }
     }
 }
 
@@ -383,7 +401,7 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
         let graph = self.emitter.graph;
         let source = graph
             .origins(self.id)
-            .find(|source| op_types.contains(&&*source.op_type) && !self.emitter.labels.contains(&*source.name));
+            .find(|source| op_types.contains(&&*source.op_type) && !self.emitter.labels.contains_key(&*source.name));
         match source {
             Some(source) if source.name != self.node.name => self.layer_named(&source.name, make),
             _ => self.layer(what, make),

@@ -24,6 +24,9 @@ mod layers;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TrtTensor(pub(super) u32);
 
+/// Weights of one layer that are written out at most: a few bytes of a model can ask for any number of equal elements.
+const MOST_WEIGHT_BYTES: usize = 16 << 30;
+
 /// A builder and the network that it is to build.
 ///
 /// TensorRT keeps pointers to the weights until the engine is built, so the network borrows them:
@@ -95,6 +98,14 @@ impl<'w> TrtNetwork<'w> {
         let dtype = code(label, value.dtype())?;
         let numel = value.numel();
         let expected = value.dtype().byte_len(numel);
+        if expected.is_none_or(|bytes| bytes > MOST_WEIGHT_BYTES) {
+            return Err(EmitError::Parameter {
+                layer: label.name.to_owned(),
+                parameter: "bytes of the weights",
+                expected: format!("at most {MOST_WEIGHT_BYTES}"),
+                found: format!("{:?}", value.as_ref()),
+            });
+        }
         let splat = value.splat_element().map(|element| Bytes::from(element.repeat(numel)));
         let bytes = match (splat, value) {
             (Some(bytes), _) => Cow::Owned(bytes),

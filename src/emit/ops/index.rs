@@ -13,6 +13,11 @@ fn gather_layer<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     layer: &GatherLayer,
 ) -> Result<S::Tensor, EmitError> {
+    let dynamic = site.info(0).and_then(|info| info.fixed_dims()).is_none();
+    let negative = site.info(1).and_then(|info| info.known_ints()).is_none_or(|all| all.iter().any(|index| *index < 0));
+    if dynamic && negative {
+        return site.unsupported("indices that may be negative into dimensions known only at run time");
+    }
     let (data, indices) = (site.tensor(0)?, site.tensor(1)?);
     site.layer("", |sink, label| sink.gather(label, data, indices, layer))
 }

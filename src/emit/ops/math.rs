@@ -15,8 +15,7 @@ pub(super) fn unary<'g, S: NetworkSink<'g>>(
     use UnaryKind as K;
     let x = site.tensor(0)?;
     let kind = match op {
-        // The same tensor: no layer.
-        UnaryOp::Identity => return Ok(x),
+        UnaryOp::Identity => return site.layer("", |sink, label| sink.identity(label, x)),
         UnaryOp::Abs => K::Abs,
         UnaryOp::Neg => K::Neg,
         UnaryOp::Exp => K::Exp,
@@ -61,7 +60,14 @@ pub(super) fn binary<'g, S: NetworkSink<'g>>(
 ) -> Result<S::Tensor, EmitError> {
     use ElementwiseKind as K;
     let rank = site.rank(0)?.max(site.rank(1)?);
-    let (a, b) = (site.aligned(0, rank)?, site.aligned(1, rank)?);
+    let (a, mut b) = (site.aligned(0, rank)?, site.aligned(1, rank)?);
+    let dtypes = [0, 1].map(|slot| site.info(slot).map(|info| info.dtype));
+    if let [Some(base), Some(exponent)] = dtypes
+        && op == BinaryOp::Pow
+        && base != exponent
+    {
+        b = site.layer("exponent", |sink, label| sink.cast(label, b, base))?;
+    }
     let float = site.info(0).is_some_and(|info| info.dtype.is_float());
     let kind = match op {
         BinaryOp::Add => K::Sum,
@@ -129,7 +135,8 @@ pub(super) fn apply<'g, S: NetworkSink<'g>>(
     let (kind, alpha, beta) = match op {
         Activation::Relu => (K::Relu, 0.0, 0.0),
         Activation::LeakyRelu(alpha) => (K::LeakyRelu, alpha.0, 0.0),
-        Activation::Clip(low, high) => (K::Clip, low.0, high.0),
+        // The layer's lower bound wins where they cross, ONNX's upper one.
+        Activation::Clip(low, high) => (K::Clip, low.0.min(high.0), high.0),
         Activation::Sigmoid => (K::Sigmoid, 0.0, 0.0),
         Activation::Tanh => (K::Tanh, 0.0, 0.0),
         Activation::HardSigmoid(alpha, beta) => (K::HardSigmoid, alpha.0, beta.0),

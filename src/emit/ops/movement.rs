@@ -101,10 +101,11 @@ pub(super) fn slice<'g, S: NetworkSink<'g>>(
     let mut stride = vec![1; size.len()];
     for ((axis, first), step) in axes.iter().zip(starts).zip(steps) {
         let at = usize::try_from(*axis).unwrap_or(usize::MAX);
-        if let (Some(start), Some(stride)) = (start.get_mut(at), stride.get_mut(at)) {
-            *start = first.clone();
-            *stride = *step;
-        }
+        let (Some(start), Some(stride)) = (start.get_mut(at), stride.get_mut(at)) else {
+            return site.unsupported(format!("axis {axis} of a tensor of rank {}", size.len()));
+        };
+        *start = first.clone();
+        *stride = *step;
     }
     let x = site.tensor(0)?;
     cut(site, x, Region::inside(&start, &size, &stride), "")
@@ -219,7 +220,10 @@ pub(super) fn depth_to_space<'g, S: NetworkSink<'g>>(
     let shape = input_shape(site)?;
     let [n, c, h, w] = &shape[..] else { return site.unsupported("an input that is not of rank 4") };
     let block = Dim::fixed(op.block);
-    let divided = |dim: &Dim, by: &Dim| dim.exact_div(by).or_else(|| dim.floor_div(by)).unwrap_or_else(|| dim.clone());
+    if op.block <= 0 {
+        return site.unsupported(format!("blocks of {}", op.block));
+    }
+    let divided = |dim: &Dim, by: &Dim| dim.floor_div(by).unwrap_or(Dim::fixed(0));
     let square = &block * &block;
     let (split, perm): (Vec<Dim>, [i64; 6]) = if op.inverse {
         let split = vec![n.clone(), c.clone(), divided(h, &block), block.clone(), divided(w, &block), block.clone()];

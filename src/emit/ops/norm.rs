@@ -9,6 +9,9 @@ use super::super::sink::{NetworkSink, Weights};
 use super::super::terms::{ElementwiseKind, ScaleMode, UnaryKind};
 use super::super::walk::Site;
 
+/// IScaleLayer takes no less.
+const LEAST_SCALE_RANK: usize = 4;
+
 /// One scale layer where the parameters are constant, arithmetic where they are not.
 pub(super) fn batch_norm<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
@@ -17,8 +20,7 @@ pub(super) fn batch_norm<'g, S: NetworkSink<'g>>(
     let rank = site.rank(0)?;
     let parameters = [1, 2, 3, 4].map(|slot| site.constant(slot).and_then(Tensor::to_f64s));
     if let [Some(scale), Some(bias), Some(mean), Some(variance)] = parameters
-        // The layer's channel axis must be followed by another.
-        && rank >= 3
+        && rank >= LEAST_SCALE_RANK
         && site.dtype() == DType::F32
     {
         let factors: Vec<f64> = scale
@@ -119,8 +121,9 @@ pub(super) fn group_norm<'g, S: NetworkSink<'g>>(
     let rank = site.rank(0)?;
     let x = site.tensor(0)?;
     let (scale, bias) = (per_channel(site, 1, rank)?, per_channel(site, 2, rank)?);
-    let axes: Vec<i64> = (2..rank as i64).collect();
-    // An instance norm normalises each channel by itself: no groups.
+    // An instance norm normalises each channel by itself. One group is all channels: to the layer, one group is none.
+    let first = if op.groups == 1 { 1 } else { 2 };
+    let axes: Vec<i64> = (first..rank as i64).collect();
     let layer = Normalization { axes: &axes, epsilon: op.epsilon.0, groups: op.groups.max(1) };
     site.layer("", |sink, label| sink.normalization(label, x, scale, bias, &layer))
 }

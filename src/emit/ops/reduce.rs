@@ -34,7 +34,8 @@ pub(super) fn reduce<'g, S: NetworkSink<'g>>(
         _ => x,
     };
     if op.kind == ReduceKind::LogSumExp && !axes.is_empty() {
-        return log_sum_exp(site, x, &axes, op.keep_dims);
+        let y = log_sum_exp(site, x, rank, &axes)?;
+        return if op.keep_dims { Ok(y) } else { to_output_shape(site, y) };
     }
     let kind = match op.kind {
         ReduceKind::Mean => K::Avg,
@@ -55,24 +56,34 @@ pub(super) fn reduce<'g, S: NetworkSink<'g>>(
     }
 }
 
-/// `max + ln(sum(e^(x - max)))`: no exponential overflows.
+/// `max + ln(sum(e^(x - max)))`, reduced axes kept: no exponential overflows. The maximum is kept finite, so that a row of
+/// negative infinities gives negative infinity and not a NaN.
 fn log_sum_exp<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     x: S::Tensor,
+    rank: usize,
     axes: &[i64],
-    keep_dims: bool,
 ) -> Result<S::Tensor, EmitError> {
+    let dtype = site.dtype();
+    let most = if dtype == DType::F16 { f64::from(half::f16::MAX) } else { f64::from(f32::MAX) };
     let max = ReduceLayer { kind: K::Max, axes, keep_dims: true };
     let max = site.layer("max", |sink, label| sink.reduce(label, x, &max))?;
+    let (low, high) = (site.scalar(dtype, rank, -most, "low")?, site.scalar(dtype, rank, most, "high")?);
+    let max = site.elementwise(max, low, ElementwiseKind::Max, "max_above")?;
+    let max = site.elementwise(max, high, ElementwiseKind::Min, "max_below")?;
     let shifted = site.elementwise(x, max, ElementwiseKind::Sub, "shifted")?;
     let exp = site.unary(shifted, UnaryKind::Exp, "exp")?;
     let sum = ReduceLayer { kind: K::Sum, axes, keep_dims: true };
     let sum = site.layer("sum", |sink, label| sink.reduce(label, exp, &sum))?;
     let log = site.unary(sum, UnaryKind::Log, "log")?;
-    let y = site.elementwise(log, max, ElementwiseKind::Sum, "")?;
-    if keep_dims {
-        return Ok(y);
-    }
+    site.elementwise(log, max, ElementwiseKind::Sum, "log_sum_exp")
+}
+
+/// Without the axes that were kept as 1.
+fn to_output_shape<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    y: S::Tensor,
+) -> Result<S::Tensor, EmitError> {
     let Some(shape) = site.output().and_then(|info| info.shape.clone()) else {
         return site.unsupported("the output's shape is not known");
     };
@@ -97,13 +108,7 @@ pub(super) fn arg_reduce<'g, S: NetworkSink<'g>>(
     };
     let found = site.layer("", |sink, label| sink.top_k(label, x, &layer))?;
     let Some(y) = found.get(1).copied() else { return site.unsupported("top-k gave no indices") };
-    if op.keep_dims {
-        return Ok(y);
-    }
-    let Some(shape) = site.output().and_then(|info| info.shape.clone()) else {
-        return site.unsupported("the output's shape is not known");
-    };
-    site.reshape_to(y, &shape, "squeeze")
+    if op.keep_dims { Ok(y) } else { to_output_shape(site, y) }
 }
 
 pub(super) fn softmax<'g, S: NetworkSink<'g>>(
@@ -113,8 +118,12 @@ pub(super) fn softmax<'g, S: NetworkSink<'g>>(
     let rank = site.rank(0)?;
     let x = site.tensor(0)?;
     let axis = if op.axis < 0 { op.axis + rank as i64 } else { op.axis };
-    let y = site.layer("", |sink, label| sink.softmax(label, x, axis))?;
-    if op.log { site.unary(y, UnaryKind::Log, "log") } else { Ok(y) }
+    if !op.log {
+        return site.layer("", |sink, label| sink.softmax(label, x, axis));
+    }
+    // x - ln(sum(e^x)): the logarithm of a softmax would lose what rounds to 0.
+    let sum = log_sum_exp(site, x, rank, &[axis])?;
+    site.elementwise(x, sum, ElementwiseKind::Sub, "")
 }
 
 pub(super) fn top_k<'g, S: NetworkSink<'g>>(
