@@ -1,6 +1,6 @@
 //! Attributes: how operators' parameters are printed and parsed.
 //!
-//! Every operator's struct is declared with [`attributes!`], which writes its conversion to and from a list of
+//! Every operator's struct is declared with [`attributes!`](crate::attributes), which writes its conversion to and from a list of
 //! `key=value` pairs. The text form, the recorder and the tests all go through it, so an operator is printed and
 //! parsed without a line of its own.
 
@@ -85,7 +85,7 @@ pub trait AttrValue: Sized {
     fn from_attr(attr: Option<&Attr>) -> Result<Self, String>;
 }
 
-/// A struct of attributes; written by [`attributes!`].
+/// A struct of attributes; written by [`attributes!`](crate::attributes).
 pub trait Attributes: Sized {
     /// Pairs in declaration order, defaults left out.
     fn write(&self) -> Vec<(&'static str, Attr)>;
