@@ -283,7 +283,8 @@ where
                     out.iter_mut().zip(elements).for_each(|(out, element)| *out = scaled(element, *factor));
                 }
             }
-            out.iter().all(is_finite)
+            // Without a way out early, so that it is vectorised.
+            out.iter().fold(true, |all, value| all & is_finite(value))
         })
         .reduce(|| true, |a, b| a && b);
     all_finite.then(|| Tensor::from_vec(weight.dims(), out).ok())?
