@@ -187,7 +187,8 @@ impl NodeContext<'_, '_> {
         self.constant_part(part, Tensor::vector(values.to_vec()))
     }
 
-    fn add(
+    /// Adds an operator under a name that is taken, with outputs of these names.
+    pub(crate) fn add(
         &mut self,
         op: Op,
         mut inputs: Vec<Option<ValueRef>>,

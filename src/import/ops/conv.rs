@@ -29,8 +29,8 @@ pub(super) fn padding(attrs: &Attributes<'_>, axes: usize) -> Result<Padding, Fa
 }
 
 /// The number of spatial axes, from the weight, the data or the attributes.
-fn spatial_axes(node: &NodeContext<'_, '_>) -> Result<usize, Fault> {
-    for slot in [1, 0] {
+fn spatial_axes(node: &NodeContext<'_, '_>, weight: usize) -> Result<usize, Fault> {
+    for slot in [weight, 0] {
         if let Some(rank) = node.input_info(slot)?.rank() {
             let wrong = || crate::import::ImportError::Operands {
                 reason: format!("input {slot} has rank {rank}, at least 3 expected"),
@@ -45,12 +45,12 @@ fn spatial_axes(node: &NodeContext<'_, '_>) -> Result<usize, Fault> {
 }
 
 /// Refuses a `kernel_shape` that is not the weight's.
-fn check_kernel(node: &NodeContext<'_, '_>, axes: usize) -> Result<(), Fault> {
+fn check_kernel(node: &NodeContext<'_, '_>, axes: usize, weight: usize) -> Result<(), Fault> {
     if !node.attrs.has("kernel_shape") {
         return Ok(());
     }
     let kernel = node.attrs.ints_of("kernel_shape", axes, 1, 1)?;
-    let weight = node.input_info(1)?;
+    let weight = node.input_info(weight)?;
     let sizes = weight.shape.iter().flat_map(|shape| shape.iter().skip(2)).map(|dim| dim.value());
     match kernel.iter().zip(sizes).find(|(stated, size)| size.is_some_and(|size| size != **stated)) {
         Some(_) => Err(fault("kernel_shape", format!("{:?} found, the weight is {weight}", kernel.as_slice())).into()),
@@ -58,23 +58,28 @@ fn check_kernel(node: &NodeContext<'_, '_>, axes: usize) -> Result<(), Fault> {
     }
 }
 
-fn conv(node: &mut NodeContext<'_, '_>) -> Imported {
-    let axes = spatial_axes(node)?;
-    check_kernel(node, axes)?;
+/// The convolution that the attributes of a node describe, whose weight is input `weight`.
+pub(super) fn convolution(node: &NodeContext<'_, '_>, weight: usize) -> Result<Conv, Fault> {
+    let axes = spatial_axes(node, weight)?;
+    check_kernel(node, axes, weight)?;
     let attrs = &node.attrs;
-    let op = Conv {
+    Ok(Conv {
         strides: attrs.ints_of("strides", axes, 1, 1)?,
         dilations: attrs.ints_of("dilations", axes, 1, 1)?,
         padding: padding(attrs, axes)?,
         groups: attrs.int_at_least("group", 1, 1)?,
         epilogue: Epilogue::default(),
-    };
+    })
+}
+
+fn conv(node: &mut NodeContext<'_, '_>) -> Imported {
+    let op = convolution(node, 1)?;
     node.emit_same(op)
 }
 
 fn conv_transpose(node: &mut NodeContext<'_, '_>) -> Imported {
-    let axes = spatial_axes(node)?;
-    check_kernel(node, axes)?;
+    let axes = spatial_axes(node, 1)?;
+    check_kernel(node, axes, 1)?;
     let attrs = &node.attrs;
     let output_shape = if attrs.has("output_shape") { Some(output_shape(attrs, axes)?) } else { None };
     let op = ConvTranspose {

@@ -12,6 +12,7 @@ mod math;
 mod movement;
 mod norm;
 mod pool;
+mod qlinear;
 mod quant;
 mod reduce;
 mod shape;
@@ -71,6 +72,7 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
         movement::ROWS,
         norm::ROWS,
         pool::ROWS,
+        qlinear::ROWS,
         quant::ROWS,
         reduce::REDUCTIONS,
         reduce::ROWS,
