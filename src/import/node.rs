@@ -206,6 +206,15 @@ impl NodeContext<'_, '_> {
     }
 }
 
+/// An integer as a tensor of rank 0; `None` if the type does not hold it.
+pub(crate) fn integer(dtype: DType, value: i64) -> Option<Tensor> {
+    match dtype {
+        DType::I64 => Some(Tensor::scalar(value)),
+        DType::I32 => i32::try_from(value).ok().map(Tensor::scalar),
+        _ => None,
+    }
+}
+
 /// A number as a tensor of rank 0, rounded to the type.
 pub(crate) fn scalar(dtype: DType, value: f64) -> Option<Tensor> {
     macro_rules! integer {

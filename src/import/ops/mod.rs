@@ -8,6 +8,7 @@ mod activation;
 mod control;
 mod conv;
 mod index;
+mod loss;
 mod math;
 mod movement;
 mod norm;
@@ -66,6 +67,7 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
         control::ROWS,
         conv::ROWS,
         index::ROWS,
+        loss::ROWS,
         math::BINARY,
         math::ROWS,
         math::UNARY,
