@@ -140,6 +140,7 @@ pub fn eval_op(op: &Op, inputs: &[Option<&Tensor>], context: &EvalContext<'_>) -
         | Op::ScatterElements(_)
         | Op::ScatterNd(_)
         | Op::OneHot(_)
+        | Op::ReverseSequence(_)
         | Op::NonZero => index::eval(op, inputs),
         Op::Quantize(_) | Op::Dequantize(_) => quant::eval(op, inputs),
         Op::If(_) | Op::Loop(_) | Op::Scan(_) => control::eval(op, inputs, context),

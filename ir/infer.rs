@@ -123,6 +123,7 @@ pub fn infer(op: &Op, inputs: &[Option<&ValueInfo>], context: &InferContext<'_>)
         | Op::ScatterElements(_)
         | Op::ScatterNd(_)
         | Op::OneHot(_)
+        | Op::ReverseSequence(_)
         | Op::NonZero => index::infer(op, inputs, context),
         Op::Quantize(_) | Op::Dequantize(_) => quant::infer(op, inputs),
         Op::If(_) | Op::Loop(_) | Op::Scan(_) => control::infer(op, inputs, context),

@@ -25,7 +25,9 @@ mod reduce;
 
 pub use control::{Body, If, Loop, Scan};
 pub use conv::{Conv, ConvTranspose};
-pub use index::{Gather, GatherElements, GatherNd, OneHot, ScatterElements, ScatterNd, ScatterReduction};
+pub use index::{
+    Gather, GatherElements, GatherNd, OneHot, ReverseSequence, ScatterElements, ScatterNd, ScatterReduction,
+};
 pub use math::{Activation, BinaryOp, Cast, UnaryOp};
 pub use matmul::{Einsum, MatMul};
 pub use movement::{
@@ -387,6 +389,8 @@ operators! {
     ScatterNd = "scatter_nd", 3, 3;
     /// Indices to vectors.
     OneHot = "one_hot", 3, 3;
+    /// The beginnings of sequences reversed.
+    ReverseSequence = "reverse_sequence", 2, 2;
     /// Float to integer.
     Quantize = "quantize", 2, 3;
     /// Integer to float.

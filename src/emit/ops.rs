@@ -57,6 +57,7 @@ pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
         Op::ScatterNd(op) => index::scatter_nd(site, op).map(one),
         Op::OneHot(op) => index::one_hot(site, op).map(one),
         Op::NonZero => index::non_zero(site).map(one),
+        Op::ReverseSequence(op) => index::reverse_sequence(site, op).map(one),
         Op::Quantize(op) => quant::quantize(site, op).map(one),
         Op::Dequantize(op) => quant::dequantize(site, op).map(one),
         Op::Opaque(op) => site.unsupported(op.reason.clone()),

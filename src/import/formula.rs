@@ -2,12 +2,13 @@
 //!
 //! Each adds one helper, named after the node and `part`. What would change nothing adds nothing.
 
+use half::{bf16, f16};
 use smallvec::SmallVec;
 use trt_fuse_ir::op::{
     BinaryOp, Cast, Concat, Gather, MatMul, Reduce, ReduceKind, Reshape, ShapeOf, Slice, Squeeze, Transpose, UnaryOp,
     Unsqueeze,
 };
-use trt_fuse_ir::{DType, Dim, Epilogue, Ints, Op, Shape, ValueRef};
+use trt_fuse_ir::{DType, Dim, Epilogue, Ints, Op, Shape, Tensor, ValueRef};
 
 use super::attrs::fault;
 use super::node::{Fault, NodeContext};
@@ -69,6 +70,22 @@ impl NodeContext<'_, '_> {
     /// One operator of two inputs, broadcast.
     pub(crate) fn binary(&mut self, part: &str, op: BinaryOp, a: ValueRef, b: ValueRef) -> Part {
         self.helper(part, Op::Binary(op), [a, b])
+    }
+
+    /// Numbers as a constant of `dims`, rounded to a float type.
+    ///
+    /// # Errors
+    /// Unsupported for types that are no floats of 16 bits or more.
+    pub(crate) fn numbers_part(&mut self, part: &str, dtype: DType, dims: &[usize], numbers: &[f64]) -> Part {
+        let tensor = match dtype {
+            DType::F64 => Tensor::from_vec(dims, numbers.to_vec()),
+            DType::F32 => Tensor::from_vec(dims, numbers.iter().map(|number| *number as f32).collect()),
+            DType::F16 => Tensor::from_vec(dims, numbers.iter().map(|number| f16::from_f64(*number)).collect()),
+            DType::BF16 => Tensor::from_vec(dims, numbers.iter().map(|number| bf16::from_f64(*number)).collect()),
+            _ => return Err(Fault::Unsupported(format!("it computes in {dtype}"))),
+        };
+        let tensor = tensor.map_err(|error| Fault::Unsupported(error.to_string()))?;
+        self.constant_part(part, tensor)
     }
 
     /// An operator of a value and a number of the value's type.
