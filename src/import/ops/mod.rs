@@ -17,6 +17,7 @@ mod qlinear;
 mod quant;
 mod reduce;
 mod shape;
+mod spatial;
 
 use std::sync::LazyLock;
 
@@ -79,6 +80,7 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
         reduce::REDUCTIONS,
         reduce::ROWS,
         shape::ROWS,
+        spatial::ROWS,
     ];
     families.into_iter().flatten().map(|row| (row.name, row)).collect()
 });
