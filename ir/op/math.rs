@@ -285,3 +285,11 @@ attributes! {
         saturate: bool,
     }
 }
+
+attributes! {
+    /// ONNX `BitCast`.
+    pub struct BitCast {
+        /// The output's dtype, of the width of the input's.
+        to: DType,
+    }
+}

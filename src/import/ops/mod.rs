@@ -15,6 +15,7 @@ mod norm;
 mod pool;
 mod qlinear;
 mod quant;
+mod random;
 mod reduce;
 mod shape;
 mod spatial;
@@ -77,6 +78,7 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
         pool::ROWS,
         qlinear::ROWS,
         quant::ROWS,
+        random::ROWS,
         reduce::REDUCTIONS,
         reduce::ROWS,
         shape::ROWS,
