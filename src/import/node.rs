@@ -214,11 +214,14 @@ impl NodeContext<'_, '_> {
     }
 }
 
-/// An index as a tensor of rank 0; `None` if the type is none of indices or does not hold it.
-pub(crate) fn index(dtype: DType, value: i64) -> Option<Tensor> {
+/// Indices as a tensor; `None` if the type is none of indices or does not hold them.
+pub(crate) fn index_tensor(dtype: DType, dims: &[usize], values: &[i64]) -> Option<Tensor> {
     match dtype {
-        DType::I64 => Some(Tensor::scalar(value)),
-        DType::I32 => i32::try_from(value).ok().map(Tensor::scalar),
+        DType::I64 => Tensor::from_vec(dims, values.to_vec()).ok(),
+        DType::I32 => {
+            let values = values.iter().map(|value| i32::try_from(*value)).collect::<Result<Vec<_>, _>>();
+            Tensor::from_vec(dims, values.ok()?).ok()
+        }
         _ => None,
     }
 }

@@ -5,7 +5,7 @@ use trt_fuse_ir::{Op, ValueRef};
 
 use super::Row;
 use crate::import::attrs::fault;
-use crate::import::node::{Fault, Imported, NodeContext, Outputs, index};
+use crate::import::node::{Fault, Imported, NodeContext, Outputs, index_tensor};
 
 pub(super) const ROWS: &[Row] = &[
     Row::new("NegativeLogLikelihoodLoss", (2, 3), 1, negative_log_likelihood),
@@ -41,7 +41,7 @@ fn loss(node: &mut NodeContext<'_, '_>, log_probabilities: ValueRef) -> Result<V
     let mut ignored = None;
     if let Some(class) = node.attrs.int("ignore_index")? {
         let index_dtype = node.dtype(1)?;
-        let class = index(index_dtype, class)
+        let class = index_tensor(index_dtype, &[], &[class])
             .ok_or_else(|| fault("ignore_index", format!("{class} does not fit {index_dtype}")))?;
         let class = node.constant_part("ignore_index", class)?;
         let is_ignored = node.binary("ignored", BinaryOp::Equal, classes, class)?;

@@ -19,6 +19,7 @@ mod random;
 mod reduce;
 mod shape;
 mod spatial;
+mod unique;
 
 use std::sync::LazyLock;
 
@@ -83,6 +84,7 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
         reduce::ROWS,
         shape::ROWS,
         spatial::ROWS,
+        unique::ROWS,
     ];
     families.into_iter().flatten().map(|row| (row.name, row)).collect()
 });

@@ -1,7 +1,9 @@
 //! Reductions, and what works along one axis.
 
-use trt_fuse_ir::op::{ArgReduce, Cumulative, Flatten, OneHot, Reduce, ReduceKind, Reshape, ShapeOf, Softmax, TopK};
-use trt_fuse_ir::{Ints, ValueRef};
+use trt_fuse_ir::op::{
+    ArgReduce, BinaryOp, Cumulative, Flatten, OneHot, Reduce, ReduceKind, Reshape, ShapeOf, Softmax, TopK, UnaryOp,
+};
+use trt_fuse_ir::{Dim, Ints, Op, Tensor, ValueRef};
 
 use super::Row;
 use crate::import::attrs::fault;
@@ -33,6 +35,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("ArgMin", (1, 1), 1, |node| arg_reduce(node, false)),
     Row::new("CumProd", (2, 2), 1, |node| cumulative(node, true)),
     Row::new("CumSum", (2, 2), 1, |node| cumulative(node, false)),
+    Row::new("Det", (1, 1), 1, det),
     Row::new("Hardmax", (1, 1), 1, hardmax),
     Row::new("LogSoftmax", (1, 1), 1, |node| softmax(node, true)),
     Row::new("Softmax", (1, 1), 1, |node| softmax(node, false)),
@@ -158,4 +161,56 @@ fn hardmax(node: &mut NodeContext<'_, '_>) -> Imported {
     }
     let matrix = node.helper("hardmax", op, [largest, depth, values])?;
     unflatten(node, matrix)
+}
+
+/// Largest matrices whose determinants are written out.
+const MAX_DET: usize = 4;
+
+/// By Laplace's expansion along rows.
+fn det(node: &mut NodeContext<'_, '_>) -> Imported {
+    let (data, shape) = (node.required(0)?, node.shape(0)?);
+    let [batch @ .., rows, columns] = &shape[..] else {
+        return Err(crate::import::ImportError::Operands { reason: format!("a matrix of rank {}", shape.len()) }.into());
+    };
+    let side = rows.value().filter(|_| rows == columns).and_then(|side| usize::try_from(side).ok());
+    let Some(side) = side.filter(|side| (1..=MAX_DET).contains(side)) else {
+        let reason = format!("determinants of {rows} by {columns} matrices are not written out, only up to {MAX_DET}");
+        return Err(Fault::Unsupported(reason));
+    };
+    let flat = node.reshape("flat", data, batch.iter().cloned().chain([Dim::from(side * side)]))?;
+    let mut elements = Vec::new();
+    for at in 0..side * side {
+        let place = node.constant_part("place", Tensor::scalar(at as i64))?;
+        elements.push(node.gather("element", flat, place, batch.len())?);
+    }
+    let det = minor(node, &elements, side, 0, &(0..side).collect::<Vec<_>>())?;
+    node.emit(Op::Unary(UnaryOp::Identity), [Some(det)])
+}
+
+/// The determinant of these columns of the rows from `row` on, of which there are as many.
+fn minor(
+    node: &mut NodeContext<'_, '_>,
+    elements: &[ValueRef],
+    side: usize,
+    row: usize,
+    columns: &[usize],
+) -> Result<ValueRef, Fault> {
+    let mut total = None;
+    for (at, column) in columns.iter().enumerate() {
+        let Some(element) = elements.get(row * side + column).copied() else { continue };
+        let rest: Vec<usize> = columns.iter().copied().filter(|other| other != column).collect();
+        let term = match rest.is_empty() {
+            true => element,
+            false => {
+                let minor = minor(node, elements, side, row + 1, &rest)?;
+                node.binary("term", BinaryOp::Mul, element, minor)?
+            }
+        };
+        total = Some(match total {
+            None => term,
+            Some(total) if at % 2 == 0 => node.binary("sum", BinaryOp::Add, total, term)?,
+            Some(total) => node.binary("difference", BinaryOp::Sub, total, term)?,
+        });
+    }
+    total.ok_or_else(|| Fault::Unsupported("an empty matrix".to_owned()))
 }
