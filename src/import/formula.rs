@@ -41,6 +41,18 @@ pub(crate) fn to_shape(shape: impl IntoIterator<Item = Dim>) -> Reshape {
     Reshape { shape: Some(shape.into_iter().collect()), allow_zero: false }
 }
 
+/// Numbers rounded to a float type; `None` for other types, and if there are not as many as the dimensions say.
+pub(crate) fn numbers(dtype: DType, dims: &[usize], values: &[f64]) -> Option<Tensor> {
+    match dtype {
+        DType::F64 => Tensor::from_vec(dims, values.to_vec()),
+        DType::F32 => Tensor::from_vec(dims, values.iter().map(|value| *value as f32).collect()),
+        DType::F16 => Tensor::from_vec(dims, values.iter().map(|value| f16::from_f64(*value)).collect()),
+        DType::BF16 => Tensor::from_vec(dims, values.iter().map(|value| bf16::from_f64(*value)).collect()),
+        _ => return None,
+    }
+    .ok()
+}
+
 /// An axis counted from the front.
 ///
 /// # Errors
@@ -76,15 +88,9 @@ impl NodeContext<'_, '_> {
     ///
     /// # Errors
     /// Unsupported for types that are no floats of 16 bits or more.
-    pub(crate) fn numbers_part(&mut self, part: &str, dtype: DType, dims: &[usize], numbers: &[f64]) -> Part {
-        let tensor = match dtype {
-            DType::F64 => Tensor::from_vec(dims, numbers.to_vec()),
-            DType::F32 => Tensor::from_vec(dims, numbers.iter().map(|number| *number as f32).collect()),
-            DType::F16 => Tensor::from_vec(dims, numbers.iter().map(|number| f16::from_f64(*number)).collect()),
-            DType::BF16 => Tensor::from_vec(dims, numbers.iter().map(|number| bf16::from_f64(*number)).collect()),
-            _ => return Err(Fault::Unsupported(format!("it computes in {dtype}"))),
-        };
-        let tensor = tensor.map_err(|error| Fault::Unsupported(error.to_string()))?;
+    pub(crate) fn numbers_part(&mut self, part: &str, dtype: DType, dims: &[usize], values: &[f64]) -> Part {
+        let tensor = numbers(dtype, dims, values);
+        let tensor = tensor.ok_or_else(|| Fault::Unsupported(format!("it computes in {dtype}")))?;
         self.constant_part(part, tensor)
     }
 

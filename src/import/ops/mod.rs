@@ -18,6 +18,7 @@ mod quant;
 mod random;
 mod reduce;
 mod shape;
+mod signal;
 mod spatial;
 mod unique;
 
@@ -83,6 +84,7 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
         reduce::REDUCTIONS,
         reduce::ROWS,
         shape::ROWS,
+        signal::ROWS,
         spatial::ROWS,
         unique::ROWS,
     ];
