@@ -1,14 +1,17 @@
 //! Convolutions and matrix products.
 
 use smallvec::SmallVec;
-use trt_fuse_ir::op::{BinaryOp, Conv, ConvTranspose, Einsum, MatMul};
-use trt_fuse_ir::{Epilogue, Ints, Op, Padding};
+use trt_fuse_ir::attr::F32;
+use trt_fuse_ir::op::{Activation, BinaryOp, Conv, ConvTranspose, Einsum, MatMul, Pad, PadMode};
+use trt_fuse_ir::{Dim, Epilogue, Ints, Op, Padding};
 
 use super::{ANY, Row};
 use crate::import::attrs::{Attributes, fault};
-use crate::import::node::{Fault, Imported, NodeContext};
+use crate::import::formula::cut;
+use crate::import::node::{Fault, Imported, NodeContext, Outputs};
 
 pub(super) const ROWS: &[Row] = &[
+    Row::new("CausalConvWithState", (2, 4), 2, causal_conv_with_state),
     Row::new("Conv", (2, 3), 1, conv),
     Row::new("ConvTranspose", (2, 3), 1, conv_transpose),
     Row::new("Einsum", (1, ANY), 1, einsum),
@@ -92,6 +95,53 @@ fn conv_transpose(node: &mut NodeContext<'_, '_>) -> Imported {
         epilogue: Epilogue::default(),
     };
     node.emit_same(op)
+}
+
+/// A convolution of each channel with itself, behind the last elements of what came before, or behind zeros.
+fn causal_conv_with_state(node: &mut NodeContext<'_, '_>) -> Imported {
+    let choices = [("none", false), ("silu", true), ("swish", true)];
+    let activates = node.attrs.choice("activation", &choices)?;
+    let (data, weight, bias, past) = (node.required(0)?, node.required(1)?, node.input(2), node.input(3));
+    let (shape, weight_shape) = (node.shape(0)?, node.shape(1)?);
+    let ([_, _, length], [channels, _, kernel]) = (&shape[..], &weight_shape[..]) else {
+        let reason = format!("input and weight of ranks {} and {}, 3 expected", shape.len(), weight_shape.len());
+        return Err(crate::import::ImportError::Operands { reason }.into());
+    };
+    let (Some(channels), Some(kernel)) = (channels.value(), kernel.value()) else {
+        return Err(Fault::Unsupported("the sizes of its weight are known only at run time".to_owned()));
+    };
+    let before = kernel - 1;
+    if channels < 1 || before < 0 {
+        return Err(crate::import::ImportError::Operands { reason: "its weight is empty".to_owned() }.into());
+    }
+    let all = match past {
+        Some(past) => node.concat("with_past", 2, &[past, data])?,
+        None if before == 0 => data,
+        None => {
+            let pads = Ints::from_slice(&[0, 0, before, 0, 0, 0]);
+            node.helper("padded", Pad { mode: PadMode::Constant, pads: Some(pads) }, [data])?
+        }
+    };
+    let op = Conv {
+        strides: Ints::from_elem(1, 1),
+        dilations: Ints::from_elem(1, 1),
+        padding: Padding::none(1),
+        groups: channels,
+        epilogue: Epilogue::default(),
+    };
+    let inputs = [all, weight].into_iter().chain(bias);
+    let y = if activates {
+        let y = node.helper("conv", op, inputs)?;
+        node.output(0, Op::Activation(Activation::Swish(F32(1.0))), [y])?
+    } else {
+        node.output(0, op, inputs)?
+    };
+    let mut outputs = Outputs::from_iter([y]);
+    if node.outputs.len() > 1 {
+        let end = length + &Dim::fixed(before);
+        outputs.push(node.output(1, cut(2, length.clone(), end), [all])?);
+    }
+    Ok(outputs)
 }
 
 /// The spatial sizes; some exporters write batch and channels too.
