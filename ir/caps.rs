@@ -28,6 +28,8 @@ pub struct Capabilities {
     pub cumulative: bool,
     /// IAttention (10.14 and later).
     pub attention: bool,
+    /// INonZero, whose output's size its data tell (8.5 and later; TensorRT-RTX takes the layer and fails to build it).
+    pub non_zero: bool,
     /// kGELU_ERF and kGELU_TANH (10.0 and later).
     pub gelu: bool,
 }
@@ -44,6 +46,7 @@ impl Capabilities {
             squeeze: true,
             cumulative: true,
             attention: true,
+            non_zero: false,
             gelu: true,
         }
     }
@@ -73,6 +76,7 @@ impl Capabilities {
             squeeze: least((10, 7)),
             cumulative: least((10, 8)),
             attention: least((10, 14)),
+            non_zero: least((8, 5)),
             gelu: least((10, 0)),
         }
     }

@@ -287,3 +287,11 @@ attributes! {
         in_range: bool,
     }
 }
+
+attributes! {
+    /// ONNX `BitCast`.
+    pub struct BitCast {
+        /// The output's dtype, of the width of the input's.
+        to: DType,
+    }
+}
