@@ -4,10 +4,10 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::Ints;
-use crate::Graph;
+use super::{Ints, UnaryOp};
 use crate::attr::{Attr, AttrValue};
 use crate::attributes;
+use crate::{Graph, Op};
 
 /// A subgraph. Two are equal only if they are the same one.
 #[derive(Clone)]
@@ -88,5 +88,20 @@ attributes! {
         input_reversed: Ints,
         /// Nonzero where a scan output is filled from the end.
         output_reversed: Ints,
+    }
+}
+
+impl Loop {
+    /// Whether the body itself never ends the loop: it hands its condition on, or gives one that always holds.
+    pub fn always_continues(&self) -> bool {
+        let body = &self.body.0;
+        let Some(output) = body.outputs().first() else { return false };
+        let mut condition = output.value;
+        while matches!(body.op(condition.node), Some(Op::Unary(UnaryOp::Identity))) {
+            let Some(source) = body.input(condition.node, 0) else { return false };
+            condition = source;
+        }
+        let handed_on = body.inputs().get(1).is_some_and(|id| *id == condition.node);
+        handed_on || body.info(condition).and_then(|info| info.known_ints()).is_some_and(|all| all == [1])
     }
 }
