@@ -79,7 +79,7 @@ pub(super) fn repeat<'g, S: NetworkSink<'g>>(
     }
     if has_scan_outputs && is_computed_from_floats(site.emitter.graph, site.source(0)) {
         return site.unsupported(
-            "its trip count is computed from floats, and TensorRT needs the length of its scan outputs as a shape",
+            "its trip count is computed from an input of floats, and TensorRT needs the length of its scan outputs as a shape",
         );
     }
     check_carried(site, &op.body, op.carried, OWN, 1)?;
@@ -169,7 +169,8 @@ pub(super) fn scan<'g, S: NetworkSink<'g>>(
     Ok(outputs)
 }
 
-/// Whether some float goes into a value by more than its shape.
+/// Whether an input of floats goes into a value by more than its shape. TensorRT computes shapes from integers and, on
+/// the way, floats, but takes no input of floats for them.
 fn is_computed_from_floats(graph: &Graph, value: Option<ValueRef>) -> bool {
     let mut pending: Vec<ValueRef> = value.into_iter().collect();
     let mut seen = FxHashSet::default();
@@ -177,7 +178,7 @@ fn is_computed_from_floats(graph: &Graph, value: Option<ValueRef>) -> bool {
         if graph.constant(value).is_some() || !seen.insert(value) {
             continue;
         }
-        if graph.dtype(value).is_float() {
+        if matches!(graph.op(value.node), Some(Op::Input)) && graph.dtype(value).is_float() {
             return true;
         }
         if !matches!(graph.op(value.node), Some(Op::ShapeOf(_) | Op::Size)) {
