@@ -54,6 +54,28 @@ impl<'m> NodeContext<'_, 'm> {
         Ok(captured)
     }
 
+    /// A body that the model does not write down: part of what the node means. `inputs` are names and types of its
+    /// inputs; `write` adds its nodes and gives its outputs.
+    pub(crate) fn own_body(
+        &mut self,
+        inputs: &[(&str, ValueInfo)],
+        write: impl FnOnce(&mut Self, &[ValueRef]) -> Result<Vec<ValueRef>, Fault>,
+    ) -> Result<Body, Fault> {
+        let mut inner = Builder::new(&*self.name);
+        let origin = inner.source(self.name.clone(), self.op_type);
+        let values: Vec<ValueRef> =
+            inputs.iter().map(|(name, info)| inner.input(format!("{}.{name}", self.name), info.clone())).collect();
+        let outer = std::mem::replace(self.builder, inner);
+        let outer_origin = std::mem::replace(&mut self.origin, origin);
+        let outputs = write(self, &values);
+        self.origin = outer_origin;
+        let mut body = std::mem::replace(self.builder, outer);
+        for (at, output) in outputs?.into_iter().enumerate() {
+            body.output(format!("{}.{at}", self.name), output);
+        }
+        Ok(Body(Arc::new(body.finish())))
+    }
+
     /// Imports a body. Its inputs are described by `inputs`, one each, and followed by what is captured.
     ///
     /// # Errors

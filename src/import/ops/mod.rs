@@ -13,6 +13,7 @@ mod movement;
 mod norm;
 mod pool;
 mod quant;
+mod recurrent;
 mod reduce;
 mod shape;
 
@@ -72,6 +73,7 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
         norm::ROWS,
         pool::ROWS,
         quant::ROWS,
+        recurrent::ROWS,
         reduce::REDUCTIONS,
         reduce::ROWS,
         shape::ROWS,
