@@ -449,7 +449,8 @@ impl Direction<'_> {
                 self.apply(node, 0, output)?
             }
         };
-        let shown = self.apply(node, 2, cell)?;
+        // Not clipped: ONNX leaves it open, and onnxruntime clips gates alone.
+        let shown = self.function(node, 2, cell)?;
         let hidden = node.helper("hidden", Op::Binary(BinaryOp::Mul), [output, shown])?;
         Ok(vec![hidden, cell])
     }
@@ -521,11 +522,15 @@ impl Direction<'_> {
         node.helper("gates", Op::Binary(BinaryOp::Add), [gates, product])
     }
 
-    /// Applies one of the activation functions.
+    /// Applies one of the activation functions to a gate, clipped first.
     fn apply(&self, node: &mut NodeContext<'_, '_>, which: usize, mut x: ValueRef) -> Result<ValueRef, Fault> {
         if let Some(bound) = self.layer.clip {
             x = node.helper("clipped", Op::Activation(Activation::Clip(F32(-bound), F32(bound))), [x])?;
         }
+        self.function(node, which, x)
+    }
+
+    fn function(&self, node: &mut NodeContext<'_, '_>, which: usize, mut x: ValueRef) -> Result<ValueRef, Fault> {
         let scaled = |node: &mut NodeContext<'_, '_>, x, op, factor: f32| {
             let factor = node.scalar_part("factor", self.layer.dtype, f64::from(factor))?;
             node.helper("scaled", Op::Binary(op), [x, factor])
