@@ -23,7 +23,7 @@ mod pool;
 mod quant;
 mod reduce;
 
-pub use control::{Body, If, Loop, Scan};
+pub use control::{Bodies, Body, If, Loop, Scan};
 pub use conv::{Conv, ConvTranspose};
 pub use index::{Gather, GatherElements, GatherNd, OneHot, ScatterElements, ScatterNd, ScatterReduction};
 pub use math::{Activation, BinaryOp, Cast, UnaryOp};

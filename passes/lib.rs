@@ -13,6 +13,7 @@ mod drop_dead;
 mod drop_identity;
 mod drop_split_concat;
 mod fold_constants;
+mod fold_control_flow;
 mod formula;
 mod fuse_activation;
 mod fuse_affine;
@@ -46,6 +47,7 @@ mod pipeline;
 #[cfg(test)]
 mod random;
 mod report;
+mod sink_captures;
 #[cfg(test)]
 mod testing;
 
