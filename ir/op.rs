@@ -24,7 +24,7 @@ mod quant;
 mod random;
 mod reduce;
 
-pub use control::{Body, If, Loop, Scan};
+pub use control::{Bodies, Body, If, Loop, Scan};
 pub use conv::{Conv, ConvTranspose};
 pub use index::{
     Gather, GatherElements, GatherNd, OneHot, ReverseSequence, ScatterElements, ScatterNd, ScatterReduction,

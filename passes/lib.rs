@@ -14,6 +14,7 @@ mod drop_dead;
 mod drop_identity;
 mod drop_split_concat;
 mod fold_constants;
+mod fold_control_flow;
 mod formula;
 mod fuse_activation;
 mod fuse_affine;
@@ -53,6 +54,7 @@ mod pipeline;
 #[cfg(test)]
 mod random;
 mod report;
+mod sink_captures;
 #[cfg(test)]
 mod testing;
 

@@ -288,6 +288,13 @@ attributes! {
     }
 }
 
+impl Cast {
+    /// A conversion as ONNX means it by default.
+    pub fn new(to: DType) -> Self {
+        Self { to, saturate: true, in_range: false }
+    }
+}
+
 attributes! {
     /// ONNX `BitCast`.
     pub struct BitCast {

@@ -6,6 +6,7 @@ use super::error::EmitError;
 use super::sink::{NetworkSink, Outputs};
 use super::walk::{Site, one};
 
+mod control;
 mod conv;
 mod index;
 mod math;
@@ -66,6 +67,9 @@ pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
         Op::Random(op) => random::random(site, op).map(one),
         Op::Quantize(op) => quant::quantize(site, op).map(one),
         Op::Dequantize(op) => quant::dequantize(site, op).map(one),
+        Op::If(op) => control::branch(site, op),
+        Op::Loop(op) => control::repeat(site, op),
+        Op::Scan(op) => control::scan(site, op),
         Op::Opaque(op) => site.unsupported(op.reason.clone()),
         other => site.unsupported(format!("`{}` is not emitted", other.name())),
     }

@@ -143,7 +143,7 @@ fn constant(node: &mut NodeContext<'_, '_>) -> Imported {
 fn bit_cast(node: &mut NodeContext<'_, '_>) -> Imported {
     let to = node.attrs.dtype("to")?.ok_or_else(|| fault("to", "it is missing"))?;
     if node.dtype(0)? == DType::Bool && to.is_integer() && to.bits() == 8 {
-        return node.emit_same(Cast { to, saturate: true });
+        return node.emit_same(Cast::new(to));
     }
     node.emit_same(BitCast { to })
 }
