@@ -38,7 +38,9 @@ use crate::lower_arg_reduce::LowerArgReduce;
 use crate::lower_arithmetic::LowerArithmetic;
 use crate::lower_cumulative::LowerCumulative;
 use crate::lower_normalization::LowerNormalization;
+use crate::lower_quantization::LowerQuantization;
 use crate::lower_reduce::LowerReduce;
+use crate::lower_scatter::LowerScatter;
 use crate::lower_shape_input::LowerShapeInput;
 use crate::lower_triangle::LowerTriangle;
 use crate::lower_types::LowerTypes;
@@ -366,7 +368,9 @@ fn lowering_passes() -> Vec<Box<dyn Pass>> {
         Box::new(LowerArithmetic),
         Box::new(LowerCumulative),
         Box::new(LowerNormalization),
+        Box::new(LowerQuantization),
         Box::new(LowerReduce),
+        Box::new(LowerScatter),
         Box::new(LowerShapeInput),
         Box::new(LowerTriangle),
     ];
