@@ -28,6 +28,8 @@ pub struct Capabilities {
     pub cumulative: bool,
     /// IAttention (10.14 and later).
     pub attention: bool,
+    /// INonZero, whose output's size its data tell (8.5 and later; TensorRT-RTX takes the layer and fails to build it).
+    pub non_zero: bool,
     /// kGELU_ERF and kGELU_TANH (10.0 and later).
     pub gelu: bool,
 }
@@ -44,6 +46,7 @@ impl Capabilities {
             squeeze: true,
             cumulative: true,
             attention: true,
+            non_zero: false,
             gelu: true,
         }
     }
@@ -73,8 +76,32 @@ impl Capabilities {
             squeeze: least((10, 7)),
             cumulative: least((10, 8)),
             attention: least((10, 14)),
+            non_zero: least((8, 5)),
             gelu: least((10, 0)),
         }
+    }
+}
+
+impl Capabilities {
+    /// The type that tensors of `dtype` are computed in: itself, or the nearest that holds its values (f32 for f64 holds
+    /// its range but for the largest); `None` if the target has no such type.
+    pub fn computed_in(&self, dtype: DType) -> Option<DType> {
+        use DType::*;
+        let nearest = match dtype {
+            F64 => F32,
+            // Before anything computes with them they are converted.
+            U8 | I16 | U16 | I4 | U4 | I2 | U2 => I32,
+            U32 | U64 => I64,
+            dtype => dtype,
+        };
+        self.dtypes.contains(&nearest).then_some(nearest)
+    }
+
+    /// The type that a tensor of `dtype` has at the edge of a network: itself, or the one that it is computed in.
+    pub fn carried_in(&self, dtype: DType) -> Option<DType> {
+        // Four-bit integers hold weights only.
+        let is_carried = self.dtypes.contains(&dtype) && dtype != DType::I4;
+        if is_carried { Some(dtype) } else { self.computed_in(dtype) }
     }
 }
 

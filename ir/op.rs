@@ -21,12 +21,15 @@ mod movement;
 mod norm;
 mod pool;
 mod quant;
+mod random;
 mod reduce;
 
 pub use control::{Bodies, Body, If, Loop, Scan};
 pub use conv::{Conv, ConvTranspose};
-pub use index::{Gather, GatherElements, GatherNd, OneHot, ScatterElements, ScatterNd, ScatterReduction};
-pub use math::{Activation, BinaryOp, Cast, UnaryOp};
+pub use index::{
+    Gather, GatherElements, GatherNd, OneHot, ReverseSequence, ScatterElements, ScatterNd, ScatterReduction,
+};
+pub use math::{Activation, BinaryOp, BitCast, Cast, UnaryOp};
 pub use matmul::{Einsum, MatMul};
 pub use movement::{
     Concat, ConstantOfShape, DepthToSpace, Expand, EyeLike, Flatten, Pad, PadMode, Reshape, ShapeOf, Slice, Split,
@@ -35,6 +38,7 @@ pub use movement::{
 pub use norm::{BatchNorm, GroupNorm, LayerNorm, LpNorm, Lrn, MeanVarianceNorm, RmsNorm};
 pub use pool::{AspectPolicy, CoordinateMode, NearestMode, Pool, PoolKind, Resize, ResizeMode};
 pub use quant::{Dequantize, Quantize};
+pub use random::{Random, RandomKind};
 pub use reduce::{ArgReduce, Cumulative, Reduce, ReduceKind, Softmax, TopK};
 
 /// A few integers.
@@ -204,6 +208,14 @@ macro_rules! operators {
         #[allow(missing_docs, reason = "the variants are Op's")]
         pub enum OpKind { Input, Unary, Binary, Activation, Where, Range, Size, NonZero, $($variant),* }
 
+        impl OpKind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[
+                Self::Input, Self::Unary, Self::Binary, Self::Activation, Self::Where, Self::Range, Self::Size,
+                Self::NonZero, $(Self::$variant),*
+            ];
+        }
+
         impl Op {
             /// The operator without its parameters.
             pub fn kind(&self) -> OpKind {
@@ -307,6 +319,8 @@ operators! {
     Constant = "constant", 0, 0;
     /// A conversion of the dtype.
     Cast = "cast", 1, 1;
+    /// The same bits as another dtype.
+    BitCast = "bit_cast", 1, 1;
     /// A convolution.
     Conv = "conv", 2, ANY;
     /// A transposed convolution.
@@ -387,10 +401,14 @@ operators! {
     ScatterNd = "scatter_nd", 3, 3;
     /// Indices to vectors.
     OneHot = "one_hot", 3, 3;
+    /// The beginnings of sequences reversed.
+    ReverseSequence = "reverse_sequence", 2, 2;
     /// Float to integer.
     Quantize = "quantize", 2, 3;
     /// Integer to float.
     Dequantize = "dequantize", 2, 3;
+    /// Random numbers.
+    Random = "random", 1, 1;
     /// One of two bodies.
     If = "if", 1, ANY;
     /// A body repeated.
@@ -441,7 +459,7 @@ impl Op {
 
     /// Whether two runs on equal inputs give equal outputs. What is not may not be shared or folded.
     pub fn is_deterministic(&self) -> bool {
-        !matches!(self, Op::Opaque(_) | Op::If(_) | Op::Loop(_) | Op::Scan(_))
+        !matches!(self, Op::Opaque(_) | Op::Random(_) | Op::If(_) | Op::Loop(_) | Op::Scan(_))
     }
 }
 

@@ -15,7 +15,9 @@ mod movement;
 mod norm;
 mod pool;
 mod quant;
+mod random;
 mod reduce;
+mod runtime;
 
 /// Makes the layers of a node and gives its outputs.
 pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<Outputs<S::Tensor>, EmitError> {
@@ -25,6 +27,7 @@ pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
         Op::Binary(op) => math::binary(site, *op).map(one),
         Op::Activation(op) => math::activation_node(site, *op).map(one),
         Op::Cast(op) => math::cast(site, op).map(one),
+        Op::BitCast(op) => math::bit_cast(site, op).map(one),
         Op::Where => math::select(site).map(one),
         Op::Conv(op) => conv::conv(site, op).map(one),
         Op::ConvTranspose(op) => conv::conv_transpose(site, op).map(one),
@@ -50,6 +53,8 @@ pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
         Op::Pad(op) => movement::pad(site, op).map(one),
         Op::Tile(_) => movement::tile(site).map(one),
         Op::ShapeOf(op) => movement::shape_of(site, op).map(one),
+        Op::ConstantOfShape(op) => movement::constant_of_shape(site, op).map(one),
+        Op::Range => movement::range(site).map(one),
         Op::DepthToSpace(op) => movement::depth_to_space(site, op).map(one),
         Op::Gather(op) => index::gather(site, op).map(one),
         Op::GatherElements(op) => index::gather_elements(site, op).map(one),
@@ -58,6 +63,8 @@ pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
         Op::ScatterNd(op) => index::scatter_nd(site, op).map(one),
         Op::OneHot(op) => index::one_hot(site, op).map(one),
         Op::NonZero => index::non_zero(site).map(one),
+        Op::ReverseSequence(op) => index::reverse_sequence(site, op).map(one),
+        Op::Random(op) => random::random(site, op).map(one),
         Op::Quantize(op) => quant::quantize(site, op).map(one),
         Op::Dequantize(op) => quant::dequantize(site, op).map(one),
         Op::If(op) => control::branch(site, op),

@@ -11,6 +11,7 @@ mod body;
 mod decode;
 mod error;
 mod external;
+mod formula;
 mod limits;
 mod map;
 mod model;

@@ -266,6 +266,7 @@ impl<'m> Importer<'m> {
         let output = |(at, output): (usize, &String)| OutputName {
             name: if output.is_empty() { format!("{name}.{at}").into() } else { scope.value_name(output) },
             used: is_used(output),
+            stated: scope.hints.get(output.as_str()).copied(),
         };
         let opset = scope.opsets.version(key.0);
         if opset.is_none() && key.0.is_empty() {

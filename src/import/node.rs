@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use trt_fuse_ir::op::Constant;
-use trt_fuse_ir::{Builder, DType, NewNode, Op, Origin, Tensor, ValueInfo, ValueRef};
+use trt_fuse_ir::{Builder, DType, Dim, NewNode, Op, Origin, Tensor, ValueInfo, ValueRef};
 
 use super::attrs::Attributes;
 use super::error::ImportError;
 use super::model::Importer;
+use super::proto::TypeProto;
 use super::scope::Scope;
+use super::types::fixed_dims;
 
 /// Why an operator's importer gave no values.
 #[derive(Debug)]
@@ -34,11 +36,13 @@ pub(crate) type Imported = Result<Outputs, Fault>;
 
 /// An output of the node.
 #[derive(Debug)]
-pub(crate) struct OutputName {
+pub(crate) struct OutputName<'m> {
     /// Its name in the graph.
     pub name: Arc<str>,
     /// Whether anything reads it.
     pub used: bool,
+    /// What the model states of it.
+    pub stated: Option<&'m TypeProto>,
 }
 
 /// A node while it is imported.
@@ -62,7 +66,7 @@ pub(crate) struct NodeContext<'a, 'm> {
     /// Its inputs; `None` for one left out.
     pub inputs: SmallVec<[Option<ValueRef>; 4]>,
     /// Its outputs.
-    pub outputs: Vec<OutputName>,
+    pub outputs: Vec<OutputName<'m>>,
 }
 
 impl NodeContext<'_, '_> {
@@ -114,6 +118,11 @@ impl NodeContext<'_, '_> {
     /// The elements of an input that is a constant of integers.
     pub(crate) fn constant_ints(&self, slot: usize) -> Option<Vec<i64>> {
         self.constant(slot)?.to_i64s()
+    }
+
+    /// The dimensions that the model states of an output, if all are numbers.
+    pub(crate) fn stated_dims(&self, output: usize) -> Option<Vec<Dim>> {
+        fixed_dims(self.outputs.get(output)?.stated?)
     }
 
     /// Whether anything reads an output.
@@ -211,7 +220,8 @@ impl NodeContext<'_, '_> {
         self.constant_part(part, Tensor::vector(values.to_vec()))
     }
 
-    fn add(
+    /// Adds an operator under a name that is taken, with outputs of these names.
+    pub(crate) fn add(
         &mut self,
         op: Op,
         mut inputs: Vec<Option<ValueRef>>,
@@ -226,5 +236,17 @@ impl NodeContext<'_, '_> {
         let count = outputs.len() as u32;
         let node = self.builder.node(NewNode { op, inputs, name, outputs, origin: self.origin.clone() })?;
         Ok((0..count).map(|slot| ValueRef { node, slot }).collect())
+    }
+}
+
+/// Indices as a tensor; `None` if the type is none of indices or does not hold them.
+pub(crate) fn index_tensor(dtype: DType, dims: &[usize], values: &[i64]) -> Option<Tensor> {
+    match dtype {
+        DType::I64 => Tensor::from_vec(dims, values.to_vec()).ok(),
+        DType::I32 => {
+            let values = values.iter().map(|value| i32::try_from(*value)).collect::<Result<Vec<_>, _>>();
+            Tensor::from_vec(dims, values.ok()?).ok()
+        }
+        _ => None,
     }
 }

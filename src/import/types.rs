@@ -144,6 +144,15 @@ fn shape_of(stated: &TypeProto) -> Option<&TensorShapeProto> {
     }
 }
 
+/// The dimensions that a type states, if all are numbers.
+pub(crate) fn fixed_dims(stated: &TypeProto) -> Option<Vec<Dim>> {
+    let fixed = |value: &Option<DimensionValue>| match value {
+        Some(DimensionValue::DimValue(size)) if *size >= 0 => Some(Dim::fixed(*size)),
+        _ => None,
+    };
+    shape_of(stated)?.dim.iter().map(|dim| fixed(&dim.value)).collect()
+}
+
 /// What is stated of a value, as far as inference says nothing: a dimension that inference tells in terms of the
 /// inputs' symbols or as a number is kept, unless the statement is another number, which is a contradiction.
 pub(crate) fn supplement(inferred: &ValueInfo, mut stated: ValueInfo) -> ValueInfo {

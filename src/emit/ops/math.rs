@@ -1,7 +1,7 @@
 //! Elementwise layers.
 
 use trt_fuse_ir::DType;
-use trt_fuse_ir::op::{Activation, BinaryOp, Cast, UnaryOp};
+use trt_fuse_ir::op::{Activation, BinaryOp, BitCast, Cast, UnaryOp};
 
 use super::super::error::EmitError;
 use super::super::sink::NetworkSink;
@@ -108,9 +108,26 @@ pub(super) fn select<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> 
     site.layer("", |sink, label| sink.select(label, condition, a, b))
 }
 
-pub(super) fn cast<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &Cast) -> Result<S::Tensor, EmitError> {
+pub(super) fn bit_cast<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &BitCast,
+) -> Result<S::Tensor, EmitError> {
     let x = site.tensor(0)?;
-    site.layer("", |sink, label| sink.cast(label, x, op.to))
+    match site.info(0).map(|info| info.dtype) {
+        Some(dtype) if dtype == op.to => site.layer("", |sink, label| sink.identity(label, x)),
+        dtype => {
+            let from = dtype.unwrap_or(DType::Unknown);
+            site.unsupported(format!("TensorRT has no layer that takes the bits of {from} for {}", op.to))
+        }
+    }
+}
+
+pub(super) fn cast<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &Cast) -> Result<S::Tensor, EmitError> {
+    let Some(to) = site.capabilities().carried_in(op.to) else {
+        return site.unsupported(format!("the target has no element type {}", op.to));
+    };
+    let x = site.tensor(0)?;
+    site.layer("", |sink, label| sink.cast(label, x, to))
 }
 
 pub(super) fn activation_node<'g, S: NetworkSink<'g>>(

@@ -261,7 +261,7 @@ fn mask(node: &mut NodeContext<'_, '_>, x: ValueRef, lengths: ValueRef) -> Resul
             node.helper("positions", Op::Range, [start, limit, step])?
         }
     };
-    let lengths = node.helper("lengths", Cast { to: DType::I64, saturate: false }, [lengths])?;
+    let lengths = node.helper("lengths", Cast::new(DType::I64), [lengths])?;
     let positions = node.helper("positions", Unsqueeze { axes: Some(Ints::from_slice(&[1, 2])) }, [positions])?;
     let lengths = node.helper("lengths", Unsqueeze { axes: Some(Ints::from_slice(&[0, 2])) }, [lengths])?;
     node.helper("mask", Op::Binary(BinaryOp::Less), [positions, lengths])
