@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::{Graph, NodeId, Op, Tensor, ValueRef};
 
 mod activation;
+mod attention;
 mod cast;
 mod control;
 mod conv;
@@ -116,6 +117,8 @@ pub fn eval_op(op: &Op, inputs: &[Option<&Tensor>], context: &EvalContext<'_>) -
         | Op::Lrn(_)
         | Op::LpNorm(_)
         | Op::MeanVarianceNorm(_) => norm::eval(op, inputs, context),
+        Op::Attention(op) => attention::attention(op, inputs, context),
+        Op::RotaryEmbedding(op) => attention::rotary_embedding(op, inputs),
         Op::Reshape(_)
         | Op::Flatten(_)
         | Op::Squeeze(_)

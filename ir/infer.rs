@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::{DType, Dim, GraphError, Known, Op, Shape, ValueInfo};
 
+mod attention;
 mod control;
 mod conv;
 mod elements;
@@ -99,6 +100,8 @@ pub fn infer(op: &Op, inputs: &[Option<&ValueInfo>], context: &InferContext<'_>)
         | Op::Lrn(_)
         | Op::LpNorm(_)
         | Op::MeanVarianceNorm(_) => norm::infer(op, inputs, context),
+        Op::Attention(op) => attention::attention(op, inputs, context),
+        Op::RotaryEmbedding(op) => attention::rotary_embedding(op, inputs),
         Op::Reshape(_)
         | Op::Flatten(_)
         | Op::Squeeze(_)

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use crate::attr::{Attr, AttrError, AttrMap, AttrValue, Attributes};
 use crate::{Tensor, attributes};
 
+mod attention;
 mod control;
 mod conv;
 mod index;
@@ -23,6 +24,7 @@ mod pool;
 mod quant;
 mod reduce;
 
+pub use attention::{Attention, CausalKind, RotaryEmbedding, ScoreStage};
 pub use control::{Body, If, Loop, Scan};
 pub use conv::{Conv, ConvTranspose};
 pub use index::{Gather, GatherElements, GatherNd, OneHot, ScatterElements, ScatterNd, ScatterReduction};
@@ -343,6 +345,10 @@ operators! {
     LpNorm = "lp_norm", 1, 1;
     /// Mean-variance normalisation.
     MeanVarianceNorm = "mean_variance_norm", 1, 1;
+    /// Weighted sums of values by queries and keys.
+    Attention = "attention", 3, 4;
+    /// Rotation of pairs by their position.
+    RotaryEmbedding = "rotary_embedding", 3, 3;
     /// Another shape.
     Reshape = "reshape", 1, 2;
     /// To a matrix.

@@ -5,6 +5,7 @@
 //! says [`Fault::Unsupported`](super::node::Fault) has added nothing that matters; the node becomes opaque.
 
 mod activation;
+mod attention;
 mod control;
 mod conv;
 mod index;
@@ -62,6 +63,7 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
     let families = [
         activation::ROWS,
         activation::WITH_FLOATS,
+        attention::ROWS,
         control::ROWS,
         conv::ROWS,
         index::ROWS,
