@@ -186,6 +186,33 @@ impl Tensor {
         Self { dtype: T::DTYPE, dims: Dims::new(), data: Data::Dense(T::into_bytes(vec![value])) }
     }
 
+    /// A number as a tensor of rank 0, rounded to a float type; `None` for an integer type that does not hold it, and
+    /// for types without numbers.
+    pub fn number(dtype: DType, value: f64) -> Option<Self> {
+        macro_rules! integer {
+            ($type:ty) => {{
+                let whole = value.fract() == 0.0 && value >= <$type>::MIN as f64 && value <= <$type>::MAX as f64;
+                whole.then(|| Self::scalar(value as $type))
+            }};
+        }
+        match dtype {
+            DType::F32 => Some(Self::scalar(value as f32)),
+            DType::F16 => Some(Self::scalar(half::f16::from_f64(value))),
+            DType::BF16 => Some(Self::scalar(half::bf16::from_f64(value))),
+            DType::F64 => Some(Self::scalar(value)),
+            DType::I8 => integer!(i8),
+            DType::U8 => integer!(u8),
+            DType::I16 => integer!(i16),
+            DType::U16 => integer!(u16),
+            DType::I32 => integer!(i32),
+            DType::U32 => integer!(u32),
+            DType::I64 => integer!(i64),
+            DType::U64 => integer!(u64),
+            DType::Bool => Some(Self::scalar(value != 0.0)),
+            _ => None,
+        }
+    }
+
     /// A tensor of rank 1.
     pub fn vector<T: Element>(data: Vec<T>) -> Self {
         Self { dtype: T::DTYPE, dims: Dims::from_slice(&[data.len()]), data: Data::Dense(T::into_bytes(data)) }

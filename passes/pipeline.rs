@@ -32,6 +32,8 @@ use crate::fuse_relu_clip::FuseReluClip;
 use crate::fuse_residual::FuseResidual;
 use crate::fuse_swish::FuseSwish;
 use crate::fuse_transpose_matmul::FuseTransposeMatmul;
+use crate::lower_normalization::LowerNormalization;
+use crate::lower_triangle::LowerTriangle;
 use crate::merge_common::MergeCommon;
 use crate::merge_concats::MergeConcats;
 use crate::merge_reduces::MergeReduces;
@@ -65,6 +67,12 @@ impl Pipeline {
     /// The passes that every model goes through, each constraint on their order stated.
     pub fn standard(capabilities: &Capabilities) -> Self {
         Self::new(standard_passes(), capabilities)
+    }
+
+    /// The passes between the standard ones and a network: what the target has no layer for becomes what it has. Every
+    /// graph goes through them once, whatever passes users have left out.
+    pub fn lowering(capabilities: &Capabilities) -> Self {
+        Self::new(lowering_passes(), capabilities)
     }
 
     /// A pipeline of given passes.
@@ -262,6 +270,16 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         // Epilogues last, in their order: bias, residual, activation.
         rule(FuseResidual),
         rule(FuseActivation),
+    ]
+}
+
+/// The rules that lower, tried in any order: none gives what another looks for, unless a comment says so.
+fn lowering_passes() -> Vec<Box<dyn Pass>> {
+    let rules: Vec<Box<dyn Rule>> = vec![Box::new(LowerNormalization), Box::new(LowerTriangle)];
+    vec![
+        Box::new(Rules::several("lower", rules)),
+        // Formulas may begin with arithmetic of constants.
+        Box::new(FoldConstants),
     ]
 }
 

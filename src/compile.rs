@@ -117,9 +117,16 @@ pub fn optimize(model: Model, options: &Options) -> Result<Optimized, Error> {
 /// If the target cannot express a node: all such nodes are named.
 pub fn record(graph: &Graph, options: &Options) -> Result<(Record, LayerCounts), Error> {
     let capabilities = options.capabilities.clone().unwrap_or_default();
+    let graph = lowered(graph, &capabilities)?;
     let mut sink = Record::new();
-    let counts = emit(verify(graph)?, &capabilities, &mut sink)?;
+    let counts = emit(verify(&graph)?, &capabilities, &mut sink)?;
     Ok((sink, counts))
+}
+
+/// The graph in operators that the target has layers for.
+fn lowered(graph: &Graph, capabilities: &Capabilities) -> Result<Graph, Error> {
+    verify(graph)?;
+    Ok(Pipeline::lowering(capabilities).run(graph.clone())?.0)
 }
 
 /// A built engine and what was seen on the way.
@@ -150,8 +157,9 @@ pub fn build(
     config.profiles = profile(graph, &options.ranges)?.into_iter().collect();
 
     let start = Instant::now();
+    let graph = lowered(graph, &capabilities)?;
     let mut network = TrtNetwork::new(library)?;
-    let layers = emit(verify(graph)?, &capabilities, &mut network)?;
+    let layers = emit(verify(&graph)?, &capabilities, &mut network)?;
     let emit = start.elapsed();
 
     let start = Instant::now();

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use trt_fuse::import::import_file;
+use trt_fuse::optimize;
 use trt_fuse::report::{FuseReport, Wanted, fuse_report};
 
 #[path = "shared/mod.rs"]
@@ -55,14 +57,17 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), trt_fuse::Error> {
     let options = arguments.common.options();
+    if arguments.graph {
+        let optimized = optimize(import_file(&arguments.model, &options.import)?, &options)?;
+        shared::print(&optimized.graph.to_string());
+        return Ok(());
+    }
     let wanted = Wanted { build: arguments.build, parser: arguments.compare_parser };
     let progress = shared::BuildProgress::new(arguments.build);
     let reported = fuse_report(&arguments.model, &options, wanted, Some(&mut progress.callback()))?;
     progress.finish();
     if arguments.network {
         shared::print(&trt_fuse::record(&reported.graph, &options)?.0.text());
-    } else if arguments.graph {
-        shared::print(&reported.graph.to_string());
     } else if arguments.json {
         // A report holds only numbers, strings and lists of them.
         shared::print(&serde_json::to_string_pretty(&reported.report).unwrap_or_default());

@@ -361,7 +361,7 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
 
     /// A scalar as a constant of `rank` extents of one.
     pub(super) fn scalar(&mut self, dtype: DType, rank: usize, value: f64, what: &str) -> Result<S::Tensor, EmitError> {
-        let tensor = scalar(dtype, rank, value);
+        let tensor = Tensor::number(dtype, value).and_then(|number| number.reshaped(Dims::from_elem(1, rank)).ok());
         match tensor {
             Some(tensor) => self.layer(what, |sink, label| sink.constant(label, Weights::Owned(tensor))),
             None => self.unsupported(format!("a constant of {dtype} is needed")),
@@ -442,19 +442,4 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
         let layer = Activation { kind, alpha, beta };
         self.layer(what, |sink, label| sink.activation(label, x, &layer))
     }
-}
-
-/// A scalar as a tensor of `rank` extents of one; `None` for types without a value.
-fn scalar(dtype: DType, rank: usize, value: f64) -> Option<Tensor> {
-    let dims = Dims::from_elem(1, rank);
-    match dtype {
-        DType::F32 => Tensor::from_vec(dims, vec![value as f32]),
-        DType::F16 => Tensor::from_vec(dims, vec![half::f16::from_f64(value)]),
-        DType::BF16 => Tensor::from_vec(dims, vec![half::bf16::from_f64(value)]),
-        DType::I32 => Tensor::from_vec(dims, vec![value as i32]),
-        DType::I64 => Tensor::from_vec(dims, vec![value as i64]),
-        DType::Bool => Tensor::from_vec(dims, vec![value != 0.0]),
-        _ => return None,
-    }
-    .ok()
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use half::{bf16, f16};
 use smallvec::SmallVec;
 use trt_fuse_ir::op::Constant;
 use trt_fuse_ir::{Builder, DType, NewNode, Op, Origin, Tensor, ValueInfo, ValueRef};
@@ -204,7 +203,7 @@ impl NodeContext<'_, '_> {
     /// # Errors
     /// Unsupported for types that have no such number.
     pub(crate) fn scalar_part(&mut self, part: &str, dtype: DType, value: f64) -> Result<ValueRef, Fault> {
-        let tensor = scalar(dtype, value)
+        let tensor = Tensor::number(dtype, value)
             .ok_or_else(|| Fault::Unsupported(format!("the number {value} has no form in {dtype}")))?;
         self.constant_part(part, tensor)
     }
@@ -229,30 +228,5 @@ impl NodeContext<'_, '_> {
         let count = outputs.len() as u32;
         let node = self.builder.node(NewNode { op, inputs, name, outputs, origin: self.origin.clone() })?;
         Ok((0..count).map(|slot| ValueRef { node, slot }).collect())
-    }
-}
-
-/// A number as a tensor of rank 0, rounded to the type.
-pub(crate) fn scalar(dtype: DType, value: f64) -> Option<Tensor> {
-    macro_rules! integer {
-        ($type:ty) => {{
-            let whole = value.fract() == 0.0 && value >= <$type>::MIN as f64 && value <= <$type>::MAX as f64;
-            whole.then(|| Tensor::scalar(value as $type))
-        }};
-    }
-    match dtype {
-        DType::F32 => Some(Tensor::scalar(value as f32)),
-        DType::F16 => Some(Tensor::scalar(f16::from_f64(value))),
-        DType::BF16 => Some(Tensor::scalar(bf16::from_f64(value))),
-        DType::F64 => Some(Tensor::scalar(value)),
-        DType::I8 => integer!(i8),
-        DType::U8 => integer!(u8),
-        DType::I16 => integer!(i16),
-        DType::U16 => integer!(u16),
-        DType::I32 => integer!(i32),
-        DType::U32 => integer!(u32),
-        DType::I64 => integer!(i64),
-        DType::U64 => integer!(u64),
-        _ => None,
     }
 }

@@ -163,7 +163,7 @@ fn dropout_mask(node: &mut NodeContext<'_, '_>) -> Result<trt_fuse_ir::ValueRef,
         Tensor::vector(vec![true])
     } else {
         let dtype = node.dtype(0)?;
-        let one = crate::import::node::scalar(dtype, 1.0).and_then(|one| one.reshaped([1]).ok());
+        let one = Tensor::number(dtype, 1.0).and_then(|one| one.reshaped([1]).ok());
         one.ok_or_else(|| Fault::Unsupported(format!("{dtype} has no 1")))?
     };
     let shape = node.helper("shape", ShapeOf { start: 0, end: None }, [data])?;

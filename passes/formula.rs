@@ -1,0 +1,111 @@
+//! Writes what a node means as a formula of other operators: the body of a rule that lowers.
+//!
+//! Operators broadcast as NumPy does, so that a scalar of rank 0 stands beside any tensor.
+
+use trt_fuse_ir::op::{BinaryOp, Cast, Constant, Reduce, ReduceKind, Reshape, UnaryOp};
+use trt_fuse_ir::{DType, Graph, Ints, NodeId, Op, Patch, Shape, Tensor, ValueInfo, ValueRef};
+
+use crate::pass::Miss;
+
+/// A formula being written: a patch that replaces one node.
+#[derive(Debug)]
+pub(crate) struct Formula<'g> {
+    graph: &'g Graph,
+    root: NodeId,
+    patch: Patch,
+}
+
+impl<'g> Formula<'g> {
+    /// An empty formula for the outputs of `root`.
+    pub(crate) fn new(rule: &'static str, graph: &'g Graph, root: NodeId) -> Self {
+        Self { graph, root, patch: Patch::new(rule, root) }
+    }
+
+    /// An input of the node that must be there.
+    pub(crate) fn input(&self, slot: usize) -> Result<ValueRef, Miss> {
+        self.graph.input(self.root, slot).ok_or(Miss::NoMatch)
+    }
+
+    /// What is known of an input of the node.
+    pub(crate) fn info(&self, slot: usize) -> Result<&'g ValueInfo, Miss> {
+        self.graph.info(self.input(slot)?).ok_or(Miss::NoMatch)
+    }
+
+    /// The shape of an input of the node; no match while its rank is unknown.
+    pub(crate) fn shape(&self, slot: usize) -> Result<&'g Shape, Miss> {
+        self.info(slot)?.shape.as_ref().ok_or(Miss::NoMatch)
+    }
+
+    /// An operator of one output.
+    pub(crate) fn op(&mut self, op: impl Into<Op>, inputs: &[ValueRef]) -> ValueRef {
+        let inputs: Vec<Option<ValueRef>> = inputs.iter().copied().map(Some).collect();
+        self.patch.add(op, &inputs)
+    }
+
+    /// An elementwise operator of one input.
+    pub(crate) fn unary(&mut self, op: UnaryOp, x: ValueRef) -> ValueRef {
+        self.op(Op::Unary(op), &[x])
+    }
+
+    /// An elementwise operator of two inputs.
+    pub(crate) fn binary(&mut self, op: BinaryOp, a: ValueRef, b: ValueRef) -> ValueRef {
+        self.op(Op::Binary(op), &[a, b])
+    }
+
+    /// An elementwise operator of a tensor and a number, in this order.
+    pub(crate) fn with_number(
+        &mut self,
+        op: BinaryOp,
+        x: ValueRef,
+        dtype: DType,
+        number: f64,
+    ) -> Result<ValueRef, Miss> {
+        let number = self.number(dtype, number)?;
+        Ok(self.binary(op, x, number))
+    }
+
+    /// A number of rank 0; no match for a type that does not have it.
+    pub(crate) fn number(&mut self, dtype: DType, number: f64) -> Result<ValueRef, Miss> {
+        Ok(self.constant(Tensor::number(dtype, number).ok_or(Miss::NoMatch)?))
+    }
+
+    /// A constant.
+    pub(crate) fn constant(&mut self, value: Tensor) -> ValueRef {
+        self.op(Constant { value }, &[])
+    }
+
+    /// `condition ? a : b`.
+    pub(crate) fn select(&mut self, condition: ValueRef, a: ValueRef, b: ValueRef) -> ValueRef {
+        self.op(Op::Where, &[condition, a, b])
+    }
+
+    /// A conversion.
+    pub(crate) fn cast(&mut self, x: ValueRef, to: DType) -> ValueRef {
+        self.op(Cast { to, saturate: true }, &[x])
+    }
+
+    /// A reduction that keeps the reduced axes.
+    pub(crate) fn reduce(&mut self, kind: ReduceKind, x: ValueRef, axes: &[i64]) -> ValueRef {
+        let axes: Ints = axes.iter().copied().collect();
+        self.op(Reduce { kind, axes: Some(axes), keep_dims: true, noop_if_empty: true }, &[x])
+    }
+
+    /// Another shape.
+    pub(crate) fn reshape(&mut self, x: ValueRef, shape: Shape) -> ValueRef {
+        self.op(Reshape { shape: Some(shape), allow_zero: true }, &[x])
+    }
+
+    /// The patch that puts values in the place of the node's outputs, in order.
+    pub(crate) fn results(mut self, values: &[ValueRef]) -> Patch {
+        for (slot, value) in values.iter().enumerate() {
+            self.patch.replace(ValueRef { node: self.root, slot: slot as u32 }, *value);
+        }
+        self.patch.absorb([self.root]);
+        self.patch
+    }
+
+    /// The patch that puts a value in the place of the node's one output.
+    pub(crate) fn result(self, value: ValueRef) -> Patch {
+        self.results(&[value])
+    }
+}

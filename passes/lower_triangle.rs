@@ -1,0 +1,137 @@
+//! Writes triangles and diagonals of matrices as comparisons of row and column numbers.
+//!
+//! ```text
+//! %y = trilu(%x, 0) upper=false : f32[n, 3, 4]
+//! ```
+//! becomes
+//! ```text
+//! %1 = greater_or_equal([[0], [1], [2]], [[0, 1, 2, 3]]) : bool[3, 4]
+//! %y = where(%1, %x, 0) : f32[n, 3, 4]
+//! ```
+//!
+//! Fires on `trilu`, whose diagonal may be known only at run time, and on `eye_like`.
+//!
+//! Refuses nothing; matrices of sizes that are no numbers are no match.
+//!
+//! Order: any.
+//!
+//! Numerics: bit-exact.
+
+use trt_fuse_ir::op::{BinaryOp, EyeLike, Trilu};
+use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
+
+use crate::formula::Formula;
+use crate::pass::{Miss, Rule, RuleContext};
+
+/// The rule.
+#[derive(Debug, Default)]
+pub(crate) struct LowerTriangle;
+
+impl Rule for LowerTriangle {
+    fn name(&self) -> &'static str {
+        "lower_triangle"
+    }
+
+    fn roots(&self) -> &'static [OpKind] {
+        &[OpKind::Trilu, OpKind::EyeLike]
+    }
+
+    fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
+        let f = Formula::new(self.name(), graph, root);
+        match graph.op(root) {
+            Some(Op::Trilu(op)) => triangle(f, op),
+            Some(Op::EyeLike(op)) => eye(f, op),
+            _ => Err(Miss::NoMatch),
+        }
+    }
+}
+
+/// The numbers of the rows as a column, and of the columns as a row; a diagonal of rows is `column - row`.
+fn numbers(f: &mut Formula<'_>) -> Result<(ValueRef, ValueRef), Miss> {
+    let [.., rows, columns] = &f.shape(0)?[..] else { return Err(Miss::NoMatch) };
+    let (Some(rows), Some(columns)) = (rows.value(), columns.value()) else { return Err(Miss::NoMatch) };
+    let column = Tensor::vector((0..rows).collect::<Vec<i64>>()).reshaped([rows as usize, 1]);
+    let row = Tensor::vector((0..columns).collect::<Vec<i64>>()).reshaped([1, columns as usize]);
+    Ok((f.constant(column.map_err(|_| Miss::NoMatch)?), f.constant(row.map_err(|_| Miss::NoMatch)?)))
+}
+
+fn triangle(mut f: Formula<'_>, op: &Trilu) -> Result<Patch, Miss> {
+    let (x, dtype) = (f.input(0)?, f.info(0)?.dtype);
+    let (mut rows, columns) = numbers(&mut f)?;
+    if let Ok(diagonal) = f.input(1) {
+        rows = f.binary(BinaryOp::Add, rows, diagonal);
+    }
+    let kept = if op.upper { BinaryOp::LessOrEqual } else { BinaryOp::GreaterOrEqual };
+    let kept = f.binary(kept, rows, columns);
+    let zero = f.number(dtype, 0.0)?;
+    let y = f.select(kept, x, zero);
+    Ok(f.result(y))
+}
+
+fn eye(mut f: Formula<'_>, op: &EyeLike) -> Result<Patch, Miss> {
+    let dtype = op.dtype.unwrap_or(f.info(0)?.dtype);
+    let (rows, columns) = numbers(&mut f)?;
+    let rows = f.with_number(BinaryOp::Add, rows, DType::I64, op.k as f64)?;
+    let diagonal = f.binary(BinaryOp::Equal, rows, columns);
+    let y = f.cast(diagonal, dtype);
+    Ok(f.result(y))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Run, run_rule};
+
+    fn run(text: &str) -> Run {
+        run_rule(LowerTriangle, text)
+    }
+
+    #[test]
+    fn fires_on_a_triangle() {
+        let run = run("graph g(%x: f32[n, 3, 4]) -> (%y) { %y = trilu(%x) upper=false }");
+        insta::assert_snapshot!(run.equal_within(0.0, 2).after, @"
+        graph g(%x: f32[n, 3, 4]) -> (%y) {
+          %y.lower_triangle = constant() value=i64[3, 1] {0, 1, 2}
+          %y.lower_triangle.1 = constant() value=i64[1, 4] {0, 1, 2, 3}
+          %y.1 = greater_or_equal(%y.lower_triangle, %y.lower_triangle.1) : bool[3, 4]
+          %y.lower_triangle.2 = constant() value=f32[] {0.0}
+          %y = where(%y.1, %x, %y.lower_triangle.2) : f32[n, 3, 4]
+        }
+        ");
+    }
+
+    #[test]
+    fn fires_on_a_diagonal_of_run_time() {
+        let run = run("graph g(%x: i64[4, 3], %k: i64[]) -> (%y) { %y = trilu(%x, %k) upper=true }");
+        insta::assert_snapshot!(run.equal_within(0.0, 1).after, @"
+        graph g(%x: i64[4, 3], %k: i64[]) -> (%y) {
+          %y.lower_triangle = constant() value=i64[4, 1] {0, 1, 2, 3}
+          %y.1 = add(%y.lower_triangle, %k) : i64[4, 1]
+          %y.lower_triangle.1 = constant() value=i64[1, 3] {0, 1, 2}
+          %y.2 = less_or_equal(%y.1, %y.lower_triangle.1) : bool[4, 3]
+          %y.lower_triangle.2 = constant() value=i64[] {0}
+          %y = where(%y.2, %x, %y.lower_triangle.2) : i64[4, 3]
+        }
+        ");
+    }
+
+    #[test]
+    fn fires_on_an_eye() {
+        let run = run("graph g(%x: i32[3, 4]) -> (%y) { %y = eye_like(%x) dtype=f32 k=-1 }");
+        insta::assert_snapshot!(run.equal_within(0.0, 1).after, @"
+        graph g(%x: i32[3, 4]) -> (%y) {
+          %y.lower_triangle = constant() value=i64[3, 1] {0, 1, 2}
+          %y.lower_triangle.2 = constant() value=i64[] {-1}
+          %y.1 = add(%y.lower_triangle, %y.lower_triangle.2) : i64[3, 1]
+          %y.lower_triangle.1 = constant() value=i64[1, 4] {0, 1, 2, 3}
+          %y.2 = equal(%y.1, %y.lower_triangle.1) : bool[3, 4]
+          %y = cast(%y.2) to=f32 saturate=true : f32[3, 4]
+        }
+        ");
+    }
+
+    #[test]
+    fn leaves_symbolic_matrices_alone() {
+        assert_eq!(run("graph g(%x: f32[n, n]) -> (%y) { %y = trilu(%x) upper=true }").rewrites, 0);
+    }
+}
