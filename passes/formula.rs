@@ -2,8 +2,8 @@
 //!
 //! Operators broadcast as NumPy does, so that a scalar of rank 0 stands beside any tensor.
 
-use trt_fuse_ir::op::{BinaryOp, Cast, Constant, Reduce, ReduceKind, Reshape, UnaryOp};
-use trt_fuse_ir::{DType, Graph, Ints, NodeId, Op, Patch, Shape, Tensor, ValueInfo, ValueRef};
+use trt_fuse_ir::op::{BinaryOp, Cast, Constant, Reduce, ReduceKind, Reshape, Slice, UnaryOp};
+use trt_fuse_ir::{DType, Dim, Graph, Ints, NodeId, Op, Patch, Shape, Tensor, ValueInfo, ValueRef};
 
 use crate::pass::Miss;
 
@@ -93,6 +93,17 @@ impl<'g> Formula<'g> {
     /// Another shape.
     pub(crate) fn reshape(&mut self, x: ValueRef, shape: Shape) -> ValueRef {
         self.op(Reshape { shape: Some(shape), allow_zero: true }, &[x])
+    }
+
+    /// Every `step`-th element of an axis, from the first to before the last of `range`.
+    pub(crate) fn slice(&mut self, x: ValueRef, axis: i64, range: (i64, Dim), step: i64) -> ValueRef {
+        let slice = Slice {
+            axes: Some(Ints::from_slice(&[axis])),
+            starts: Some(Shape::from_iter([Dim::fixed(range.0)])),
+            ends: Some(Shape::from_iter([range.1])),
+            steps: Some(Ints::from_slice(&[step])),
+        };
+        self.op(slice, &[x])
     }
 
     /// The patch that puts values in the place of the node's outputs, in order.

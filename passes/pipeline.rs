@@ -32,7 +32,9 @@ use crate::fuse_relu_clip::FuseReluClip;
 use crate::fuse_residual::FuseResidual;
 use crate::fuse_swish::FuseSwish;
 use crate::fuse_transpose_matmul::FuseTransposeMatmul;
+use crate::lower_attention::LowerAttention;
 use crate::lower_normalization::LowerNormalization;
+use crate::lower_rotary_embedding::LowerRotaryEmbedding;
 use crate::lower_triangle::LowerTriangle;
 use crate::merge_common::MergeCommon;
 use crate::merge_concats::MergeConcats;
@@ -275,7 +277,12 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
 
 /// The rules that lower, tried in any order: none gives what another looks for, unless a comment says so.
 fn lowering_passes() -> Vec<Box<dyn Pass>> {
-    let rules: Vec<Box<dyn Rule>> = vec![Box::new(LowerNormalization), Box::new(LowerTriangle)];
+    let rules: Vec<Box<dyn Rule>> = vec![
+        Box::new(LowerAttention),
+        Box::new(LowerNormalization),
+        Box::new(LowerRotaryEmbedding),
+        Box::new(LowerTriangle),
+    ];
     vec![
         Box::new(Rules::several("lower", rules)),
         // Formulas may begin with arithmetic of constants.

@@ -2,11 +2,11 @@
 
 use num_traits::{AsPrimitive, Float};
 
-use super::cast::cast;
 use super::layout::{self, Operand, by_width, filled, in_rows, take, zip_assign};
 use super::matmul::matmul;
 use super::number::{Number, Real, for_real, same_dtype, view};
 use super::{EvalContext, Inputs, Tensors};
+use crate::attr::F32;
 use crate::op::{Attention, CausalKind, MatMul, RotaryEmbedding, ScoreStage};
 use crate::{DType, Dims, Epilogue, Tensor};
 
@@ -21,10 +21,11 @@ pub(super) fn attention(op: &Attention, inputs: Inputs<'_>, context: &EvalContex
         let q = scaled::<T>(q, root.copysign(f64::from(op.scale.0)))?;
         let k = scaled::<T>(&shared(k, heads)?, root)?;
         let product = product(&q, &k, true)?;
-        let capped = capped::<T>(&product, f64::from(op.softcap.0))?;
+        let capped = capped::<T>(&product, op.softcap)?;
         let shown = shown(op.causal, inputs.optional(3), &dims)?;
         let masked = masked::<T>(&capped, &shown, inputs.optional(3))?;
-        let weights = weights::<T>(&masked, &shown, op.softmax_dtype.unwrap_or(dtype))?;
+        let hidden = if op.zero_hidden { T::ZERO } else { T::nan() };
+        let weights = weights::<T>(&masked, &shown, op.softmax_dtype.unwrap_or(dtype), hidden)?;
         let mut outputs = Tensors::from_iter([self::product(&weights, &shared(v, heads)?, false)?]);
         if context.outputs > 1 {
             outputs.push(match op.scores {
@@ -71,11 +72,9 @@ fn product(a: &Tensor, b: &Tensor, transpose_b: bool) -> Result<Tensor, String> 
     outputs.pop().ok_or_else(|| "a product without a value".to_string())
 }
 
-fn capped<T: Real>(product: &Tensor, cap: f64) -> Result<Tensor, String> {
-    if cap == 0.0 {
-        return Ok(product.clone());
-    }
-    let cap = T::real(cap);
+fn capped<T: Real>(product: &Tensor, cap: Option<F32>) -> Result<Tensor, String> {
+    let Some(cap) = cap else { return Ok(product.clone()) };
+    let cap = T::real(f64::from(cap.0));
     let elements = T::load(product)?.iter().map(|x| cap * (*x / cap).tanh()).collect();
     T::store(product.dtype(), product.dims(), elements)
 }
@@ -108,7 +107,9 @@ fn masked<T: Real>(scores: &Tensor, shown: &[bool], mask: Option<&Tensor>) -> Re
     let mut elements = T::load(scores)?.into_owned();
     if let Some(mask) = mask.filter(|mask| mask.dtype() != DType::Bool) {
         same_dtype(scores, mask)?;
-        zip_assign(&mut elements, scores.dims(), &Operand::new(T::load(mask)?, mask.dims())?, |score, bias| score + bias)?;
+        zip_assign(&mut elements, scores.dims(), &Operand::new(T::load(mask)?, mask.dims())?, |score, bias| {
+            score + bias
+        })?;
     }
     for (score, _) in elements.iter_mut().zip(shown).filter(|(_, shown)| !**shown) {
         *score = T::neg_infinity();
@@ -116,22 +117,28 @@ fn masked<T: Real>(scores: &Tensor, shown: &[bool], mask: Option<&Tensor>) -> Re
     T::store(scores.dtype(), scores.dims(), elements)
 }
 
-/// The softmax of each query's scores, rounded to `dtype` and back; zeros for a query that sees no key.
-fn weights<T: Real>(scores: &Tensor, shown: &[bool], dtype: DType) -> Result<Tensor, String> {
+/// The softmax of each query's scores, each step rounded to `dtype`; `hidden` for a query that sees no key.
+fn weights<T: Real>(scores: &Tensor, shown: &[bool], dtype: DType, hidden: T) -> Result<Tensor, String> {
     let keys = scores.dims().last().copied().unwrap_or(0);
-    let wide = |x: &T| AsPrimitive::<f64>::as_(*x);
+    let round: fn(f64) -> f64 = match dtype {
+        DType::F16 => |x| half::f16::from_f64(x).to_f64(),
+        DType::BF16 => |x| half::bf16::from_f64(x).to_f64(),
+        DType::F32 => |x| f64::from(x as f32),
+        _ => |x| x,
+    };
     let mut elements = T::load(scores)?.into_owned();
     in_rows(&mut elements, keys, &|row, scores| {
         let start = row * keys;
         if shown.get(start..start + keys).is_none_or(|shown| shown.iter().all(|shown| !shown)) {
-            return scores.fill(T::ZERO);
+            return scores.fill(hidden);
         }
+        let wide = |x: &T| round(AsPrimitive::<f64>::as_(*x));
         let largest = scores.iter().map(wide).fold(f64::NEG_INFINITY, f64::max);
-        let total: f64 = scores.iter().map(|x| (wide(x) - largest).exp()).sum();
-        scores.iter_mut().for_each(|x| *x = T::real((wide(x) - largest).exp() / total));
+        let power = |x: &T| round(round(wide(x) - largest).exp());
+        let total = round(scores.iter().map(power).sum());
+        scores.iter_mut().for_each(|x| *x = T::real(round(power(x) / total)));
     });
-    let weights = T::store(scores.dtype(), scores.dims(), elements)?;
-    cast(&cast(&weights, dtype, true)?, scores.dtype(), true)
+    T::store(scores.dtype(), scores.dims(), elements)
 }
 
 pub(super) fn rotary_embedding(op: &RotaryEmbedding, inputs: Inputs<'_>) -> Result<Tensors, String> {

@@ -34,17 +34,19 @@ attributes! {
     ///
     /// Inputs: query `[b, h, s, e]`, key `[b, g, t, e]`, value `[b, g, t, v]`, mask or an empty slot. Each head of
     /// keys and values serves `h / g` neighbouring heads of queries. The mask broadcasts to `[b, h, s, t]`: Bool (true
-    /// keeps) or the query's dtype (added). A query that sees no key gives zeros. Outputs: `[b, h, s, v]` and, where
-    /// the node has it, `[b, h, s, t]`: what `scores` says.
+    /// keeps) or the query's dtype (added; negative infinity hides). Outputs: `[b, h, s, v]` and, where the node has
+    /// it, `[b, h, s, t]`: what `scores` says.
     pub struct Attention {
         /// Multiplies the products; the square root goes to either side.
         scale: F32,
-        /// Products become `cap * tanh(product / cap)`; 0 for no cap.
-        softcap: F32,
+        /// Products become `cap * tanh(product / cap)`.
+        softcap: Option<F32>,
         /// Keys that a query may see.
         causal: CausalKind,
         /// The type that the softmax is computed in, if not that of the query.
         softmax_dtype: Option<DType>,
+        /// A query that sees no key gives zeros; NaN otherwise.
+        zero_hidden: bool,
         /// The second output.
         scores: ScoreStage,
     }

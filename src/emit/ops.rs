@@ -6,6 +6,7 @@ use super::error::EmitError;
 use super::sink::{NetworkSink, Outputs};
 use super::walk::{Site, one};
 
+mod attention;
 mod conv;
 mod index;
 mod math;
@@ -40,6 +41,8 @@ pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
         Op::LayerNorm(op) => norm::layer_norm(site, op).map(one),
         Op::GroupNorm(op) => norm::group_norm(site, op).map(one),
         Op::Lrn(op) => norm::lrn(site, op).map(one),
+        Op::Attention(op) => attention::attention(site, op).map(one),
+        Op::RotaryEmbedding(op) => attention::rotary_embedding(site, op).map(one),
         Op::Reshape(_) | Op::Flatten(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => movement::reshape(site).map(one),
         Op::Transpose(op) => movement::transpose(site, op).map(one),
         Op::Expand(_) => movement::expand(site).map(one),

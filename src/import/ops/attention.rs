@@ -39,9 +39,10 @@ fn attention(node: &mut NodeContext<'_, '_>) -> Imported {
     let (causal, mask) = masks(node, query, key, &window, dtype)?;
     let op = Attention {
         scale: F32(scale),
-        softcap: F32(node.attrs.float("softcap", 0.0)?),
+        softcap: Some(F32(node.attrs.float("softcap", 0.0)?)).filter(|cap| cap.0 != 0.0),
         causal,
         softmax_dtype: node.attrs.dtype("softmax_precision")?.filter(|precision| *precision != dtype),
+        zero_hidden: true,
         scores: stage(node)?,
     };
     let value = as_dtype(node, value, dtype, "value_cast")?;
@@ -133,7 +134,6 @@ impl Heads {
     }
 }
 
-
 /// `[batch, sequence, heads * size]` to `[batch, heads, sequence, size]`.
 fn split_heads(node: &mut NodeContext<'_, '_>, x: ValueRef, part: &str, heads: i64) -> Result<ValueRef, Fault> {
     let Some([batch, sequence, hidden]) = node.info(x).shape.as_deref().and_then(|shape| shape.first_chunk().cloned())
@@ -150,7 +150,13 @@ fn split_heads(node: &mut NodeContext<'_, '_>, x: ValueRef, part: &str, heads: i
 }
 
 /// Keys or values behind those of the past, which are input `slot`; together they are output `output`.
-fn cached(node: &mut NodeContext<'_, '_>, new: ValueRef, slot: usize, output: usize, part: &str) -> Result<ValueRef, Fault> {
+fn cached(
+    node: &mut NodeContext<'_, '_>,
+    new: ValueRef,
+    slot: usize,
+    output: usize,
+    part: &str,
+) -> Result<ValueRef, Fault> {
     let Some(past) = node.input(slot) else { return Ok(new) };
     let past = as_dtype(node, past, node.info(new).dtype, &format!("past_{part}"))?;
     if node.is_used(output) {
