@@ -31,6 +31,7 @@ mod reduce;
 mod resize;
 #[cfg(test)]
 mod tests;
+mod vision;
 mod window;
 
 /// An evaluation that failed.
@@ -119,6 +120,8 @@ pub fn eval_op(op: &Op, inputs: &[Option<&Tensor>], context: &EvalContext<'_>) -
         | Op::MeanVarianceNorm(_) => norm::eval(op, inputs, context),
         Op::Attention(op) => attention::attention(op, inputs, context),
         Op::RotaryEmbedding(op) => attention::rotary_embedding(op, inputs),
+        Op::GridSample(op) => vision::grid_sample(op, inputs),
+        Op::NonMaxSuppression(op) => vision::non_max_suppression(op, inputs),
         Op::Reshape(_)
         | Op::Flatten(_)
         | Op::Squeeze(_)

@@ -23,6 +23,7 @@ mod norm;
 mod pool;
 mod quant;
 mod reduce;
+mod vision;
 
 #[cfg(test)]
 mod tests;
@@ -102,6 +103,8 @@ pub fn infer(op: &Op, inputs: &[Option<&ValueInfo>], context: &InferContext<'_>)
         | Op::MeanVarianceNorm(_) => norm::infer(op, inputs, context),
         Op::Attention(op) => attention::attention(op, inputs, context),
         Op::RotaryEmbedding(op) => attention::rotary_embedding(op, inputs),
+        Op::GridSample(_) => vision::grid_sample(inputs),
+        Op::NonMaxSuppression(_) => vision::non_max_suppression(inputs, context),
         Op::Reshape(_)
         | Op::Flatten(_)
         | Op::Squeeze(_)

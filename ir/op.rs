@@ -23,6 +23,7 @@ mod norm;
 mod pool;
 mod quant;
 mod reduce;
+mod vision;
 
 pub use attention::{Attention, CausalKind, RotaryEmbedding, ScoreStage};
 pub use control::{Body, If, Loop, Scan};
@@ -38,6 +39,7 @@ pub use norm::{BatchNorm, GroupNorm, LayerNorm, LpNorm, Lrn, MeanVarianceNorm, R
 pub use pool::{AspectPolicy, CoordinateMode, NearestMode, Pool, PoolKind, Resize, ResizeMode};
 pub use quant::{Dequantize, Quantize};
 pub use reduce::{ArgReduce, Cumulative, Reduce, ReduceKind, Softmax, TopK};
+pub use vision::{GridSample, NonMaxSuppression, SampleKind, SamplePadding};
 
 /// A few integers.
 pub type Ints = SmallVec<[i64; 4]>;
@@ -349,6 +351,10 @@ operators! {
     Attention = "attention", 3, 4;
     /// Rotation of pairs by their position.
     RotaryEmbedding = "rotary_embedding", 3, 3;
+    /// Samples at positions.
+    GridSample = "grid_sample", 2, 2;
+    /// Boxes that do not overlap.
+    NonMaxSuppression = "non_max_suppression", 2, 5;
     /// Another shape.
     Reshape = "reshape", 1, 2;
     /// To a matrix.

@@ -16,6 +16,7 @@ mod norm;
 mod pool;
 mod quant;
 mod reduce;
+mod vision;
 
 /// Makes the layers of a node and gives its outputs.
 pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<Outputs<S::Tensor>, EmitError> {
@@ -43,6 +44,8 @@ pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
         Op::Lrn(op) => norm::lrn(site, op).map(one),
         Op::Attention(op) => attention::attention(site, op).map(one),
         Op::RotaryEmbedding(op) => attention::rotary_embedding(site, op).map(one),
+        Op::GridSample(op) => vision::grid_sample(site, op).map(one),
+        Op::NonMaxSuppression(op) => vision::non_max_suppression(site, op).map(one),
         Op::Reshape(_) | Op::Flatten(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => movement::reshape(site).map(one),
         Op::Transpose(op) => movement::transpose(site, op).map(one),
         Op::Expand(_) => movement::expand(site).map(one),

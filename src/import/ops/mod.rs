@@ -16,6 +16,7 @@ mod pool;
 mod quant;
 mod reduce;
 mod shape;
+mod vision;
 
 use std::sync::LazyLock;
 
@@ -77,6 +78,7 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
         reduce::REDUCTIONS,
         reduce::ROWS,
         shape::ROWS,
+        vision::ROWS,
     ];
     families.into_iter().flatten().map(|row| (row.name, row)).collect()
 });
