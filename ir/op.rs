@@ -208,6 +208,14 @@ macro_rules! operators {
         #[allow(missing_docs, reason = "the variants are Op's")]
         pub enum OpKind { Input, Unary, Binary, Activation, Where, Range, Size, NonZero, $($variant),* }
 
+        impl OpKind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[
+                Self::Input, Self::Unary, Self::Binary, Self::Activation, Self::Where, Self::Range, Self::Size,
+                Self::NonZero, $(Self::$variant),*
+            ];
+        }
+
         impl Op {
             /// The operator without its parameters.
             pub fn kind(&self) -> OpKind {

@@ -2,6 +2,7 @@
 //!
 //! `passes/README.md` has the rules for writing one.
 
+mod axes;
 mod canonicalize_arithmetic;
 mod canonicalize_attributes;
 mod canonicalize_padding;
@@ -32,10 +33,16 @@ mod fuse_relu_clip;
 mod fuse_residual;
 mod fuse_swish;
 mod fuse_transpose_matmul;
+mod lower_arg_reduce;
+mod lower_arithmetic;
 mod lower_attention;
+mod lower_cumulative;
 mod lower_normalization;
+mod lower_reduce;
 mod lower_rotary_embedding;
+mod lower_shape_input;
 mod lower_triangle;
+mod lower_types;
 mod merge_common;
 mod merge_concats;
 mod merge_reduces;
@@ -51,6 +58,7 @@ mod report;
 #[cfg(test)]
 mod testing;
 
+pub use lower_types::{Conversion, conversions};
 pub use pass::{Miss, Options, Outcome, Pass, PassContext, PassError, Remark, Rule, RuleContext, Rules, Symbols};
 pub use pipeline::{Pipeline, UnknownPass};
 pub use report::{PassReport, Report, count_ops};

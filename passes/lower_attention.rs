@@ -26,7 +26,6 @@
 
 use trt_fuse_ir::op::{
     Activation, Attention, BinaryOp, CausalKind, Expand, MatMul, ReduceKind, ScoreStage, ShapeOf, Softmax, Squeeze,
-    Unsqueeze,
 };
 use trt_fuse_ir::{
     Capabilities, DType, Dim, Epilogue, Graph, Ints, NodeId, Op, OpKind, Patch, Shape, Tensor, ValueRef,
@@ -159,7 +158,7 @@ fn shared(f: &mut Formula<'_>, x: ValueRef, sizes: &Sizes, size: &Dim, root: Nod
         at: root,
     })?;
     let (batch, groups, keys) = (sizes.batch.clone(), sizes.groups.clone(), sizes.keys.clone());
-    let apart = f.op(Unsqueeze { axes: Some(Ints::from_slice(&[2])) }, &[x]);
+    let apart = f.unsqueeze(x, &[2]);
     let shape: Shape = [batch.clone(), groups, times, keys.clone(), size.clone()].into_iter().collect();
     let repeated = f.op(Expand { shape: Some(shape) }, &[apart]);
     Ok(f.reshape(repeated, [batch, sizes.heads.clone(), keys, size.clone()].into_iter().collect()))
@@ -222,7 +221,7 @@ fn triangle(f: &mut Formula<'_>, causal: CausalKind, sizes: &Sizes) -> Result<Op
     }
     let (queries, keys) = (length(f, 0)?, length(f, 1)?);
     let (rows, columns) = (positions(f, queries)?, positions(f, keys)?);
-    let mut rows = f.op(Unsqueeze { axes: Some(Ints::from_slice(&[1])) }, &[rows]);
+    let mut rows = f.unsqueeze(rows, &[1]);
     if from_end {
         let offset = f.binary(BinaryOp::Sub, keys, queries);
         rows = f.binary(BinaryOp::Add, rows, offset);

@@ -21,8 +21,8 @@
 //!
 //! Numerics: the operator's own arithmetic; bit-exact in f32.
 
-use trt_fuse_ir::op::{BinaryOp, Concat, RotaryEmbedding, Unsqueeze};
-use trt_fuse_ir::{Dim, Graph, Ints, NodeId, Op, OpKind, Patch, Shape, ValueRef};
+use trt_fuse_ir::op::{BinaryOp, RotaryEmbedding};
+use trt_fuse_ir::{Dim, Graph, NodeId, Op, OpKind, Patch, Shape, ValueRef};
 
 use crate::formula::Formula;
 use crate::pass::{Miss, Rule, RuleContext};
@@ -61,17 +61,15 @@ fn written_out(mut f: Formula<'_>, op: &RotaryEmbedding, shape: &Shape) -> Resul
     } else {
         (f.slice(x, 3, (0, Dim::fixed(half)), 1), f.slice(x, 3, (half, Dim::fixed(op.dim)), 1))
     };
-    let heads = Unsqueeze { axes: Some(Ints::from_slice(&[1])) };
     let (cos, sin) = (f.input(1)?, f.input(2)?);
-    let [cos, sin] = [cos, sin].map(|table| f.op(heads.clone(), &[table]));
+    let [cos, sin] = [cos, sin].map(|table| f.unsqueeze(table, &[1]));
     let mut product = |x, table| f.binary(BinaryOp::Mul, table, x);
     let (cos_a, sin_b, sin_a, cos_b) = (product(a, cos), product(b, sin), product(a, sin), product(b, cos));
     let first = f.binary(BinaryOp::Sub, cos_a, sin_b);
     let second = f.binary(BinaryOp::Add, sin_a, cos_b);
     let mut parts: Vec<ValueRef> = if op.interleaved {
-        let pair = Unsqueeze { axes: Some(Ints::from_slice(&[4])) };
-        let [first, second] = [first, second].map(|x| f.op(pair.clone(), &[x]));
-        let pairs = f.op(Concat { axis: 4 }, &[first, second]);
+        let [first, second] = [first, second].map(|x| f.unsqueeze(x, &[4]));
+        let pairs = f.concat(&[first, second], 4);
         let rotated = shape.iter().take(3).cloned().chain([Dim::fixed(op.dim)]).collect();
         vec![f.reshape(pairs, rotated)]
     } else {
@@ -80,7 +78,7 @@ fn written_out(mut f: Formula<'_>, op: &RotaryEmbedding, shape: &Shape) -> Resul
     if !size.is(op.dim) {
         parts.push(f.slice(x, 3, (op.dim, size.clone()), 1));
     }
-    let y = if let [all] = parts[..] { all } else { f.op(Concat { axis: 3 }, &parts) };
+    let y = f.concat(&parts, 3);
     Ok(f.result(y))
 }
 

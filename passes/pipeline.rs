@@ -32,10 +32,16 @@ use crate::fuse_relu_clip::FuseReluClip;
 use crate::fuse_residual::FuseResidual;
 use crate::fuse_swish::FuseSwish;
 use crate::fuse_transpose_matmul::FuseTransposeMatmul;
+use crate::lower_arg_reduce::LowerArgReduce;
+use crate::lower_arithmetic::LowerArithmetic;
 use crate::lower_attention::LowerAttention;
+use crate::lower_cumulative::LowerCumulative;
 use crate::lower_normalization::LowerNormalization;
+use crate::lower_reduce::LowerReduce;
 use crate::lower_rotary_embedding::LowerRotaryEmbedding;
+use crate::lower_shape_input::LowerShapeInput;
 use crate::lower_triangle::LowerTriangle;
+use crate::lower_types::LowerTypes;
 use crate::merge_common::MergeCommon;
 use crate::merge_concats::MergeConcats;
 use crate::merge_reduces::MergeReduces;
@@ -278,13 +284,20 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
 /// The rules that lower, tried in any order: none gives what another looks for, unless a comment says so.
 fn lowering_passes() -> Vec<Box<dyn Pass>> {
     let rules: Vec<Box<dyn Rule>> = vec![
+        Box::new(LowerArgReduce),
+        Box::new(LowerArithmetic),
         Box::new(LowerAttention),
+        Box::new(LowerCumulative),
         Box::new(LowerNormalization),
+        Box::new(LowerReduce),
         Box::new(LowerRotaryEmbedding),
+        Box::new(LowerShapeInput),
         Box::new(LowerTriangle),
     ];
     vec![
         Box::new(Rules::several("lower", rules)),
+        // After the rules, which ask for the model's own types.
+        rule(LowerTypes),
         // Formulas may begin with arithmetic of constants.
         Box::new(FoldConstants),
     ]

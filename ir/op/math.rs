@@ -283,5 +283,7 @@ attributes! {
         to: DType,
         /// Values out of a float8 type's range become its largest, not infinity or NaN.
         saturate: bool,
+        /// The values are `to`'s already, in another type that holds them: there is nothing to round or wrap around.
+        in_range: bool,
     }
 }

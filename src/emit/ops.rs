@@ -16,6 +16,7 @@ mod norm;
 mod pool;
 mod quant;
 mod reduce;
+mod runtime;
 mod vision;
 
 /// Makes the layers of a node and gives its outputs.
@@ -55,6 +56,8 @@ pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
         Op::Pad(op) => movement::pad(site, op).map(one),
         Op::Tile(_) => movement::tile(site).map(one),
         Op::ShapeOf(op) => movement::shape_of(site, op).map(one),
+        Op::ConstantOfShape(op) => movement::constant_of_shape(site, op).map(one),
+        Op::Range => movement::range(site).map(one),
         Op::DepthToSpace(op) => movement::depth_to_space(site, op).map(one),
         Op::Gather(op) => index::gather(site, op).map(one),
         Op::GatherElements(op) => index::gather_elements(site, op).map(one),

@@ -50,6 +50,18 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
         }
     }
 
+    /// Whether a dimension is a symbol that no tensor tells.
+    pub(super) fn is_unbound(&self, dim: &Dim) -> bool {
+        let symbols = &self.emitter.symbols;
+        let told = |name: &Arc<str>| symbols.sources.contains_key(name) || symbols.values.contains_key(dim);
+        dim.as_symbol().is_some_and(|name| !told(name))
+    }
+
+    /// Lets a tensor `[1]` stand for a dimension.
+    pub(super) fn bind(&mut self, dim: &Dim, tensor: S::Tensor) {
+        self.emitter.symbols.values.insert(dim.clone(), tensor);
+    }
+
     /// A dimension as a tensor `[1]`.
     pub(super) fn dim_tensor(&mut self, dim: &Dim) -> Result<S::Tensor, EmitError> {
         if let Some(tensor) = self.emitter.symbols.values.get(dim) {

@@ -83,11 +83,12 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             expected: "a known rank".to_string(),
             found: value.info.to_string(),
         })?;
+        let dtype = self.capabilities.carried_in(value.info.dtype).unwrap_or(value.info.dtype);
         let dims: Vec<i64> = shape.iter().map(|dim| dim.value().unwrap_or(-1)).collect();
         let symbols: Vec<Option<&str>> = shape.iter().map(|dim| dim.as_symbol().map(|name| &**name)).collect();
-        let input = Input { name: &value.name, dtype: value.info.dtype, dims: &dims, symbols: &symbols };
+        let input = Input { name: &value.name, dtype, dims: &dims, symbols: &symbols };
         let tensor = self.sink.input(&input)?;
-        self.sink.note(tensor, value.info.dtype, shape);
+        self.sink.note(tensor, dtype, shape);
         Ok(tensor)
     }
 
@@ -101,15 +102,25 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             self.refuse(id, node);
             return Ok(());
         }
+        if let Some(same) = self.free_cast(id, node) {
+            let tensor = self.known(same, &node.name)?;
+            self.tensors.insert(id.into(), tensor);
+            return Ok(());
+        }
+        let foreign = self.foreign_type(id, node);
         let mut site = Site { id, node, metadata: metadata(self.graph, id), emitter: self };
-        match ops::emit(&mut site) {
+        let made = match foreign {
+            Some(reason) => site.unsupported(reason),
+            None => ops::emit(&mut site),
+        };
+        match made {
             Ok(outputs) => self.publish(id, node, &outputs),
             Err(EmitError::Unsupported(nodes)) => {
                 self.unsupported.extend(nodes);
                 // The walk goes on, to find whatever else cannot be taken; this network is not used.
                 for (slot, value) in node.outputs.iter().enumerate() {
                     let output = ValueRef { node: id, slot: slot as u32 };
-                    if value.info.shape.is_some() && self.capabilities.dtypes.contains(&value.info.dtype) {
+                    if value.info.shape.is_some() && self.capabilities.carried_in(value.info.dtype).is_some() {
                         let tensor = self.placeholder(value)?;
                         self.tensors.insert(output, tensor);
                     } else {
@@ -120,6 +131,36 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The input of a conversion whose two types are carried in one.
+    fn free_cast(&self, id: NodeId, node: &Node) -> Option<ValueRef> {
+        let Op::Cast(cast) = &node.op else { return None };
+        let x = self.graph.input(id, 0)?;
+        let carried = |dtype| self.capabilities.carried_in(dtype);
+        (cast.in_range && self.graph.constant(x).is_none() && carried(self.graph.dtype(x))? == carried(cast.to)?)
+            .then_some(x)
+    }
+
+    /// Why the target has no layer for the types of a node.
+    fn foreign_type(&self, id: NodeId, node: &Node) -> Option<String> {
+        if matches!(node.op, Op::Opaque(_)) {
+            return None;
+        }
+        for input in self.graph.node_inputs(id).into_iter().flatten() {
+            let dtype = self.graph.dtype(input);
+            let name = self.graph.value(input).map_or("", |value| &value.name);
+            if !self.capabilities.dtypes.contains(&dtype) && !matches!(node.op, Op::Cast(_)) && dtype != DType::Unknown
+            {
+                return Some(match self.capabilities.computed_in(dtype) {
+                    Some(nearest) => format!("`{name}` holds numbers of {dtype} that {nearest} cannot hold"),
+                    None => format!("the target has no element type {dtype}, which `{name}` has"),
+                });
+            }
+        }
+        let outputs = node.outputs.iter().map(|value| value.info.dtype);
+        let lacks = |dtype: &DType| *dtype != DType::Unknown && self.capabilities.carried_in(*dtype).is_none();
+        outputs.into_iter().find(lacks).map(|dtype| format!("the target has no element type {dtype}"))
     }
 
     fn refuse(&mut self, id: NodeId, node: &Node) {
@@ -160,7 +201,9 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             }
         }
         match self.sink.dtype(tensor) {
-            Some(dtype) if dtype != value.info.dtype => Err(differ(dtype.to_string())),
+            Some(dtype) if Some(dtype) != self.capabilities.carried_in(value.info.dtype) => {
+                Err(differ(dtype.to_string()))
+            }
             _ => Ok(()),
         }
     }
@@ -169,7 +212,9 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
         let mut marked = FxHashSet::default();
         for output in self.graph.outputs() {
             let Some(info) = self.graph.info(output.value) else { continue };
-            let input = matches!(self.graph.op(output.value.node), Some(Op::Input));
+            let source = self.source(output.value);
+            let input = matches!(self.graph.op(source.node), Some(Op::Input));
+            let dtype = self.capabilities.carried_in(info.dtype).unwrap_or(info.dtype);
             let name = self.unique(&output.name);
             let label = Label { name: &name, metadata: &output.name };
             let mut tensor = match self.graph.constant(output.value) {
@@ -177,12 +222,20 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
                 None => self.known(output.value, &output.name)?,
             };
             // TensorRT takes neither an input nor a tensor twice as an output.
-            if input || !marked.insert(output.value) {
+            if input || !marked.insert(source) {
                 tensor = self.sink.identity(label, tensor)?;
             }
-            self.sink.mark_output(tensor, &output.name, info.dtype)?;
+            self.sink.mark_output(tensor, &output.name, dtype)?;
         }
         Ok(())
+    }
+
+    /// The value whose tensor a value is: conversions that cost nothing left out.
+    fn source(&self, mut value: ValueRef) -> ValueRef {
+        while let Some(x) = self.graph.node(value.node).and_then(|node| self.free_cast(value.node, node)) {
+            value = x;
+        }
+        value
     }
 
     fn known(&self, value: ValueRef, reader: &str) -> Result<S::Tensor, EmitError> {

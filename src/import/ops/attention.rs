@@ -84,7 +84,7 @@ fn axis(node: &NodeContext<'_, '_>, value: ValueRef, at: usize) -> Result<Dim, F
 }
 
 fn as_dtype(node: &mut NodeContext<'_, '_>, x: ValueRef, to: DType, part: &str) -> Result<ValueRef, Fault> {
-    if node.info(x).dtype == to { Ok(x) } else { node.helper(part, Cast { to, saturate: true }, [x]) }
+    if node.info(x).dtype == to { Ok(x) } else { node.helper(part, Cast { to, saturate: true, in_range: false }, [x]) }
 }
 
 /// How heads lie in the inputs.

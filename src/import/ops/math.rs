@@ -109,7 +109,7 @@ fn cast_to(node: &mut NodeContext<'_, '_>, to: DType) -> Imported {
         return Err(Fault::Unsupported("casts from and to strings have no form in a network".to_owned()));
     }
     let data = node.required(0)?;
-    node.emit(Cast { to, saturate }, [Some(data)])
+    node.emit(Cast { to, saturate, in_range: false }, [Some(data)])
 }
 
 fn constant(node: &mut NodeContext<'_, '_>) -> Imported {

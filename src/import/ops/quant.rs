@@ -43,5 +43,5 @@ fn dequantize(node: &mut NodeContext<'_, '_>) -> Imported {
     let Some(to) = stated.filter(|stated| *stated != scale) else { return node.emit_same(op) };
     let inputs: Vec<_> = node.inputs.iter().copied().flatten().collect();
     let wide = node.helper("dequantized", op, inputs)?;
-    node.emit(Cast { to, saturate: true }, [Some(wide)])
+    node.emit(Cast { to, saturate: true, in_range: false }, [Some(wide)])
 }
