@@ -34,6 +34,8 @@ mod tests;
 mod vision;
 mod window;
 
+pub use resize::{Taps, resize_taps};
+
 /// An evaluation that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -39,6 +39,7 @@ mod lower_attention;
 mod lower_cumulative;
 mod lower_normalization;
 mod lower_reduce;
+mod lower_resize;
 mod lower_rotary_embedding;
 mod lower_shape_input;
 mod lower_triangle;

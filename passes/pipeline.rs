@@ -38,6 +38,7 @@ use crate::lower_attention::LowerAttention;
 use crate::lower_cumulative::LowerCumulative;
 use crate::lower_normalization::LowerNormalization;
 use crate::lower_reduce::LowerReduce;
+use crate::lower_resize::LowerResize;
 use crate::lower_rotary_embedding::LowerRotaryEmbedding;
 use crate::lower_shape_input::LowerShapeInput;
 use crate::lower_triangle::LowerTriangle;
@@ -290,6 +291,7 @@ fn lowering_passes() -> Vec<Box<dyn Pass>> {
         Box::new(LowerCumulative),
         Box::new(LowerNormalization),
         Box::new(LowerReduce),
+        Box::new(LowerResize),
         Box::new(LowerRotaryEmbedding),
         Box::new(LowerShapeInput),
         Box::new(LowerTriangle),
