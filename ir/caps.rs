@@ -36,6 +36,8 @@ pub struct Capabilities {
     pub grid_sample_3d: bool,
     /// INMSLayer; TensorRT-RTX has the layer but no kernel for it.
     pub nms: bool,
+    /// INonZero, whose output's size its data tell (8.5 and later; TensorRT-RTX takes the layer and fails to build it).
+    pub non_zero: bool,
     /// kGELU_ERF and kGELU_TANH (10.0 and later).
     pub gelu: bool,
 }
@@ -56,6 +58,7 @@ impl Capabilities {
             rotary_embedding: true,
             grid_sample_3d: true,
             nms: false,
+            non_zero: false,
             gelu: true,
         }
     }
@@ -89,6 +92,7 @@ impl Capabilities {
             rotary_embedding: least((10, 15)),
             grid_sample_3d: least((11, 2)),
             nms: least((8, 5)),
+            non_zero: least((8, 5)),
             gelu: least((10, 0)),
         }
     }

@@ -27,6 +27,7 @@ mod number;
 mod pad;
 mod pool;
 mod quant;
+mod random;
 mod reduce;
 mod resize;
 #[cfg(test)]
@@ -103,7 +104,9 @@ pub fn eval_op(op: &Op, inputs: &[Option<&Tensor>], context: &EvalContext<'_>) -
     match op {
         Op::Input => Err("an input has no value of its own".to_string()),
         Op::Constant(constant) => Ok(SmallVec::from_iter([constant.value.clone()])),
-        Op::Unary(_) | Op::Binary(_) | Op::Activation(_) | Op::Cast(_) | Op::Where => math::eval(op, inputs),
+        Op::Unary(_) | Op::Binary(_) | Op::Activation(_) | Op::Cast(_) | Op::BitCast(_) | Op::Where => {
+            math::eval(op, inputs)
+        }
         Op::Conv(op) => conv::conv(op, inputs),
         Op::ConvTranspose(op) => conv::conv_transpose(op, inputs),
         Op::MatMul(op) => matmul::matmul(op, inputs),
@@ -148,8 +151,10 @@ pub fn eval_op(op: &Op, inputs: &[Option<&Tensor>], context: &EvalContext<'_>) -
         | Op::ScatterElements(_)
         | Op::ScatterNd(_)
         | Op::OneHot(_)
+        | Op::ReverseSequence(_)
         | Op::NonZero => index::eval(op, inputs),
         Op::Quantize(_) | Op::Dequantize(_) => quant::eval(op, inputs),
+        Op::Random(op) => random::random(op, inputs),
         Op::If(_) | Op::Loop(_) | Op::Scan(_) => control::eval(op, inputs, context),
         Op::Opaque(op) => Err(op.reason.clone()),
     }

@@ -22,6 +22,7 @@ mod movement;
 mod norm;
 mod pool;
 mod quant;
+mod random;
 mod reduce;
 mod vision;
 
@@ -84,7 +85,9 @@ pub fn infer(op: &Op, inputs: &[Option<&ValueInfo>], context: &InferContext<'_>)
     let result = match op {
         Op::Input => Err("an input has no rule; its type is stated".to_string()),
         Op::Constant(constant) => Ok(one(ValueInfo::constant(constant.value.clone()))),
-        Op::Unary(_) | Op::Binary(_) | Op::Activation(_) | Op::Cast(_) | Op::Where => math::infer(op, inputs),
+        Op::Unary(_) | Op::Binary(_) | Op::Activation(_) | Op::Cast(_) | Op::BitCast(_) | Op::Where => {
+            math::infer(op, inputs)
+        }
         Op::Conv(op) => conv::conv(op, inputs),
         Op::ConvTranspose(op) => conv::conv_transpose(op, inputs),
         Op::MatMul(op) => matmul::matmul(op, inputs),
@@ -129,8 +132,10 @@ pub fn infer(op: &Op, inputs: &[Option<&ValueInfo>], context: &InferContext<'_>)
         | Op::ScatterElements(_)
         | Op::ScatterNd(_)
         | Op::OneHot(_)
+        | Op::ReverseSequence(_)
         | Op::NonZero => index::infer(op, inputs, context),
         Op::Quantize(_) | Op::Dequantize(_) => quant::infer(op, inputs),
+        Op::Random(op) => random::random(op, inputs, context),
         Op::If(_) | Op::Loop(_) | Op::Scan(_) => control::infer(op, inputs, context),
         Op::Opaque(_) => Ok(SmallVec::from_elem(ValueInfo::unshaped(DType::Unknown), context.outputs)),
     };

@@ -22,14 +22,17 @@ mod movement;
 mod norm;
 mod pool;
 mod quant;
+mod random;
 mod reduce;
 mod vision;
 
 pub use attention::{Attention, CausalKind, RotaryEmbedding, ScoreStage};
-pub use control::{Body, If, Loop, Scan};
+pub use control::{Bodies, Body, If, Loop, Scan};
 pub use conv::{Conv, ConvTranspose};
-pub use index::{Gather, GatherElements, GatherNd, OneHot, ScatterElements, ScatterNd, ScatterReduction};
-pub use math::{Activation, BinaryOp, Cast, UnaryOp};
+pub use index::{
+    Gather, GatherElements, GatherNd, OneHot, ReverseSequence, ScatterElements, ScatterNd, ScatterReduction,
+};
+pub use math::{Activation, BinaryOp, BitCast, Cast, UnaryOp};
 pub use matmul::{Einsum, MatMul};
 pub use movement::{
     Concat, ConstantOfShape, DepthToSpace, Expand, EyeLike, Flatten, Pad, PadMode, Reshape, ShapeOf, Slice, Split,
@@ -38,6 +41,7 @@ pub use movement::{
 pub use norm::{BatchNorm, GroupNorm, LayerNorm, LpNorm, Lrn, MeanVarianceNorm, RmsNorm};
 pub use pool::{AspectPolicy, CoordinateMode, NearestMode, Pool, PoolKind, Resize, ResizeMode};
 pub use quant::{Dequantize, Quantize};
+pub use random::{Random, RandomKind};
 pub use reduce::{ArgReduce, Cumulative, Reduce, ReduceKind, Softmax, TopK};
 pub use vision::{GridSample, NonMaxSuppression, SampleKind, SamplePadding};
 
@@ -319,6 +323,8 @@ operators! {
     Constant = "constant", 0, 0;
     /// A conversion of the dtype.
     Cast = "cast", 1, 1;
+    /// The same bits as another dtype.
+    BitCast = "bit_cast", 1, 1;
     /// A convolution.
     Conv = "conv", 2, ANY;
     /// A transposed convolution.
@@ -407,10 +413,14 @@ operators! {
     ScatterNd = "scatter_nd", 3, 3;
     /// Indices to vectors.
     OneHot = "one_hot", 3, 3;
+    /// The beginnings of sequences reversed.
+    ReverseSequence = "reverse_sequence", 2, 2;
     /// Float to integer.
     Quantize = "quantize", 2, 3;
     /// Integer to float.
     Dequantize = "dequantize", 2, 3;
+    /// Random numbers.
+    Random = "random", 1, 1;
     /// One of two bodies.
     If = "if", 1, ANY;
     /// A body repeated.
@@ -461,7 +471,7 @@ impl Op {
 
     /// Whether two runs on equal inputs give equal outputs. What is not may not be shared or folded.
     pub fn is_deterministic(&self) -> bool {
-        !matches!(self, Op::Opaque(_) | Op::If(_) | Op::Loop(_) | Op::Scan(_))
+        !matches!(self, Op::Opaque(_) | Op::Random(_) | Op::If(_) | Op::Loop(_) | Op::Scan(_))
     }
 }
 

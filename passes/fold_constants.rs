@@ -146,7 +146,7 @@ fn known_tensor(info: &ValueInfo) -> Option<Tensor> {
             if info.dtype == DType::I64 {
                 return Some(tensor);
             }
-            let cast = Cast { to: info.dtype, saturate: false, in_range: false }.into();
+            let cast = Cast::new(info.dtype).into();
             evaluate_one(&cast, &[Some(&tensor)])
         }
     }

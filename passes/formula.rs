@@ -89,7 +89,7 @@ impl<'g> Formula<'g> {
 
     /// A conversion.
     pub(crate) fn cast(&mut self, x: ValueRef, to: DType) -> ValueRef {
-        self.op(Cast { to, saturate: true, in_range: false }, &[x])
+        self.op(Cast::new(to), &[x])
     }
 
     /// A reduction that keeps the reduced axes.

@@ -14,6 +14,7 @@ mod drop_dead;
 mod drop_identity;
 mod drop_split_concat;
 mod fold_constants;
+mod fold_control_flow;
 mod formula;
 mod fuse_activation;
 mod fuse_affine;
@@ -36,8 +37,10 @@ mod fuse_transpose_matmul;
 mod lower_arg_reduce;
 mod lower_arithmetic;
 mod lower_attention;
+mod lower_conv_transpose;
 mod lower_cumulative;
 mod lower_normalization;
+mod lower_pool;
 mod lower_reduce;
 mod lower_resize;
 mod lower_rotary_embedding;
@@ -56,6 +59,7 @@ mod pipeline;
 #[cfg(test)]
 mod random;
 mod report;
+mod sink_captures;
 #[cfg(test)]
 mod testing;
 

@@ -472,6 +472,10 @@ impl Line<'_, '_> {
         let mut weights = self.kernel(distance)?;
         if self.op.antialias || self.op.exclude_outside {
             let total = self.f.reduce(ReduceKind::Sum, weights, &[1]);
+            // A row that is outside of the data altogether stays one of zeros.
+            let none = self.with(BinaryOp::Equal, total, 0.0)?;
+            let one = self.f.number(DType::F32, 1.0)?;
+            let total = self.f.select(none, one, total);
             weights = self.f.binary(BinaryOp::Div, weights, total);
         }
         if beyond == 0 {

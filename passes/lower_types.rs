@@ -203,7 +203,7 @@ fn holds(dtype: DType, other: DType) -> bool {
 
 /// A constant in the type that stands for its own; `None` if one of its numbers has no place there.
 fn converted(constant: &Tensor, to: DType) -> Option<Tensor> {
-    let cast = Cast { to, saturate: true, in_range: false }.into();
+    let cast = Cast::new(to).into();
     let element = constant.repeated();
     let found = evaluate_one(&cast, &[Some(element.as_ref().unwrap_or(constant))])?;
     let is_held = match constant.dtype() {

@@ -27,6 +27,7 @@ pub(super) fn eval(op: &Op, inputs: Inputs<'_>) -> Result<Tensors, String> {
         Op::ScatterNd(op) => scatter_nd(op, x, inputs.required(1)?, inputs.required(2)?),
         Op::OneHot(op) => one_hot(op, x, inputs.required(1)?, inputs.required(2)?),
         Op::NonZero => non_zero(x),
+        Op::ReverseSequence(op) => reverse_sequence(op, x, inputs.required(1)?),
         op => Err(format!("{op} has no indices")),
     })
 }
@@ -217,4 +218,26 @@ fn non_zero(x: &Tensor) -> Result<Tensor, String> {
     let rows = (0..x.rank()).map(|axis| around(x.dims(), axis));
     let elements = rows.flat_map(|(_, size, inner)| found.iter().map(move |at| (at / inner % size) as i64)).collect();
     Tensor::from_vec(dims, elements).map_err(phrase)
+}
+
+fn reverse_sequence(op: &op::ReverseSequence, x: &Tensor, lengths: &Tensor) -> Result<Tensor, String> {
+    let (batch, time) = (resolve_axis(op.batch_axis, x.rank())?, resolve_axis(op.time_axis, x.rank())?);
+    let (_, sequences, batch_step) = around(x.dims(), batch);
+    let (_, steps, time_step) = around(x.dims(), time);
+    let lengths = load_ints(lengths, "lengths")?;
+    let fits = |length: &i64| usize::try_from(*length).ok().filter(|length| *length <= steps);
+    let lengths: Option<Vec<usize>> = lengths.iter().map(fits).collect();
+    let lengths = lengths.filter(|lengths| lengths.len() == sequences && batch != time);
+    let lengths = lengths.ok_or_else(|| format!("lengths that do not fit {:?}", x.dims()))?;
+    let source = |flat: usize| {
+        let (sequence, at) = (flat / batch_step % sequences, flat / time_step % steps);
+        match lengths[sequence].checked_sub(at + 1) {
+            Some(mirrored) => flat - at * time_step + mirrored * time_step,
+            None => flat,
+        }
+    };
+    by_width!(x.dtype(), N => {
+        let elements = units::<N>(x)?;
+        from_units(x.dtype(), x.dims(), (0..elements.len()).map(|flat| elements[source(flat)]).collect())
+    })
 }

@@ -32,6 +32,7 @@ fn one_input(op: &Op, x: &Tensor) -> Result<Tensors, String> {
         Op::Unary(op) => one(unary(*op, x)),
         Op::Activation(op) => activation::eval(*op, x),
         Op::Cast(op) => one(cast::cast(x, op.to, op.saturate)),
+        Op::BitCast(op) => one(Tensor::new(op.to, x.dims(), x.bytes().clone()).map_err(phrase)),
         op => Err(format!("{op} is not elementwise")),
     }
 }

@@ -4,7 +4,7 @@ use ndarray::{Axis, IxDyn};
 
 use super::elements::{Elements, elements, known, single};
 use super::{InferContext, Infos, Inputs, join_dtypes, one, resolve_axis, shaped, unify};
-use crate::op::{Gather, GatherElements, GatherNd, OneHot, ScatterElements};
+use crate::op::{Gather, GatherElements, GatherNd, OneHot, ReverseSequence, ScatterElements};
 use crate::{DType, Dim, Op, Shape, ValueInfo};
 
 pub(super) fn infer(op: &Op, inputs: Inputs<'_>, context: &InferContext<'_>) -> Result<Infos, String> {
@@ -16,6 +16,7 @@ pub(super) fn infer(op: &Op, inputs: Inputs<'_>, context: &InferContext<'_>) -> 
         Op::ScatterElements(op) => scatter_elements(op, x, inputs)?,
         Op::ScatterNd(_) => scatter_nd(x, inputs)?,
         Op::OneHot(op) => one_hot(op, inputs, context)?,
+        Op::ReverseSequence(op) => reverse_sequence(op, x, inputs.required(1)?)?,
         Op::NonZero => {
             let rank = x.rank().map_or_else(|| context.fresh("rank"), Dim::from);
             shaped(DType::I64, Some(Shape::from_iter([rank, context.fresh("count")])))
@@ -172,4 +173,19 @@ fn one_hot(op: &OneHot, inputs: Inputs<'_>, context: &InferContext<'_>) -> Resul
     let mut shape = shape.clone();
     shape.insert(axis, depth);
     Ok(shaped(values.dtype, Some(shape)))
+}
+
+fn reverse_sequence(op: &ReverseSequence, x: &ValueInfo, lengths: &ValueInfo) -> Result<ValueInfo, String> {
+    expect_indices(lengths)?;
+    let Some(data) = &x.shape else { return Ok(shaped(x.dtype, None)) };
+    let (batch, time) = (resolve_axis(op.batch_axis, data.len())?, resolve_axis(op.time_axis, data.len())?);
+    if batch == time {
+        return Err(format!("axis {batch} is both of batch and time"));
+    }
+    if let Some(shape) = &lengths.shape {
+        let [count] = shape.as_slice() else { return Err(format!("lengths of rank {}", shape.len())) };
+        let size = data.get(batch).cloned().unwrap_or(Dim::fixed(0));
+        unify(&size, count).map_err(|_| format!("{count} lengths for {size} sequences"))?;
+    }
+    Ok(shaped(x.dtype, x.shape.clone()))
 }

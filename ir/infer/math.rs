@@ -4,7 +4,7 @@ use ndarray::{IxDyn, Zip};
 
 use super::elements::{Elements, elements, few, known, map, zip};
 use super::{Infos, Inputs, join_dtypes, one, shaped, unify};
-use crate::op::{BinaryOp, Cast, UnaryOp};
+use crate::op::{BinaryOp, BitCast, Cast, UnaryOp};
 use crate::{DType, Dim, Op, Shape, ValueInfo};
 
 pub(super) fn infer(op: &Op, inputs: Inputs<'_>) -> Result<Infos, String> {
@@ -13,9 +13,17 @@ pub(super) fn infer(op: &Op, inputs: Inputs<'_>) -> Result<Infos, String> {
         Op::Unary(op) => unary(*op, x)?,
         Op::Binary(op) => binary(*op, x, inputs.required(1)?)?,
         Op::Cast(op) => cast(op, x),
+        Op::BitCast(op) => bit_cast(op, x)?,
         Op::Where => pick(x, inputs.required(1)?, inputs.required(2)?)?,
         _ => shaped(x.dtype, x.shape.clone()),
     }))
+}
+
+fn bit_cast(op: &BitCast, x: &ValueInfo) -> Result<ValueInfo, String> {
+    if x.dtype != DType::Unknown && x.dtype.bits() != op.to.bits() {
+        return Err(format!("{} has {} bits, {} has {}", x.dtype, x.dtype.bits(), op.to, op.to.bits()));
+    }
+    Ok(shaped(op.to, x.shape.clone()))
 }
 
 /// The shape that two shapes broadcast to, as NumPy does it.

@@ -434,13 +434,19 @@ fn range_length(start: &Dim, limit: &Dim, step: &Dim) -> Result<Option<Dim>, Str
     Ok(distance.maximum(&Dim::fixed(0)).ceil_div(&step))
 }
 
+/// The shape that a vector of dimensions tells; `None` if not even its rank is known.
+pub(super) fn shape_from(dims: &ValueInfo, context: &InferContext<'_>) -> Result<Option<Shape>, String> {
+    let Some(elements) = dims.known_elements() else {
+        return Ok(vector_length(dims).map(|rank| fresh_shape(rank, context)));
+    };
+    let shape: Shape = elements.into();
+    check_sizes(&shape)?;
+    Ok(Some(shape))
+}
+
 fn constant_of_shape(op: &ConstantOfShape, x: &ValueInfo, context: &InferContext<'_>) -> Result<ValueInfo, String> {
     let dtype = op.value.dtype();
-    let Some(dims) = x.known_elements() else {
-        return Ok(shaped(dtype, vector_length(x).map(|rank| fresh_shape(rank, context))));
-    };
-    let shape: Shape = dims.into();
-    check_sizes(&shape)?;
+    let Some(shape) = shape_from(x, context)? else { return Ok(shaped(dtype, None)) };
     let result =
         few(&shape).zip(first_element(&op.value)).map(|(dims, value)| Elements::from_elem(IxDyn(&dims), value));
     Ok(known(dtype, Some(shape), result))

@@ -67,3 +67,13 @@ attributes! {
         axis: i64,
     }
 }
+
+attributes! {
+    /// ONNX `ReverseSequence`. Inputs: data, how many elements of each sequence are reversed (`[batch]`).
+    pub struct ReverseSequence {
+        /// The axis of sequences.
+        batch_axis: i64,
+        /// The axis along which they are reversed.
+        time_axis: i64,
+    }
+}

@@ -287,3 +287,18 @@ attributes! {
         in_range: bool,
     }
 }
+
+impl Cast {
+    /// A conversion as ONNX means it by default.
+    pub fn new(to: DType) -> Self {
+        Self { to, saturate: true, in_range: false }
+    }
+}
+
+attributes! {
+    /// ONNX `BitCast`.
+    pub struct BitCast {
+        /// The output's dtype, of the width of the input's.
+        to: DType,
+    }
+}

@@ -7,6 +7,7 @@ use super::sink::{NetworkSink, Outputs};
 use super::walk::{Site, one};
 
 mod attention;
+mod control;
 mod conv;
 mod index;
 mod math;
@@ -15,6 +16,7 @@ mod movement;
 mod norm;
 mod pool;
 mod quant;
+mod random;
 mod reduce;
 mod runtime;
 mod vision;
@@ -27,6 +29,7 @@ pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
         Op::Binary(op) => math::binary(site, *op).map(one),
         Op::Activation(op) => math::activation_node(site, *op).map(one),
         Op::Cast(op) => math::cast(site, op).map(one),
+        Op::BitCast(op) => math::bit_cast(site, op).map(one),
         Op::Where => math::select(site).map(one),
         Op::Conv(op) => conv::conv(site, op).map(one),
         Op::ConvTranspose(op) => conv::conv_transpose(site, op).map(one),
@@ -66,8 +69,13 @@ pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
         Op::ScatterNd(op) => index::scatter_nd(site, op).map(one),
         Op::OneHot(op) => index::one_hot(site, op).map(one),
         Op::NonZero => index::non_zero(site).map(one),
+        Op::ReverseSequence(op) => index::reverse_sequence(site, op).map(one),
+        Op::Random(op) => random::random(site, op).map(one),
         Op::Quantize(op) => quant::quantize(site, op).map(one),
         Op::Dequantize(op) => quant::dequantize(site, op).map(one),
+        Op::If(op) => control::branch(site, op),
+        Op::Loop(op) => control::repeat(site, op),
+        Op::Scan(op) => control::scan(site, op),
         Op::Opaque(op) => site.unsupported(op.reason.clone()),
         other => site.unsupported(format!("`{}` is not emitted", other.name())),
     }

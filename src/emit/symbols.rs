@@ -12,7 +12,7 @@ use super::terms::{ElementwiseKind, SampleMode};
 use super::walk::Site;
 
 /// Where symbols can be read, and the tensors (one element each) already made for them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Symbols<T> {
     sources: FxHashMap<Arc<str>, (T, usize)>,
     values: FxHashMap<Dim, T>,

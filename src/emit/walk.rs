@@ -1,7 +1,8 @@
 //! The walk over a verified graph that makes the layers.
 //!
 //! Every node is handed to its operator family in [`super::ops`]. Constants are not emitted by themselves: where a layer
-//! holds weights they go in as weights, elsewhere a constant layer is made for the first reader.
+//! holds weights they go in as weights, elsewhere a constant layer is made for the first reader. A body of control flow
+//! is walked in the same way, by an emitter of its own on the same network.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
@@ -26,24 +27,21 @@ pub fn emit<'g, S: NetworkSink<'g>>(
     capabilities: &Capabilities,
     sink: &mut S,
 ) -> Result<LayerCounts, EmitError> {
+    let mut labels = FxHashMap::default();
     let mut emitter = Emitter {
         graph: verified.graph(),
+        is_body: false,
         capabilities,
         sink,
         tensors: FxHashMap::default(),
         constants: FxHashMap::default(),
         symbols: Symbols::default(),
-        labels: FxHashMap::default(),
+        labels: &mut labels,
         refused: FxHashSet::default(),
         unsupported: Vec::new(),
     };
     emitter.inputs()?;
-    for id in emitter.graph.live() {
-        emitter.node(id)?;
-    }
-    if !emitter.unsupported.is_empty() {
-        return Err(EmitError::Unsupported(emitter.unsupported));
-    }
+    emitter.nodes()?;
     emitter.outputs()?;
     Ok(emitter.sink.layer_counts())
 }
@@ -51,6 +49,8 @@ pub fn emit<'g, S: NetworkSink<'g>>(
 /// The state of a walk.
 pub(super) struct Emitter<'e, 'g, S: NetworkSink<'g>> {
     pub(super) graph: &'g Graph,
+    /// Whether the graph is a body. Names of values are unique in one graph only, those of tensors in the network.
+    is_body: bool,
     pub(super) capabilities: &'e Capabilities,
     pub(super) sink: &'e mut S,
     tensors: FxHashMap<ValueRef, S::Tensor>,
@@ -58,7 +58,7 @@ pub(super) struct Emitter<'e, 'g, S: NetworkSink<'g>> {
     constants: FxHashMap<(ValueRef, Dims), S::Tensor>,
     pub(super) symbols: Symbols<S::Tensor>,
     /// Labels taken, each with the number that the next layer asking for it gets.
-    labels: FxHashMap<String, u32>,
+    labels: &'e mut FxHashMap<String, u32>,
     /// Values of unsupported nodes, and what needs them.
     refused: FxHashSet<ValueRef>,
     unsupported: Vec<Unsupported>,
@@ -75,8 +75,20 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
         Ok(())
     }
 
+    /// Emits what the outputs need.
+    fn nodes(&mut self) -> Result<(), EmitError> {
+        for id in self.graph.live() {
+            self.node(id)?;
+        }
+        match std::mem::take(&mut self.unsupported) {
+            unsupported if unsupported.is_empty() => Ok(()),
+            unsupported => Err(EmitError::Unsupported(unsupported)),
+        }
+    }
+
     /// A network input of a value's name and type.
     fn placeholder(&mut self, value: &Value) -> Result<S::Tensor, EmitError> {
+        let name = if self.is_body { self.unique(&value.name) } else { value.name.to_string() };
         let shape = value.info.shape.as_ref().ok_or_else(|| EmitError::Parameter {
             layer: value.name.to_string(),
             parameter: "shape",
@@ -86,7 +98,7 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
         let dtype = self.capabilities.carried_in(value.info.dtype).unwrap_or(value.info.dtype);
         let dims: Vec<i64> = shape.iter().map(|dim| dim.value().unwrap_or(-1)).collect();
         let symbols: Vec<Option<&str>> = shape.iter().map(|dim| dim.as_symbol().map(|name| &**name)).collect();
-        let input = Input { name: &value.name, dtype, dims: &dims, symbols: &symbols };
+        let input = Input { name: &name, dtype, dims: &dims, symbols: &symbols };
         let tensor = self.sink.input(&input)?;
         self.sink.note(tensor, dtype, shape);
         Ok(tensor)
@@ -150,8 +162,8 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
         for input in self.graph.node_inputs(id).into_iter().flatten() {
             let dtype = self.graph.dtype(input);
             let name = self.graph.value(input).map_or("", |value| &value.name);
-            if !self.capabilities.dtypes.contains(&dtype) && !matches!(node.op, Op::Cast(_)) && dtype != DType::Unknown
-            {
+            let is_carrier = matches!(node.op, Op::Cast(_) | Op::If(_) | Op::Loop(_) | Op::Scan(_));
+            if !self.capabilities.dtypes.contains(&dtype) && !is_carrier && dtype != DType::Unknown {
                 return Some(match self.capabilities.computed_in(dtype) {
                     Some(nearest) => format!("`{name}` holds numbers of {dtype} that {nearest} cannot hold"),
                     None => format!("the target has no element type {dtype}, which `{name}` has"),
@@ -171,7 +183,9 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
     fn publish(&mut self, id: NodeId, node: &'g Node, outputs: &Outputs<S::Tensor>) -> Result<(), EmitError> {
         for (slot, (value, tensor)) in node.outputs.iter().zip(outputs).enumerate() {
             self.check(node, value, *tensor)?;
-            self.sink.set_tensor_name(*tensor, &value.name)?;
+            if !self.is_body {
+                self.sink.set_tensor_name(*tensor, &value.name)?;
+            }
             if let Some(shape) = &value.info.shape {
                 self.sink.note(*tensor, value.info.dtype, shape);
             }
@@ -238,6 +252,21 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
         value
     }
 
+    /// The tensors of a body's outputs.
+    fn results(&mut self) -> Result<Outputs<S::Tensor>, EmitError> {
+        let mut results = Outputs::new();
+        for output in self.graph.outputs() {
+            results.push(match self.graph.constant(output.value) {
+                Some(constant) => {
+                    let name = self.unique(&output.name);
+                    self.sink.constant(Label::new(&name), Weights::Borrowed(constant))?
+                }
+                None => self.known(output.value, &output.name)?,
+            });
+        }
+        Ok(results)
+    }
+
     fn known(&self, value: ValueRef, reader: &str) -> Result<S::Tensor, EmitError> {
         self.tensors.get(&value).copied().ok_or_else(|| EmitError::Parameter {
             layer: reader.to_string(),
@@ -301,12 +330,43 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
         }]))
     }
 
+    /// Whether anything reads an output.
+    pub(super) fn is_used(&self, output: usize) -> bool {
+        self.emitter.graph.is_used(ValueRef { node: self.id, slot: output as u32 })
+    }
+
     pub(super) fn source(&self, slot: usize) -> Option<ValueRef> {
         self.emitter.graph.input(self.id, slot)
     }
 
     pub(super) fn info(&self, slot: usize) -> Option<&'g ValueInfo> {
         self.emitter.graph.info(self.source(slot)?)
+    }
+
+    /// Emits a body whose inputs are these tensors, and gives those of its outputs.
+    pub(super) fn body(&mut self, body: &'g Graph, inputs: &[S::Tensor]) -> Result<Outputs<S::Tensor>, EmitError> {
+        let outer = &mut *self.emitter;
+        let mut emitter = Emitter {
+            graph: body,
+            is_body: true,
+            capabilities: outer.capabilities,
+            sink: &mut *outer.sink,
+            tensors: FxHashMap::default(),
+            constants: FxHashMap::default(),
+            // What is learnt inside does not reach the outside.
+            symbols: outer.symbols.clone(),
+            labels: &mut *outer.labels,
+            refused: FxHashSet::default(),
+            unsupported: Vec::new(),
+        };
+        for (id, tensor) in body.inputs().iter().zip(inputs) {
+            emitter.tensors.insert((*id).into(), *tensor);
+            if let Some(info) = body.info((*id).into()) {
+                emitter.symbols.learn(info, *tensor);
+            }
+        }
+        emitter.nodes()?;
+        emitter.results()
     }
 
     /// The dtype of the first output.

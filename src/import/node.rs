@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 use trt_fuse_ir::op::Constant;
-use trt_fuse_ir::{Builder, DType, NewNode, Op, Origin, Tensor, ValueInfo, ValueRef};
+use trt_fuse_ir::{Builder, DType, Dim, NewNode, Op, Origin, Tensor, ValueInfo, ValueRef};
 
 use super::attrs::Attributes;
 use super::error::ImportError;
 use super::model::Importer;
+use super::proto::TypeProto;
 use super::scope::Scope;
+use super::types::fixed_dims;
 
 /// Why an operator's importer gave no values.
 #[derive(Debug)]
@@ -34,11 +36,13 @@ pub(crate) type Imported = Result<Outputs, Fault>;
 
 /// An output of the node.
 #[derive(Debug)]
-pub(crate) struct OutputName {
+pub(crate) struct OutputName<'m> {
     /// Its name in the graph.
     pub name: Arc<str>,
     /// Whether anything reads it.
     pub used: bool,
+    /// What the model states of it.
+    pub stated: Option<&'m TypeProto>,
 }
 
 /// A node while it is imported.
@@ -62,7 +66,7 @@ pub(crate) struct NodeContext<'a, 'm> {
     /// Its inputs; `None` for one left out.
     pub inputs: SmallVec<[Option<ValueRef>; 4]>,
     /// Its outputs.
-    pub outputs: Vec<OutputName>,
+    pub outputs: Vec<OutputName<'m>>,
 }
 
 impl NodeContext<'_, '_> {
@@ -116,6 +120,11 @@ impl NodeContext<'_, '_> {
         self.constant(slot)?.to_i64s()
     }
 
+    /// The dimensions that the model states of an output, if all are numbers.
+    pub(crate) fn stated_dims(&self, output: usize) -> Option<Vec<Dim>> {
+        fixed_dims(self.outputs.get(output)?.stated?)
+    }
+
     /// Whether anything reads an output.
     pub(crate) fn is_used(&self, output: usize) -> bool {
         self.outputs.get(output).is_some_and(|output| output.used)
@@ -160,9 +169,7 @@ impl NodeContext<'_, '_> {
         op: impl Into<Op>,
         inputs: impl IntoIterator<Item = ValueRef>,
     ) -> Result<ValueRef, Fault> {
-        let name = self.importer.names.claim(&format!("{}.{part}", self.name));
-        let outputs = SmallVec::from_iter([name.clone()]);
-        let values = self.add(op.into(), inputs.into_iter().map(Some).collect(), name, outputs)?;
+        let values = self.helper_many(part, op, inputs, 1)?;
         values.first().copied().ok_or_else(|| Fault::Unsupported("it has no output".to_owned()))
     }
 
@@ -182,15 +189,31 @@ impl NodeContext<'_, '_> {
         self.add(op.into(), inputs.into_iter().collect(), name, names)
     }
 
-    /// Adds an operator whose value is output `slot` of the node.
-    pub(crate) fn output(
+    /// As [`helper`](Self::helper), an operator of several outputs.
+    pub(crate) fn helper_many(
         &mut self,
-        slot: usize,
+        part: &str,
+        op: impl Into<Op>,
+        inputs: impl IntoIterator<Item = ValueRef>,
+        outputs: usize,
+    ) -> Imported {
+        let name = self.importer.names.claim(&format!("{}.{part}", self.name));
+        let outputs = SmallVec::from_elem(name.clone(), outputs);
+        self.add(op.into(), inputs.into_iter().map(Some).collect(), name, outputs)
+    }
+
+    /// Adds an operator that gives one of the node's outputs, and takes its name.
+    pub(crate) fn result(
+        &mut self,
+        output: usize,
         op: impl Into<Op>,
         inputs: impl IntoIterator<Item = ValueRef>,
     ) -> Result<ValueRef, Fault> {
-        let values = self.part(&format!("out{slot}"), op, inputs.into_iter().map(Some), &[Some(slot)])?;
-        values.first().copied().ok_or_else(|| Fault::Unsupported("it has no output".to_owned()))
+        let missing = || Fault::Unsupported("it has no output".to_owned());
+        let value = self.outputs.get(output).ok_or_else(missing)?.name.clone();
+        let name = self.importer.names.claim(&format!("{}.{output}", self.name));
+        let values = self.add(op.into(), inputs.into_iter().map(Some).collect(), name, SmallVec::from_iter([value]))?;
+        values.first().copied().ok_or_else(missing)
     }
 
     /// Adds a constant that is part of what the node means.
@@ -213,7 +236,8 @@ impl NodeContext<'_, '_> {
         self.constant_part(part, Tensor::vector(values.to_vec()))
     }
 
-    fn add(
+    /// Adds an operator under a name that is taken, with outputs of these names.
+    pub(crate) fn add(
         &mut self,
         op: Op,
         mut inputs: Vec<Option<ValueRef>>,
@@ -228,5 +252,17 @@ impl NodeContext<'_, '_> {
         let count = outputs.len() as u32;
         let node = self.builder.node(NewNode { op, inputs, name, outputs, origin: self.origin.clone() })?;
         Ok((0..count).map(|slot| ValueRef { node, slot }).collect())
+    }
+}
+
+/// Indices as a tensor; `None` if the type is none of indices or does not hold them.
+pub(crate) fn index_tensor(dtype: DType, dims: &[usize], values: &[i64]) -> Option<Tensor> {
+    match dtype {
+        DType::I64 => Tensor::from_vec(dims, values.to_vec()).ok(),
+        DType::I32 => {
+            let values = values.iter().map(|value| i32::try_from(*value)).collect::<Result<Vec<_>, _>>();
+            Tensor::from_vec(dims, values.ok()?).ok()
+        }
+        _ => None,
     }
 }

@@ -1,7 +1,9 @@
 //! Gathers and scatters.
 
 use trt_fuse_ir::DType;
-use trt_fuse_ir::op::{Gather, GatherElements, GatherNd, OneHot, ScatterElements, ScatterNd, ScatterReduction};
+use trt_fuse_ir::op::{
+    Gather, GatherElements, GatherNd, OneHot, ReverseSequence, ScatterElements, ScatterNd, ScatterReduction,
+};
 
 use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Gather as GatherLayer};
@@ -92,6 +94,18 @@ pub(super) fn one_hot<'g, S: NetworkSink<'g>>(
 }
 
 pub(super) fn non_zero<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<S::Tensor, EmitError> {
+    if !site.capabilities().non_zero {
+        return site.unsupported("this TensorRT has no layer whose output is as large as its data say");
+    }
     let x = site.tensor(0)?;
     site.layer("", |sink, label| sink.non_zero(label, x, DType::I64))
+}
+
+pub(super) fn reverse_sequence<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &ReverseSequence,
+) -> Result<S::Tensor, EmitError> {
+    let (batch, time) = (front_axis(site, op.batch_axis)?, front_axis(site, op.time_axis)?);
+    let (x, lengths) = (site.tensor(0)?, site.tensor(1)?);
+    site.layer("", |sink, label| sink.reverse_sequence(label, x, lengths, batch, time))
 }

@@ -1,7 +1,7 @@
 //! Elementwise layers.
 
 use trt_fuse_ir::DType;
-use trt_fuse_ir::op::{Activation, BinaryOp, Cast, UnaryOp};
+use trt_fuse_ir::op::{Activation, BinaryOp, BitCast, Cast, UnaryOp};
 
 use super::super::error::EmitError;
 use super::super::sink::NetworkSink;
@@ -106,6 +106,20 @@ pub(super) fn select<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> 
     let condition = site.aligned(0, rank)?;
     let (a, b) = (site.aligned(1, rank)?, site.aligned(2, rank)?);
     site.layer("", |sink, label| sink.select(label, condition, a, b))
+}
+
+pub(super) fn bit_cast<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &BitCast,
+) -> Result<S::Tensor, EmitError> {
+    let x = site.tensor(0)?;
+    match site.info(0).map(|info| info.dtype) {
+        Some(dtype) if dtype == op.to => site.layer("", |sink, label| sink.identity(label, x)),
+        dtype => {
+            let from = dtype.unwrap_or(DType::Unknown);
+            site.unsupported(format!("TensorRT has no layer that takes the bits of {from} for {}", op.to))
+        }
+    }
 }
 
 pub(super) fn cast<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &Cast) -> Result<S::Tensor, EmitError> {

@@ -5,7 +5,7 @@ use trt_fuse_ir::op::{Activation, BinaryOp};
 use trt_fuse_ir::{DType, Op};
 
 use super::Row;
-use crate::import::node::{Fault, Imported, NodeContext};
+use crate::import::node::{Imported, NodeContext};
 
 /// Rows of activations with float attributes, each with its default.
 macro_rules! activations {
@@ -40,6 +40,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("Sigmoid", (1, 1), 1, |node| node.emit_same(Op::Activation(Activation::Sigmoid))),
     Row::new("Softplus", (1, 1), 1, |node| node.emit_same(Op::Activation(Activation::Softplus))),
     Row::new("Softsign", (1, 1), 1, |node| node.emit_same(Op::Activation(Activation::Softsign))),
+    Row::new("SwiGLU", (2, 2), 1, swi_glu),
     Row::new("Tanh", (1, 1), 1, |node| node.emit_same(Op::Activation(Activation::Tanh))),
 ];
 
@@ -60,13 +61,26 @@ fn gelu(node: &mut NodeContext<'_, '_>) -> Imported {
     node.emit_same(Op::Activation(activation))
 }
 
-/// Of integers too, which no activation takes.
+/// Arithmetic, of integers too.
 fn shrink(node: &mut NodeContext<'_, '_>) -> Imported {
     let (lambd, bias) = (node.attrs.float("lambd", 0.5)?, node.attrs.float("bias", 0.0)?);
-    if node.input_info(0)?.dtype.is_integer() {
-        return Err(Fault::Unsupported("it shrinks integers".to_owned()));
-    }
-    node.emit_same(Op::Activation(Activation::Shrink(F32(lambd), F32(bias))))
+    let x = node.required(0)?;
+    let dtype = node.dtype(0)?;
+    let high = node.with_number("is_high", BinaryOp::Greater, x, lambd.into())?;
+    let low = node.with_number("is_low", BinaryOp::Less, x, f64::from(-lambd))?;
+    let lowered = node.with_number("lowered", BinaryOp::Sub, x, bias.into())?;
+    let raised = node.with_number("raised", BinaryOp::Add, x, bias.into())?;
+    let zero = node.scalar_part("zero", dtype, 0.0)?;
+    let rest = node.select("rest", low, raised, zero)?;
+    node.emit(Op::Where, [Some(high), Some(lowered), Some(rest)])
+}
+
+/// A gate that goes through the activation, and what it gates.
+fn swi_glu(node: &mut NodeContext<'_, '_>) -> Imported {
+    let alpha = node.attrs.float("alpha", 1.0)?;
+    let (gate, linear) = (node.required(0)?, node.required(1)?);
+    let gate = node.helper("gate", Op::Activation(Activation::Swish(F32(alpha))), [gate])?;
+    node.emit(Op::Binary(BinaryOp::Mul), [Some(gate), Some(linear)])
 }
 
 /// Bounds are attributes before opset 11. Constant bounds of floats make an activation, others minima and maxima.

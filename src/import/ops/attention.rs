@@ -58,7 +58,7 @@ fn attention(node: &mut NodeContext<'_, '_>) -> Imported {
     for (slot, cache) in [(1, key), (2, value)].into_iter().take(node.outputs.len().saturating_sub(1)) {
         // Without a past, the keys and values are the cache.
         let named = node.is_used(slot) && node.input(slot + 3).is_none();
-        outputs.push(if named { node.output(slot, Op::Unary(UnaryOp::Identity), [cache])? } else { cache });
+        outputs.push(if named { node.result(slot, Op::Unary(UnaryOp::Identity), [cache])? } else { cache });
     }
     if node.outputs.len() > SCORES {
         // One that nothing reads is not computed.
@@ -130,7 +130,7 @@ impl Heads {
             return Err(Fault::Unsupported("the rank of its inputs is not known".to_owned()));
         };
         let shape = [batch, sequence, heads * size].into_iter().collect();
-        node.output(0, Reshape { shape: Some(shape), allow_zero: true }, [moved])
+        node.result(0, Reshape { shape: Some(shape), allow_zero: true }, [moved])
     }
 }
 
@@ -160,7 +160,7 @@ fn cached(
     let Some(past) = node.input(slot) else { return Ok(new) };
     let past = as_dtype(node, past, node.info(new).dtype, &format!("past_{part}"))?;
     if node.is_used(output) {
-        return node.output(output, Concat { axis: 2 }, [past, new]);
+        return node.result(output, Concat { axis: 2 }, [past, new]);
     }
     node.helper(&format!("{part}_cache"), Concat { axis: 2 }, [past, new])
 }

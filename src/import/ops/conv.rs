@@ -1,14 +1,17 @@
 //! Convolutions and matrix products.
 
 use smallvec::SmallVec;
-use trt_fuse_ir::op::{BinaryOp, Conv, ConvTranspose, Einsum, MatMul};
-use trt_fuse_ir::{Epilogue, Ints, Op, Padding};
+use trt_fuse_ir::attr::F32;
+use trt_fuse_ir::op::{Activation, BinaryOp, Conv, ConvTranspose, Einsum, MatMul, Pad, PadMode};
+use trt_fuse_ir::{Dim, Epilogue, Ints, Op, Padding};
 
 use super::{ANY, Row};
 use crate::import::attrs::{Attributes, fault};
-use crate::import::node::{Fault, Imported, NodeContext};
+use crate::import::formula::cut;
+use crate::import::node::{Fault, Imported, NodeContext, Outputs};
 
 pub(super) const ROWS: &[Row] = &[
+    Row::new("CausalConvWithState", (2, 4), 2, causal_conv_with_state),
     Row::new("Conv", (2, 3), 1, conv),
     Row::new("ConvTranspose", (2, 3), 1, conv_transpose),
     Row::new("Einsum", (1, ANY), 1, einsum),
@@ -29,8 +32,8 @@ pub(super) fn padding(attrs: &Attributes<'_>, axes: usize) -> Result<Padding, Fa
 }
 
 /// The number of spatial axes, from the weight, the data or the attributes.
-fn spatial_axes(node: &NodeContext<'_, '_>) -> Result<usize, Fault> {
-    for slot in [1, 0] {
+fn spatial_axes(node: &NodeContext<'_, '_>, weight: usize) -> Result<usize, Fault> {
+    for slot in [weight, 0] {
         if let Some(rank) = node.input_info(slot)?.rank() {
             let wrong = || crate::import::ImportError::Operands {
                 reason: format!("input {slot} has rank {rank}, at least 3 expected"),
@@ -45,12 +48,12 @@ fn spatial_axes(node: &NodeContext<'_, '_>) -> Result<usize, Fault> {
 }
 
 /// Refuses a `kernel_shape` that is not the weight's.
-fn check_kernel(node: &NodeContext<'_, '_>, axes: usize) -> Result<(), Fault> {
+fn check_kernel(node: &NodeContext<'_, '_>, axes: usize, weight: usize) -> Result<(), Fault> {
     if !node.attrs.has("kernel_shape") {
         return Ok(());
     }
     let kernel = node.attrs.ints_of("kernel_shape", axes, 1, 1)?;
-    let weight = node.input_info(1)?;
+    let weight = node.input_info(weight)?;
     let sizes = weight.shape.iter().flat_map(|shape| shape.iter().skip(2)).map(|dim| dim.value());
     match kernel.iter().zip(sizes).find(|(stated, size)| size.is_some_and(|size| size != **stated)) {
         Some(_) => Err(fault("kernel_shape", format!("{:?} found, the weight is {weight}", kernel.as_slice())).into()),
@@ -58,23 +61,28 @@ fn check_kernel(node: &NodeContext<'_, '_>, axes: usize) -> Result<(), Fault> {
     }
 }
 
-fn conv(node: &mut NodeContext<'_, '_>) -> Imported {
-    let axes = spatial_axes(node)?;
-    check_kernel(node, axes)?;
+/// The convolution that the attributes of a node describe, whose weight is input `weight`.
+pub(super) fn convolution(node: &NodeContext<'_, '_>, weight: usize) -> Result<Conv, Fault> {
+    let axes = spatial_axes(node, weight)?;
+    check_kernel(node, axes, weight)?;
     let attrs = &node.attrs;
-    let op = Conv {
+    Ok(Conv {
         strides: attrs.ints_of("strides", axes, 1, 1)?,
         dilations: attrs.ints_of("dilations", axes, 1, 1)?,
         padding: padding(attrs, axes)?,
         groups: attrs.int_at_least("group", 1, 1)?,
         epilogue: Epilogue::default(),
-    };
+    })
+}
+
+fn conv(node: &mut NodeContext<'_, '_>) -> Imported {
+    let op = convolution(node, 1)?;
     node.emit_same(op)
 }
 
 fn conv_transpose(node: &mut NodeContext<'_, '_>) -> Imported {
-    let axes = spatial_axes(node)?;
-    check_kernel(node, axes)?;
+    let axes = spatial_axes(node, 1)?;
+    check_kernel(node, axes, 1)?;
     let attrs = &node.attrs;
     let output_shape = if attrs.has("output_shape") { Some(output_shape(attrs, axes)?) } else { None };
     let op = ConvTranspose {
@@ -87,6 +95,53 @@ fn conv_transpose(node: &mut NodeContext<'_, '_>) -> Imported {
         epilogue: Epilogue::default(),
     };
     node.emit_same(op)
+}
+
+/// A convolution of each channel with itself, behind the last elements of what came before, or behind zeros.
+fn causal_conv_with_state(node: &mut NodeContext<'_, '_>) -> Imported {
+    let choices = [("none", false), ("silu", true), ("swish", true)];
+    let activates = node.attrs.choice("activation", &choices)?;
+    let (data, weight, bias, past) = (node.required(0)?, node.required(1)?, node.input(2), node.input(3));
+    let (shape, weight_shape) = (node.shape(0)?, node.shape(1)?);
+    let ([_, _, length], [channels, _, kernel]) = (&shape[..], &weight_shape[..]) else {
+        let reason = format!("input and weight of ranks {} and {}, 3 expected", shape.len(), weight_shape.len());
+        return Err(crate::import::ImportError::Operands { reason }.into());
+    };
+    let (Some(channels), Some(kernel)) = (channels.value(), kernel.value()) else {
+        return Err(Fault::Unsupported("the sizes of its weight are known only at run time".to_owned()));
+    };
+    let before = kernel - 1;
+    if channels < 1 || before < 0 {
+        return Err(crate::import::ImportError::Operands { reason: "its weight is empty".to_owned() }.into());
+    }
+    let all = match past {
+        Some(past) => node.concat("with_past", 2, &[past, data])?,
+        None if before == 0 => data,
+        None => {
+            let pads = Ints::from_slice(&[0, 0, before, 0, 0, 0]);
+            node.helper("padded", Pad { mode: PadMode::Constant, pads: Some(pads) }, [data])?
+        }
+    };
+    let op = Conv {
+        strides: Ints::from_elem(1, 1),
+        dilations: Ints::from_elem(1, 1),
+        padding: Padding::none(1),
+        groups: channels,
+        epilogue: Epilogue::default(),
+    };
+    let inputs = [all, weight].into_iter().chain(bias);
+    let y = if activates {
+        let y = node.helper("conv", op, inputs)?;
+        node.output(0, Op::Activation(Activation::Swish(F32(1.0))), [y])?
+    } else {
+        node.output(0, op, inputs)?
+    };
+    let mut outputs = Outputs::from_iter([y]);
+    if node.outputs.len() > 1 {
+        let end = length + &Dim::fixed(before);
+        outputs.push(node.output(1, cut(2, length.clone(), end), [all])?);
+    }
+    Ok(outputs)
 }
 
 /// The spatial sizes; some exporters write batch and channels too.

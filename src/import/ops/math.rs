@@ -1,12 +1,13 @@
 //! Elementwise arithmetic and logic, casts, selection, constants and identities.
 
-use trt_fuse_ir::op::{BinaryOp, Cast, Constant, ConstantOfShape, ShapeOf, UnaryOp};
+use trt_fuse_ir::op::{BinaryOp, BitCast, Cast, Constant, ConstantOfShape, ShapeOf, UnaryOp};
 use trt_fuse_ir::{DType, Op, Tensor};
 
+use super::random::uniform_like;
 use super::{ANY, Row};
 use crate::import::attrs::fault;
 use crate::import::model::{SPARSE, STRINGS};
-use crate::import::node::{Fault, Imported, NodeContext};
+use crate::import::node::{Fault, Imported, NodeContext, Outputs};
 
 /// Rows of operators that are one internal operator without parameters.
 macro_rules! plain {
@@ -65,6 +66,7 @@ pub(super) const BINARY: &[Row] = plain!(2, Op::Binary:
 );
 
 pub(super) const ROWS: &[Row] = &[
+    Row::new("BitCast", (1, 1), 1, bit_cast),
     Row::new("BitShift", (2, 2), 1, bit_shift),
     Row::new("Cast", (1, 1), 1, cast),
     Row::new("CastLike", (2, 2), 1, cast_like),
@@ -137,23 +139,68 @@ fn constant(node: &mut NodeContext<'_, '_>) -> Imported {
     node.emit(Constant { value }, [])
 }
 
-/// The identity, as long as it is not training.
-fn dropout(node: &mut NodeContext<'_, '_>) -> Imported {
-    node.attrs.ignore("ratio");
-    node.attrs.ignore("seed");
-    if node.input(2).is_some() {
-        let training = node.constant(2).and_then(|tensor| tensor.to_i64s());
-        if training.as_deref() != Some(&[0]) {
-            return Err(Fault::Unsupported("it may be training".to_owned()));
-        }
+/// The same bits as another type. Of a Bool, whose byte is 0 or 1, that is the number.
+fn bit_cast(node: &mut NodeContext<'_, '_>) -> Imported {
+    let to = node.attrs.dtype("to")?.ok_or_else(|| fault("to", "it is missing"))?;
+    if node.dtype(0)? == DType::Bool && to.is_integer() && to.bits() == 8 {
+        return node.emit_same(Cast::new(to));
     }
+    node.emit_same(BitCast { to })
+}
+
+/// The identity, unless it is training and drops something.
+fn dropout(node: &mut NodeContext<'_, '_>) -> Imported {
+    let ratio = if node.opset < 12 { Some(node.attrs.float("ratio", 0.5)?.into()) } else { constant_ratio(node) };
+    let training = match node.input(2) {
+        None => Some(false),
+        Some(_) => node.constant_ints(2).and_then(|training| training.first().map(|flag| *flag != 0)),
+    };
+    if training != Some(false) && ratio != Some(0.0) {
+        return training_dropout(node, training == Some(true));
+    }
+    node.attrs.ignore("seed");
     let data = node.required(0)?;
-    let mask = if node.is_used(1) { Some(dropout_mask(node)?) } else { None };
-    let name = node.outputs.drain(1..).next();
-    let mut values = node.emit(Op::Unary(UnaryOp::Identity), [Some(data)])?;
-    node.outputs.extend(name);
-    values.extend(mask);
+    let mut values = Outputs::from_iter([node.output(0, Op::Unary(UnaryOp::Identity), [data])?]);
+    if node.is_used(1) {
+        values.push(dropout_mask(node)?);
+    }
     Ok(values)
+}
+
+/// The part dropped, if it is no input that run time gives.
+fn constant_ratio(node: &NodeContext<'_, '_>) -> Option<f64> {
+    match node.input(1) {
+        None => Some(0.5),
+        Some(_) => node.constant(1)?.to_f64s()?.first().copied(),
+    }
+}
+
+/// Zeros where a random number is below the ratio, the rest scaled up to the same mean. Whether it does so at all is an
+/// input where it is not `always`.
+fn training_dropout(node: &mut NodeContext<'_, '_>, always: bool) -> Imported {
+    let (data, dtype) = (node.required(0)?, node.dtype(0)?);
+    let ratio = match node.input(1) {
+        Some(ratio) => node.cast("ratio", ratio, DType::F32)?,
+        None => node.scalar_part("ratio", DType::F32, 0.5)?,
+    };
+    let seed = node.attrs.int("seed")?;
+    let drawn = uniform_like(node, data, seed)?;
+    let one = node.scalar_part("one", DType::F32, 1.0)?;
+    let mut kept = (Op::Binary(BinaryOp::GreaterOrEqual), [drawn, ratio]);
+    let mut share = node.binary("share", BinaryOp::Sub, one, ratio)?;
+    if !always {
+        let training = node.required(2)?;
+        let inference = node.unary("inference", UnaryOp::Not, training)?;
+        let above = node.helper("above", kept.0, kept.1)?;
+        kept = (Op::Binary(BinaryOp::Or), [above, inference]);
+        share = node.select("share.of_training", training, share, one)?;
+    }
+    let kept = node.output(1, kept.0, kept.1)?;
+    let share = node.cast("share.like_data", share, dtype)?;
+    let scaled = node.binary("scaled", BinaryOp::Div, data, share)?;
+    let zero = node.scalar_part("zero", dtype, 0.0)?;
+    let y = node.output(0, Op::Where, [kept, scaled, zero])?;
+    Ok([y, kept].into_iter().take(node.outputs.len()).collect())
 }
 
 /// What a dropout that drops nothing gives as mask: true everywhere, or ones before opset 10.

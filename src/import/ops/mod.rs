@@ -9,13 +9,20 @@ mod attention;
 mod control;
 mod conv;
 mod index;
+mod loss;
 mod math;
 mod movement;
 mod norm;
 mod pool;
+mod qlinear;
 mod quant;
+mod random;
+mod recurrent;
 mod reduce;
 mod shape;
+mod signal;
+mod spatial;
+mod unique;
 mod vision;
 
 use std::sync::LazyLock;
@@ -68,16 +75,23 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
         control::ROWS,
         conv::ROWS,
         index::ROWS,
+        loss::ROWS,
         math::BINARY,
         math::ROWS,
         math::UNARY,
         movement::ROWS,
         norm::ROWS,
         pool::ROWS,
+        qlinear::ROWS,
         quant::ROWS,
+        random::ROWS,
+        recurrent::ROWS,
         reduce::REDUCTIONS,
         reduce::ROWS,
         shape::ROWS,
+        signal::ROWS,
+        spatial::ROWS,
+        unique::ROWS,
         vision::ROWS,
     ];
     families.into_iter().flatten().map(|row| (row.name, row)).collect()

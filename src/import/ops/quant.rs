@@ -17,8 +17,6 @@ fn block_size(node: &NodeContext<'_, '_>) -> Result<Option<i64>, Fault> {
 
 fn quantize(node: &mut NodeContext<'_, '_>) -> Imported {
     let stated = node.attrs.dtype("output_dtype")?;
-    // The type that the division is done in, which changes rounding alone.
-    node.attrs.dtype("precision")?;
     let to = match node.input(2) {
         None => stated.unwrap_or(DType::U8),
         Some(_) => node.dtype(2)?,
@@ -32,16 +30,39 @@ fn quantize(node: &mut NodeContext<'_, '_>) -> Imported {
         to,
         saturate: node.attrs.flag("saturate", true)?,
     };
-    node.emit_same(op)
+    let stated = node.attrs.dtype("precision")?;
+    if let Some(precision) = stated.filter(|precision| !is_real(*precision)) {
+        return Err(fault("precision", format!("{precision} is no type of a division")).into());
+    }
+    // The scale's type is that of the division.
+    let scale = node.dtype(1)?;
+    let precision = stated.unwrap_or(if is_real(scale) { scale } else { DType::F32 });
+    if precision == scale {
+        return node.emit_same(op);
+    }
+    let (x, scale, zero) = (node.required(0)?, node.required(1)?, node.input(2));
+    let scale = node.cast("scale", scale, precision)?;
+    node.emit(op, [Some(x), Some(scale), zero])
+}
+
+/// Whether arithmetic is done in the type; in narrower floats it is not.
+fn is_real(dtype: DType) -> bool {
+    matches!(dtype, DType::F32 | DType::F16 | DType::BF16 | DType::F64)
 }
 
 /// The output has the type of the scale, unless opset 23 states another.
 fn dequantize(node: &mut NodeContext<'_, '_>) -> Imported {
     let op = Dequantize { axis: node.attrs.int_or("axis", 1)?, block_size: block_size(node)? };
     let stated = node.attrs.dtype("output_dtype")?;
-    let scale = node.input_info(1)?.dtype;
-    let Some(to) = stated.filter(|stated| *stated != scale) else { return node.emit_same(op) };
-    let inputs: Vec<_> = node.inputs.iter().copied().flatten().collect();
+    let (x, mut scale, zero) = (node.required(0)?, node.required(1)?, node.input(2));
+    if matches!(node.info(scale).dtype, DType::F8E8M0) {
+        scale = node.cast("scale", scale, DType::F32)?;
+    }
+    let to = stated.unwrap_or(node.input_info(1)?.dtype);
+    if to == node.info(scale).dtype {
+        return node.emit(op, [Some(x), Some(scale), zero]);
+    }
+    let inputs: Vec<_> = [Some(x), Some(scale), zero].into_iter().flatten().collect();
     let wide = node.helper("dequantized", op, inputs)?;
-    node.emit(Cast { to, saturate: true, in_range: false }, [Some(wide)])
+    node.emit(Cast::new(to), [Some(wide)])
 }

@@ -1,10 +1,13 @@
 //! Reductions, and what works along one axis.
 
-use trt_fuse_ir::Ints;
-use trt_fuse_ir::op::{ArgReduce, Cumulative, Flatten, Reduce, ReduceKind, Reshape, ShapeOf, Softmax, TopK};
+use trt_fuse_ir::op::{
+    ArgReduce, BinaryOp, Cumulative, Flatten, OneHot, Reduce, ReduceKind, Reshape, ShapeOf, Softmax, TopK, UnaryOp,
+};
+use trt_fuse_ir::{Dim, Ints, Op, Tensor, ValueRef};
 
 use super::Row;
 use crate::import::attrs::fault;
+use crate::import::formula::front_axis;
 use crate::import::node::{Fault, Imported, NodeContext};
 
 /// Rows of reductions.
@@ -32,6 +35,8 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("ArgMin", (1, 1), 1, |node| arg_reduce(node, false)),
     Row::new("CumProd", (2, 2), 1, |node| cumulative(node, true)),
     Row::new("CumSum", (2, 2), 1, |node| cumulative(node, false)),
+    Row::new("Det", (1, 1), 1, det),
+    Row::new("Hardmax", (1, 1), 1, hardmax),
     Row::new("LogSoftmax", (1, 1), 1, |node| softmax(node, true)),
     Row::new("Softmax", (1, 1), 1, |node| softmax(node, false)),
     Row::new("TopK", (1, 2), 2, top_k),
@@ -89,18 +94,21 @@ fn top_k(node: &mut NodeContext<'_, '_>) -> Imported {
     node.emit(op, [Some(data), Some(count)])
 }
 
+/// What an operator along axes works on.
+enum Along {
+    /// One axis.
+    Axis(i64),
+    /// All axes from this one on together.
+    From(i64),
+}
+
 /// Before opset 13 over all axes from `axis` on together; from there on along `axis` alone.
-fn softmax(node: &mut NodeContext<'_, '_>, log: bool) -> Imported {
-    let data = node.required(0)?;
+fn along(node: &NodeContext<'_, '_>) -> Result<Along, Fault> {
     if node.opset >= 13 {
-        let axis = node.attrs.int_or("axis", -1)?;
-        return node.emit(Softmax { axis, log }, [Some(data)]);
+        return Ok(Along::Axis(node.attrs.int_or("axis", -1)?));
     }
     let axis = node.attrs.int_or("axis", 1)?;
-    let shape = node.info(data).shape;
-    let Some(shape) = shape else {
-        return Err(Fault::Unsupported("the rank of input 0 is not known".to_owned()));
-    };
+    let shape = node.shape(0)?;
     let rank = i64::try_from(shape.len()).unwrap_or(i64::MAX);
     let first = if axis < 0 { axis.saturating_add(rank) } else { axis };
     if !(0..=rank).contains(&first) {
@@ -108,18 +116,101 @@ fn softmax(node: &mut NodeContext<'_, '_>, log: bool) -> Imported {
     }
     // Axes of size 1 add nothing: at most one other is left for the usual form.
     let mut wide = (first..rank).zip(shape.iter().skip(first as usize)).filter(|(_, dim)| !dim.is(1));
-    let along = match (wide.next(), wide.next()) {
-        (None, _) => Some(first),
-        (Some((axis, _)), None) => Some(axis),
-        _ => None,
-    };
-    match along.filter(|axis| *axis < rank) {
-        Some(axis) => node.emit(Softmax { axis, log }, [Some(data)]),
-        None => {
+    Ok(match (wide.next(), wide.next()) {
+        (None, _) if first < rank => Along::Axis(first),
+        (Some((axis, _)), None) => Along::Axis(axis),
+        _ => Along::From(first),
+    })
+}
+
+/// The node's output: a matrix under the dimensions of its input.
+fn unflatten(node: &mut NodeContext<'_, '_>, matrix: ValueRef) -> Imported {
+    let data = node.required(0)?;
+    let dims = node.helper("shape", ShapeOf { start: 0, end: None }, [data])?;
+    node.emit(Reshape { shape: None, allow_zero: true }, [Some(matrix), Some(dims)])
+}
+
+fn softmax(node: &mut NodeContext<'_, '_>, log: bool) -> Imported {
+    let data = node.required(0)?;
+    match along(node)? {
+        Along::Axis(axis) => node.emit(Softmax { axis, log }, [Some(data)]),
+        Along::From(first) => {
             let flat = node.helper("flat", Flatten { axis: first }, [data])?;
             let softmax = node.helper("softmax", Softmax { axis: 1, log }, [flat])?;
-            let dims = node.helper("shape", ShapeOf { start: 0, end: None }, [data])?;
-            node.emit(Reshape { shape: None, allow_zero: true }, [Some(softmax), Some(dims)])
+            unflatten(node, softmax)
         }
     }
+}
+
+/// One at the first of the largest elements, zeros elsewhere.
+fn hardmax(node: &mut NodeContext<'_, '_>) -> Imported {
+    let data = node.required(0)?;
+    let dtype = node.dtype(0)?;
+    let (data, axis, is_flat) = match along(node)? {
+        Along::Axis(axis) => (data, front_axis("axis", axis, node.rank(0)?)?, false),
+        Along::From(first) => (node.helper("flat", Flatten { axis: first }, [data])?, 1, true),
+    };
+    let at = axis as i64;
+    let largest = ArgReduce { largest: true, axis: at, keep_dims: false, select_last: false };
+    let largest = node.helper("largest", largest, [data])?;
+    let depth = node.size_of("depth", data, axis)?;
+    let values = node.numbers_part("values", dtype, &[2], &[0.0, 1.0])?;
+    let op = OneHot { axis: at };
+    if !is_flat {
+        return node.emit(op, [Some(largest), Some(depth), Some(values)]);
+    }
+    let matrix = node.helper("hardmax", op, [largest, depth, values])?;
+    unflatten(node, matrix)
+}
+
+/// Largest matrices whose determinants are written out.
+const MAX_DET: usize = 4;
+
+/// By Laplace's expansion along rows.
+fn det(node: &mut NodeContext<'_, '_>) -> Imported {
+    let (data, shape) = (node.required(0)?, node.shape(0)?);
+    let [batch @ .., rows, columns] = &shape[..] else {
+        return Err(crate::import::ImportError::Operands { reason: format!("a matrix of rank {}", shape.len()) }.into());
+    };
+    let side = rows.value().filter(|_| rows == columns).and_then(|side| usize::try_from(side).ok());
+    let Some(side) = side.filter(|side| (1..=MAX_DET).contains(side)) else {
+        let reason = format!("determinants of {rows} by {columns} matrices are not written out, only up to {MAX_DET}");
+        return Err(Fault::Unsupported(reason));
+    };
+    let flat = node.reshape("flat", data, batch.iter().cloned().chain([Dim::from(side * side)]))?;
+    let mut elements = Vec::new();
+    for at in 0..side * side {
+        let place = node.constant_part("place", Tensor::scalar(at as i64))?;
+        elements.push(node.gather("element", flat, place, batch.len())?);
+    }
+    let det = minor(node, &elements, side, 0, &(0..side).collect::<Vec<_>>())?;
+    node.emit(Op::Unary(UnaryOp::Identity), [Some(det)])
+}
+
+/// The determinant of these columns of the rows from `row` on, of which there are as many.
+fn minor(
+    node: &mut NodeContext<'_, '_>,
+    elements: &[ValueRef],
+    side: usize,
+    row: usize,
+    columns: &[usize],
+) -> Result<ValueRef, Fault> {
+    let mut total = None;
+    for (at, column) in columns.iter().enumerate() {
+        let Some(element) = elements.get(row * side + column).copied() else { continue };
+        let rest: Vec<usize> = columns.iter().copied().filter(|other| other != column).collect();
+        let term = match rest.is_empty() {
+            true => element,
+            false => {
+                let minor = minor(node, elements, side, row + 1, &rest)?;
+                node.binary("term", BinaryOp::Mul, element, minor)?
+            }
+        };
+        total = Some(match total {
+            None => term,
+            Some(total) if at % 2 == 0 => node.binary("sum", BinaryOp::Add, total, term)?,
+            Some(total) => node.binary("difference", BinaryOp::Sub, total, term)?,
+        });
+    }
+    total.ok_or_else(|| Fault::Unsupported("an empty matrix".to_owned()))
 }
