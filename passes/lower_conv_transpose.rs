@@ -115,7 +115,7 @@ mod tests {
         run_rule(
             LowerConvTranspose,
             &format!(
-                "graph g(%x: f32[1, 4, 3, 5], %w: f32[4, 2, 3, 2], %b: f32[4], %r: f32[1, 4, 10, 1]) -> (%y) {{
+                "graph g(%x: f32[1, 4, 3, 5], %w: f32[4, 2, 3, 2], %b: f32[4], %r: f32[1, 4, 10, 11]) -> (%y) {{
                     %y = conv_transpose(%x, %w, %b{epilogue}) strides=[3, 2] dilations=[1, 1] groups=2 {attrs} }}"
             ),
         )
@@ -124,7 +124,15 @@ mod tests {
     #[test]
     fn fires_on_output_padding() {
         let run = run("output_padding=[1, 1] padding=[1, 0, 0, 2]", "");
-        insta::assert_snapshot!(run.equal_within(1e-6, 1).after, @"");
+        insta::assert_snapshot!(run.equal_within(1e-6, 1).after, @"
+        graph g(%x: f32[1, 4, 3, 5], %w: f32[4, 2, 3, 2], %b: f32[4], %r: f32[1, 4, 10, 11]) -> (%y) {
+          %y.1 = conv_transpose(%x, %w) strides=[3, 2] dilations=[1, 1] padding=[1, 0, 0, 1] output_padding=[0, 0] groups=2 : f32[1, 4, 8, 9]
+          %y.lower_conv_transpose = constant() value=f32[] {0.0}
+          %y.2 = pad(%y.1, _, %y.lower_conv_transpose) mode=constant pads=[0, 0, 0, 0, 0, 0, 1, 0] : f32[1, 4, 9, 9]
+          %y.3 = unsqueeze(%b) axes=[1, 2] : f32[4, 1, 1]
+          %y = add(%y.2, %y.3) : f32[1, 4, 9, 9]
+        }
+        ");
     }
 
     #[test]

@@ -305,7 +305,15 @@ mod tests {
     #[test]
     fn fires_on_dilations() {
         let run = run("f32[n, 2, w]", "kind=max kernel=[2] strides=[2] dilations=[3] padding=[1, 0]");
-        insta::assert_snapshot!(run.equal_within(0.0, 9).after, @"");
+        insta::assert_snapshot!(run.equal_within(0.0, 9).after, @"
+        graph g(%x: f32[n, 2, w]) -> (%y) {
+          %y.lower_pool = constant() value=f32[] {-inf}
+          %y.1 = pad(%x, _, %y.lower_pool) mode=constant pads=[0, 0, 1, 0, 0, 0] : f32[n, 2, w+1]
+          %y.2 = slice(%y.1) axes=[2] starts=[0] ends=[(2*((w+1)/2)-3)] steps=[2] : f32[n, 2, (min(w+1, max(0, 2*((w+1)/2)-3))+1)/2]
+          %y.3 = slice(%y.1) axes=[2] starts=[3] ends=[(2*((w+1)/2))] steps=[2] : f32[n, 2, (max(0, min(w+1, 2*((w+1)/2))-3)+1)/2]
+          %y = max(%y.2, %y.3) : f32[n, 2, max((min(w+1, max(0, 2*((w+1)/2)-3))+1)/2, (max(0, min(w+1, 2*((w+1)/2))-3)+1)/2)]
+        }
+        ");
     }
 
     #[test]
@@ -325,7 +333,18 @@ mod tests {
     #[test]
     fn norms_without_dilations_are_means_of_powers() {
         let run = run("f32[1, 2, h, 6]", "kind=lp p=3 kernel=[3, 2] strides=[1, 2] dilations=[1, 1]");
-        insta::assert_snapshot!(run.equal_within(1e-6, 5).after, @"");
+        insta::assert_snapshot!(run.equal_within(1e-6, 5).after, @"
+        graph g(%x: f32[1, 2, h, 6]) -> (%y) {
+          %y.1 = abs(%x) : f32[1, 2, h, 6]
+          %y.lower_pool = constant() value=f32[] {3.0}
+          %y.2 = pow(%y.1, %y.lower_pool) : f32[1, 2, h, 6]
+          %y.3 = pool(%y.2) kind=average_include_pad kernel=[3, 2] strides=[1, 2] dilations=[1, 1] : f32[1, 2, h-2, 3]
+          %y.lower_pool.1 = constant() value=f32[] {6.0}
+          %y.4 = mul(%y.3, %y.lower_pool.1) : f32[1, 2, h-2, 3]
+          %y.lower_pool.2 = constant() value=f32[] {0.33333334}
+          %y = pow(%y.4, %y.lower_pool.2) : f32[1, 2, h-2, 3]
+        }
+        ");
     }
 
     #[test]
