@@ -133,6 +133,17 @@ impl<'g> Formula<'g> {
         self.op(Reshape { shape: Some(shape), allow_zero: true }, &[x])
     }
 
+    /// Every `step`-th element of an axis, from the first to before the last of `range`.
+    pub(crate) fn slice(&mut self, x: ValueRef, axis: i64, range: (i64, Dim), step: i64) -> ValueRef {
+        let slice = Slice {
+            axes: Some(Ints::from_slice(&[axis])),
+            starts: Some(Shape::from_iter([Dim::fixed(range.0)])),
+            ends: Some(Shape::from_iter([range.1])),
+            steps: Some(Ints::from_slice(&[step])),
+        };
+        self.op(slice, &[x])
+    }
+
     /// Several joined along an axis.
     pub(crate) fn concat(&mut self, parts: &[ValueRef], axis: i64) -> ValueRef {
         match parts {
@@ -148,10 +159,7 @@ impl<'g> Formula<'g> {
 
     /// The elements `start..end` of a vector.
     pub(crate) fn cut(&mut self, vector: ValueRef, start: i64, end: i64) -> ValueRef {
-        let bound = |value: i64| Some(Shape::from_iter([Dim::fixed(value)]));
-        let one = || Some(Ints::from_slice(&[1]));
-        let axes = Some(Ints::from_slice(&[0]));
-        self.op(Slice { axes, starts: bound(start), ends: bound(end), steps: one() }, &[vector])
+        self.slice(vector, 0, (start, Dim::fixed(end)), 1)
     }
 
     /// The dimensions of a tensor as a vector.
