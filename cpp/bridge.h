@@ -103,6 +103,7 @@ public:
     virtual void mark_output(uint32_t tensor, int32_t dtype) = 0;
     virtual rust::Vec<int64_t> dims(uint32_t tensor) const = 0;
     virtual int32_t dtype(uint32_t tensor) const = 0;
+    virtual rust::Vec<rust::String> shape_inputs() const = 0;
     virtual RawCounts layer_counts() const noexcept = 0;
 
     virtual void parse_onnx(rust::Str parser, rust::Str model) = 0;

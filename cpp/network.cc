@@ -181,6 +181,17 @@ int32_t NetworkImpl::dtype(uint32_t id) const {
     return static_cast<int32_t>(tensor(id).getType());
 }
 
+rust::Vec<rust::String> NetworkImpl::shape_inputs() const {
+    rust::Vec<rust::String> names;
+    for (int32_t i = 0; i < network_->getNbInputs(); ++i) {
+        nvinfer1::ITensor const* const input = network_->getInput(i);
+        if (input != nullptr && input->isShapeTensor()) {
+            names.push_back(input->getName());
+        }
+    }
+    return names;
+}
+
 RawCounts NetworkImpl::layer_counts() const noexcept {
     RawCounts counts{};
     int32_t const all = network_->getNbLayers();

@@ -112,6 +112,7 @@ public:
     void mark_output(uint32_t tensor, int32_t dtype) override;
     rust::Vec<int64_t> dims(uint32_t tensor) const override;
     int32_t dtype(uint32_t tensor) const override;
+    rust::Vec<rust::String> shape_inputs() const override;
     RawCounts layer_counts() const noexcept override;
 
     void parse_onnx(rust::Str parser, rust::Str model) override;

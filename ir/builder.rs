@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use crate::graph::{Graph, NewNode, NodeId, Origin, Source, ValueRef};
@@ -18,6 +19,55 @@ impl Builder {
     /// A builder of an empty graph.
     pub fn new(name: impl Into<Arc<str>>) -> Self {
         Self { graph: Graph::new(name), sources: Vec::new() }
+    }
+
+    /// A builder of a graph that is made of the nodes of another: it has its name and its ONNX nodes.
+    pub fn like(graph: &Graph) -> Self {
+        Self { graph: Graph::new(graph.name().clone()), sources: graph.sources().to_vec() }
+    }
+
+    /// Copies the nodes that the outputs of a graph need, with `inputs` in place of its inputs (`None` for one that
+    /// nothing reads), and makes the outputs. The builder must be [`like`](Self::like) it.
+    ///
+    /// # Errors
+    /// If the inputs do not fit.
+    pub fn copy(&mut self, graph: &Graph, inputs: &[Option<ValueRef>]) -> Result<(), GraphError> {
+        let mut copies: FxHashMap<ValueRef, ValueRef> = FxHashMap::default();
+        for (id, input) in graph.inputs().iter().zip(inputs) {
+            if let Some(input) = input {
+                copies.insert((*id).into(), *input);
+            }
+        }
+        let copied = |copies: &FxHashMap<ValueRef, ValueRef>, value: ValueRef, name: &Arc<str>| {
+            copies.get(&value).copied().ok_or_else(|| GraphError::NoSuchValue { node: name.clone(), value })
+        };
+        for id in graph.live() {
+            let Some(node) = graph.node(id).filter(|node| !matches!(node.op, Op::Input)) else { continue };
+            let operands = graph.node_inputs(id);
+            let operands =
+                operands.into_iter().map(|input| input.map(|input| copied(&copies, input, &node.name)).transpose());
+            let new = NewNode {
+                op: node.op.clone(),
+                inputs: operands.collect::<Result<_, _>>()?,
+                name: node.name.clone(),
+                outputs: node.outputs.iter().map(|value| value.name.clone()).collect(),
+                origin: node.origin.clone(),
+            };
+            let copy = self.graph.add_node(new)?;
+            for (slot, value) in (0..).zip(&node.outputs) {
+                let reference = ValueRef { node: copy, slot };
+                if let Some(info) = self.graph.info(reference) {
+                    let info = info.clone().settled(&value.info, &node.name);
+                    self.graph.set_info(reference, info);
+                }
+                copies.insert(ValueRef { node: id, slot }, reference);
+            }
+        }
+        for output in graph.outputs() {
+            let value = copied(&copies, output.value, &output.name)?;
+            self.graph.add_output(output.name.clone(), value);
+        }
+        Ok(())
     }
 
     /// The graph so far.

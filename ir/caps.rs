@@ -82,6 +82,29 @@ impl Capabilities {
     }
 }
 
+impl Capabilities {
+    /// The type that tensors of `dtype` are computed in: itself, or the nearest that holds its values (f32 for f64 holds
+    /// its range but for the largest); `None` if the target has no such type.
+    pub fn computed_in(&self, dtype: DType) -> Option<DType> {
+        use DType::*;
+        let nearest = match dtype {
+            F64 => F32,
+            // Before anything computes with them they are converted.
+            U8 | I16 | U16 | I4 | U4 | I2 | U2 => I32,
+            U32 | U64 => I64,
+            dtype => dtype,
+        };
+        self.dtypes.contains(&nearest).then_some(nearest)
+    }
+
+    /// The type that a tensor of `dtype` has at the edge of a network: itself, or the one that it is computed in.
+    pub fn carried_in(&self, dtype: DType) -> Option<DType> {
+        // Four-bit integers hold weights only.
+        let is_carried = self.dtypes.contains(&dtype) && dtype != DType::I4;
+        if is_carried { Some(dtype) } else { self.computed_in(dtype) }
+    }
+}
+
 impl Default for Capabilities {
     /// The newest TensorRT-RTX that the bridge is compiled for.
     fn default() -> Self {

@@ -406,6 +406,15 @@ impl Graph {
         self.sources = sources;
     }
 
+    /// The index of an ONNX node, entered if it is new.
+    pub(crate) fn source_index(&mut self, source: &Source) -> u32 {
+        let at = self.sources.iter().position(|other| other == source).unwrap_or_else(|| {
+            Arc::make_mut(&mut self.sources).push(source.clone());
+            self.sources.len() - 1
+        });
+        u32::try_from(at).unwrap_or(u32::MAX)
+    }
+
     pub(crate) fn add_input(&mut self, name: &Arc<str>, info: ValueInfo) -> NodeId {
         let value = Value { name: self.value_names.claim(name), info };
         let node = Node {

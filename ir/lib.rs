@@ -28,6 +28,7 @@
 pub mod attr;
 mod builder;
 mod caps;
+mod concrete;
 mod dim;
 mod dtype;
 mod error;
@@ -43,6 +44,7 @@ mod verify;
 
 pub use builder::Builder;
 pub use caps::{Capabilities, Flavour};
+pub use concrete::shapes_at;
 pub use dim::{Dim, DimAlgebra, DimOp, ParseDimError, Shape};
 pub use dtype::DType;
 pub use error::GraphError;

@@ -24,7 +24,7 @@ mod quant;
 mod random;
 mod reduce;
 
-pub use control::{Body, If, Loop, Scan};
+pub use control::{Bodies, Body, If, Loop, Scan};
 pub use conv::{Conv, ConvTranspose};
 pub use index::{
     Gather, GatherElements, GatherNd, OneHot, ReverseSequence, ScatterElements, ScatterNd, ScatterReduction,
@@ -207,6 +207,14 @@ macro_rules! operators {
         #[non_exhaustive]
         #[allow(missing_docs, reason = "the variants are Op's")]
         pub enum OpKind { Input, Unary, Binary, Activation, Where, Range, Size, NonZero, $($variant),* }
+
+        impl OpKind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[
+                Self::Input, Self::Unary, Self::Binary, Self::Activation, Self::Where, Self::Range, Self::Size,
+                Self::NonZero, $(Self::$variant),*
+            ];
+        }
 
         impl Op {
             /// The operator without its parameters.

@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
-use crate::graph::{Graph, NewNode, NodeId, Origin, ValueRef};
+use crate::graph::{Graph, NewNode, NodeId, Origin, Source, ValueRef};
 use crate::op::Constant;
 use crate::{GraphError, Op, Tensor};
 
@@ -21,6 +21,16 @@ struct PendingNode {
     op: Op,
     inputs: Vec<Option<ValueRef>>,
     outputs: usize,
+    /// For a node of a body.
+    copied: Option<Copied>,
+}
+
+/// What a node of a body keeps outside of it.
+#[derive(Debug)]
+struct Copied {
+    name: Arc<str>,
+    outputs: SmallVec<[Arc<str>; 1]>,
+    sources: Vec<Source>,
 }
 
 /// A change to a graph, not yet made.
@@ -56,8 +66,41 @@ impl Patch {
 
     /// Adds a node of several outputs.
     pub fn add_many(&mut self, op: impl Into<Op>, inputs: &[Option<ValueRef>], outputs: usize) -> NodeId {
-        self.nodes.push(PendingNode { op: op.into(), inputs: inputs.to_vec(), outputs });
+        self.nodes.push(PendingNode { op: op.into(), inputs: inputs.to_vec(), outputs, copied: None });
         NodeId(PENDING + (self.nodes.len() - 1) as u32)
+    }
+
+    /// Adds the nodes of a body, under their own names and origins, with `inputs` in place of its inputs, and gives the
+    /// values of its outputs. The symbols of its inputs must mean the same outside.
+    ///
+    /// # Errors
+    /// If there are fewer inputs than the body has.
+    pub fn inline(&mut self, body: &Graph, inputs: &[ValueRef]) -> Result<Vec<ValueRef>, GraphError> {
+        let bad = |what: &str| GraphError::BadPatch { rule: self.rule, what: what.to_string() };
+        if inputs.len() < body.inputs().len() {
+            return Err(bad("fewer inputs than the body has"));
+        }
+        let mut copies: FxHashMap<NodeId, NodeId> = FxHashMap::default();
+        let inputs: FxHashMap<NodeId, ValueRef> = body.inputs().iter().copied().zip(inputs.iter().copied()).collect();
+        let outside = |copies: &FxHashMap<NodeId, NodeId>, value: ValueRef| match inputs.get(&value.node) {
+            Some(outer) => Some(*outer),
+            None => copies.get(&value.node).map(|node| ValueRef { node: *node, slot: value.slot }),
+        };
+        for id in body.live() {
+            let Some(node) = body.node(id).filter(|node| !matches!(node.op, Op::Input)) else { continue };
+            let sources = body.origins(id).cloned().collect();
+            let names = node.outputs.iter().map(|value| value.name.clone()).collect();
+            let operands = body.node_inputs(id);
+            self.nodes.push(PendingNode {
+                op: node.op.clone(),
+                inputs: operands.into_iter().map(|input| input.and_then(|input| outside(&copies, input))).collect(),
+                outputs: node.outputs.len(),
+                copied: Some(Copied { name: node.name.clone(), outputs: names, sources }),
+            });
+            copies.insert(id, NodeId(PENDING + (self.nodes.len() - 1) as u32));
+        }
+        let outputs = body.outputs().iter().map(|output| outside(&copies, output.value));
+        outputs.collect::<Option<_>>().ok_or_else(|| bad("a body whose output does not exist"))
     }
 
     /// Adds a constant.
@@ -172,6 +215,21 @@ impl Graph {
         let anchor: Arc<str> = self.node_name(patch.anchor).into();
         for pending in &patch.nodes {
             let inputs = pending.inputs.iter().map(|input| input.map(|input| resolve(input, &applied.added))).collect();
+            if let Some(copied) = &pending.copied {
+                let mut origin = Origin::default();
+                for source in &copied.sources {
+                    origin.merge(&Origin::one(self.source_index(source)));
+                }
+                let new = NewNode {
+                    op: pending.op.clone(),
+                    inputs,
+                    outputs: copied.outputs.clone(),
+                    name: copied.name.clone(),
+                    origin,
+                };
+                applied.added.push(self.add_node(new)?);
+                continue;
+            }
             let constant = matches!(pending.op, Op::Constant(_));
             let name: Arc<str> = if constant { format!("{anchor}.{}", patch.rule).into() } else { anchor.clone() };
             let new = NewNode {
@@ -218,7 +276,10 @@ impl Graph {
                 if pending && patch.absorbed.contains(&old.node) {
                     inherited_names.push((new, old_value.name.clone()));
                 }
-                self.set_info(new, info);
+                // An input is what the outside says.
+                if !matches!(self.op(new.node), Some(Op::Input)) {
+                    self.set_info(new, info);
+                }
             }
             self.redirect(*old, new, &applied.added);
         }
@@ -231,8 +292,11 @@ impl Graph {
         for (value, name) in inherited_names {
             self.rename_value(value, &name);
         }
-        // The last node added is the one that the region became; it takes the region's name.
-        let last = applied.added.iter().rev().find(|id| !matches!(self.op(**id), Some(Op::Constant(_)))).copied();
+        // The last node added is the one that the region became; it takes the region's name. Nodes of a body have names.
+        let own = |(id, pending): &(&NodeId, &PendingNode)| {
+            pending.copied.is_none() && !matches!(self.op(**id), Some(Op::Constant(_)))
+        };
+        let last = applied.added.iter().zip(&patch.nodes).rev().find(own).map(|(id, _)| *id);
         if let (Some(id), Some(name), true) = (last, anchor, anchor_absorbed) {
             self.rename_node(id, &name);
         }

@@ -8,6 +8,7 @@
 //! 5. **types**: what is recorded of each output is compatible with what inference says.
 //! 6. **interface**: inputs are input nodes and all input nodes are inputs; outputs exist.
 //! 7. **origins**: every origin is one of the graph's sources.
+//! 8. **bodies**: the bodies of control flow hold all this too, and have an input for each capture.
 
 use std::fmt;
 use std::sync::Arc;
@@ -129,6 +130,20 @@ impl Verifier<'_> {
         }
     }
 
+    fn bodies(&mut self, name: &str, op: &Op, arity: usize) {
+        let Some((slot, first)) = op.first_capture() else { return };
+        for body in op.bodies() {
+            let expected = first + arity.saturating_sub(slot);
+            let found = body.0.inputs().len();
+            if found != expected {
+                self.violation("bodies", name, format!("a body has {found} inputs, {expected} expected"));
+            }
+            if let Err(VerifyErrors(violations)) = verify(&body.0) {
+                self.violations.extend(violations);
+            }
+        }
+    }
+
     fn node(&mut self, id: NodeId) {
         let graph = self.graph;
         let Some(node) = graph.node(id) else { return };
@@ -146,6 +161,7 @@ impl Verifier<'_> {
         if matches!(node.op, Op::Input) {
             return;
         }
+        self.bodies(&node.name, &node.op, node.arity as usize);
         let context = InferContext { node: &node.name, outputs: node.outputs.len() };
         match infer(&node.op, &graph.input_infos(id), &context) {
             Err(error) => self.violation("types", &node.name, error.to_string()),

@@ -146,13 +146,13 @@ fn known_tensor(info: &ValueInfo) -> Option<Tensor> {
             if info.dtype == DType::I64 {
                 return Some(tensor);
             }
-            let cast = Cast { to: info.dtype, saturate: false }.into();
+            let cast = Cast::new(info.dtype).into();
             evaluate_one(&cast, &[Some(&tensor)])
         }
     }
 }
 
-fn evaluate_one(op: &Op, inputs: &[Option<&Tensor>]) -> Option<Tensor> {
+pub(crate) fn evaluate_one(op: &Op, inputs: &[Option<&Tensor>]) -> Option<Tensor> {
     let symbols = Bindings::default();
     eval_op(op, inputs, &EvalContext { outputs: 1, symbols: &symbols }).ok()?.into_iter().next()
 }

@@ -2,8 +2,10 @@
 //!
 //! Operators broadcast as NumPy does, so that a scalar of rank 0 stands beside any tensor.
 
-use trt_fuse_ir::op::{BinaryOp, Cast, Constant, Reduce, ReduceKind, Reshape, UnaryOp};
-use trt_fuse_ir::{DType, Graph, Ints, NodeId, Op, Patch, Shape, Tensor, ValueInfo, ValueRef};
+use trt_fuse_ir::op::{
+    BinaryOp, Cast, Concat, Constant, Pad, Reduce, ReduceKind, Reshape, ShapeOf, Slice, UnaryOp, Unsqueeze,
+};
+use trt_fuse_ir::{DType, Dim, Graph, Ints, NodeId, Op, Patch, Shape, Tensor, ValueInfo, ValueRef};
 
 use crate::pass::Miss;
 
@@ -40,6 +42,12 @@ impl<'g> Formula<'g> {
     pub(crate) fn op(&mut self, op: impl Into<Op>, inputs: &[ValueRef]) -> ValueRef {
         let inputs: Vec<Option<ValueRef>> = inputs.iter().copied().map(Some).collect();
         self.patch.add(op, &inputs)
+    }
+
+    /// An operator of several outputs, with slots that may be empty.
+    pub(crate) fn many(&mut self, op: Op, inputs: &[Option<ValueRef>], outputs: usize) -> Vec<ValueRef> {
+        let node = self.patch.add_many(op, inputs, outputs);
+        (0..outputs as u32).map(|slot| ValueRef { node, slot }).collect()
     }
 
     /// An elementwise operator of one input.
@@ -81,7 +89,7 @@ impl<'g> Formula<'g> {
 
     /// A conversion.
     pub(crate) fn cast(&mut self, x: ValueRef, to: DType) -> ValueRef {
-        self.op(Cast { to, saturate: true }, &[x])
+        self.op(Cast::new(to), &[x])
     }
 
     /// A reduction that keeps the reduced axes.
@@ -90,9 +98,60 @@ impl<'g> Formula<'g> {
         self.op(Reduce { kind, axes: Some(axes), keep_dims: true, noop_if_empty: true }, &[x])
     }
 
+    /// An i64 taken to the range of an integer type below 64 bits, as its bits are.
+    pub(crate) fn wrapped(&mut self, x: ValueRef, dtype: DType) -> Result<ValueRef, Miss> {
+        let width = dtype.bits();
+        if width >= 64 {
+            return Ok(x);
+        }
+        let modulus = (1_i64 << width) as f64;
+        if dtype.is_unsigned_integer() {
+            return self.with_number(BinaryOp::Mod, x, DType::I64, modulus);
+        }
+        let raised = self.with_number(BinaryOp::Add, x, DType::I64, modulus / 2.0)?;
+        let rest = self.with_number(BinaryOp::Mod, raised, DType::I64, modulus)?;
+        self.with_number(BinaryOp::Sub, rest, DType::I64, modulus / 2.0)
+    }
+
     /// Another shape.
     pub(crate) fn reshape(&mut self, x: ValueRef, shape: Shape) -> ValueRef {
         self.op(Reshape { shape: Some(shape), allow_zero: true }, &[x])
+    }
+
+    /// Several joined along an axis.
+    pub(crate) fn concat(&mut self, parts: &[ValueRef], axis: i64) -> ValueRef {
+        match parts {
+            [part] => *part,
+            parts => self.op(Concat { axis }, parts),
+        }
+    }
+
+    /// A vector of integers.
+    pub(crate) fn ints(&mut self, values: &[i64]) -> ValueRef {
+        self.constant(Tensor::vector(values.to_vec()))
+    }
+
+    /// The elements `start..end` of a vector.
+    pub(crate) fn cut(&mut self, vector: ValueRef, start: i64, end: i64) -> ValueRef {
+        let bound = |value: i64| Some(Shape::from_iter([Dim::fixed(value)]));
+        let one = || Some(Ints::from_slice(&[1]));
+        let axes = Some(Ints::from_slice(&[0]));
+        self.op(Slice { axes, starts: bound(start), ends: bound(end), steps: one() }, &[vector])
+    }
+
+    /// The dimensions of a tensor as a vector.
+    pub(crate) fn dims(&mut self, x: ValueRef) -> ValueRef {
+        self.op(ShapeOf { start: 0, end: None }, &[x])
+    }
+
+    /// Axes of size 1 put in at the places named.
+    pub(crate) fn unsqueeze(&mut self, x: ValueRef, axes: &[i64]) -> ValueRef {
+        self.op(Unsqueeze { axes: Some(axes.iter().copied().collect()) }, &[x])
+    }
+
+    /// Padding with a number of rank 0.
+    pub(crate) fn pad(&mut self, op: Pad, x: ValueRef, fill: ValueRef) -> ValueRef {
+        self.patch.add(op, &[Some(x), None, Some(fill)])
     }
 
     /// The patch that puts values in the place of the node's outputs, in order.

@@ -2,6 +2,7 @@
 //!
 //! `passes/README.md` has the rules for writing one.
 
+mod axes;
 mod canonicalize_arithmetic;
 mod canonicalize_attributes;
 mod canonicalize_padding;
@@ -13,6 +14,7 @@ mod drop_dead;
 mod drop_identity;
 mod drop_split_concat;
 mod fold_constants;
+mod fold_control_flow;
 mod formula;
 mod fuse_activation;
 mod fuse_affine;
@@ -32,8 +34,14 @@ mod fuse_relu_clip;
 mod fuse_residual;
 mod fuse_swish;
 mod fuse_transpose_matmul;
+mod lower_arg_reduce;
+mod lower_arithmetic;
+mod lower_cumulative;
 mod lower_normalization;
+mod lower_reduce;
+mod lower_shape_input;
 mod lower_triangle;
+mod lower_types;
 mod merge_common;
 mod merge_concats;
 mod merge_reduces;
@@ -46,9 +54,11 @@ mod pipeline;
 #[cfg(test)]
 mod random;
 mod report;
+mod sink_captures;
 #[cfg(test)]
 mod testing;
 
+pub use lower_types::{Conversion, conversions};
 pub use pass::{Miss, Options, Outcome, Pass, PassContext, PassError, Remark, Rule, RuleContext, Rules, Symbols};
 pub use pipeline::{Pipeline, UnknownPass};
 pub use report::{PassReport, Report, count_ops};

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use trt_fuse_ir::{Capabilities, Graph, verify};
+use trt_fuse_ir::op::Body;
+use trt_fuse_ir::{Capabilities, Graph, NodeId, Op, Patch, ValueRef, verify};
 
 use crate::canonicalize_arithmetic::CanonicalizeArithmetic;
 use crate::canonicalize_attributes::CanonicalizeAttributes;
@@ -14,6 +15,7 @@ use crate::drop_dead::DropDead;
 use crate::drop_identity::DropIdentity;
 use crate::drop_split_concat::DropSplitConcat;
 use crate::fold_constants::FoldConstants;
+use crate::fold_control_flow::FoldControlFlow;
 use crate::fuse_activation::FuseActivation;
 use crate::fuse_affine::FuseAffine;
 use crate::fuse_conv_bias::FuseConvBias;
@@ -32,8 +34,14 @@ use crate::fuse_relu_clip::FuseReluClip;
 use crate::fuse_residual::FuseResidual;
 use crate::fuse_swish::FuseSwish;
 use crate::fuse_transpose_matmul::FuseTransposeMatmul;
+use crate::lower_arg_reduce::LowerArgReduce;
+use crate::lower_arithmetic::LowerArithmetic;
+use crate::lower_cumulative::LowerCumulative;
 use crate::lower_normalization::LowerNormalization;
+use crate::lower_reduce::LowerReduce;
+use crate::lower_shape_input::LowerShapeInput;
 use crate::lower_triangle::LowerTriangle;
+use crate::lower_types::LowerTypes;
 use crate::merge_common::MergeCommon;
 use crate::merge_concats::MergeConcats;
 use crate::merge_reduces::MergeReduces;
@@ -42,6 +50,7 @@ use crate::merge_slices::MergeSlices;
 use crate::merge_transposes::MergeTransposes;
 use crate::pass::{Options, Pass, PassContext, PassError, Rule, Rules, settle};
 use crate::report::{PassReport, Report};
+use crate::sink_captures::SinkCaptures;
 
 /// Rounds after which a pipeline stops even if its passes still find something.
 const MAX_ROUNDS: usize = 8;
@@ -133,34 +142,108 @@ impl Pipeline {
     /// # Errors
     /// A bug in a pass: its patch does not fit, its graph does not verify, or the interface changed.
     pub fn run(&self, mut graph: Graph) -> Result<(Graph, Report), PassError> {
-        let interface = Interface::of(&graph);
         let mut report = Report::default();
-        let mut left = self.stop_after.unwrap_or(usize::MAX);
+        self.run_on(&mut graph, &mut self.stop_after.unwrap_or(usize::MAX), &mut report)?;
+        report.remarks.sort();
+        report.remarks.dedup();
+        Ok((graph, report))
+    }
+
+    /// Runs the passes over a graph and the bodies in it, at most `left` of them. Returns whether the graph is another.
+    fn run_on(&self, graph: &mut Graph, left: &mut usize, report: &mut Report) -> Result<bool, PassError> {
+        let interface = Interface::of(graph);
+        let mut bodies = Bodies::default();
+        let mut remarks = Vec::new();
+        let mut changed_ever = false;
         for round in 0..MAX_ROUNDS {
             let mut changed = false;
-            let mut remarks = Vec::new();
+            remarks.clear();
             for pass in &self.passes {
-                if left == 0 {
-                    return Ok((graph, report));
+                if *left == 0 {
+                    return Ok(changed_ever);
                 }
-                left -= 1;
+                *left -= 1;
                 let mut context = PassContext::new(&self.capabilities, &self.options);
-                let run = run_pass(pass.as_ref(), &mut graph, &mut context, &interface)?;
+                let run = run_pass(pass.as_ref(), graph, &mut context, &interface)?;
                 remarks.append(&mut context.remarks);
                 changed |= run.rewrites > 0;
                 if run.rewrites > 0 || round == 0 {
                     report.passes.push(run);
                 }
             }
-            remarks.sort();
-            remarks.dedup();
-            report.remarks = remarks;
+            changed |= bodies.run(self, graph, left, report)?;
+            changed_ever |= changed;
             if !changed {
                 break;
             }
         }
-        Ok((graph, report))
+        report.remarks.append(&mut remarks);
+        Ok(changed_ever)
     }
+}
+
+/// The bodies of a graph's control flow, each of which is a graph that the passes run over too.
+#[derive(Debug, Default)]
+struct Bodies {
+    /// Those that the passes have seen and left as they are.
+    done: Vec<Body>,
+}
+
+impl Bodies {
+    fn run(
+        &mut self,
+        pipeline: &Pipeline,
+        graph: &mut Graph,
+        left: &mut usize,
+        report: &mut Report,
+    ) -> Result<bool, PassError> {
+        let nodes: Vec<NodeId> = graph.live().into_iter().filter(|id| !is_plain(graph, *id)).collect();
+        let mut changed_ever = false;
+        for id in nodes {
+            let Some(op) = graph.op(id) else { continue };
+            let mut changed = false;
+            let mut bodies = op.bodies();
+            for body in &mut bodies {
+                if self.done.contains(body) {
+                    continue;
+                }
+                let mut inside = Graph::clone(&body.0);
+                if pipeline.run_on(&mut inside, left, report)? {
+                    *body = Body(inside.into());
+                    changed = true;
+                }
+                self.done.push(body.clone());
+            }
+            if let (true, Some(op)) = (changed, op.with_bodies(&bodies)) {
+                replace(graph, id, op)?;
+                changed_ever = true;
+            }
+        }
+        if changed_ever {
+            settle(BODIES, graph)?;
+        }
+        Ok(changed_ever)
+    }
+}
+
+/// What errors in the replacement of a body are reported as.
+const BODIES: &str = "bodies";
+
+fn is_plain(graph: &Graph, id: NodeId) -> bool {
+    graph.op(id).is_none_or(|op| op.bodies().is_empty())
+}
+
+/// Puts an operator in place of another with the same inputs and outputs.
+fn replace(graph: &mut Graph, id: NodeId, op: Op) -> Result<(), PassError> {
+    let outputs = graph.node(id).map_or(0, |node| node.outputs.len());
+    let mut patch = Patch::new(BODIES, id);
+    let new = patch.add_many(op, &graph.node_inputs(id), outputs);
+    for slot in 0..outputs as u32 {
+        patch.replace(ValueRef { node: id, slot }, ValueRef { node: new, slot });
+    }
+    patch.absorb([id]);
+    let node = graph.node_name(id).into();
+    graph.apply(&patch).map(drop).map_err(|source| PassError::Patch { pass: BODIES, node, source })
 }
 
 /// Runs one pass and checks what it leaves.
@@ -231,6 +314,9 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         // Before folding: a flag costs nothing, a transposed weight is a copy.
         rule(FuseTransposeMatmul),
         Box::new(FoldConstants),
+        // After folding, which makes captures, conditions and trip counts constant.
+        rule(SinkCaptures),
+        Box::new(FoldControlFlow),
         rule(DropIdentity),
         rule(CanonicalizeAttributes),
         rule(CanonicalizePadding),
@@ -275,9 +361,19 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
 
 /// The rules that lower, tried in any order: none gives what another looks for, unless a comment says so.
 fn lowering_passes() -> Vec<Box<dyn Pass>> {
-    let rules: Vec<Box<dyn Rule>> = vec![Box::new(LowerNormalization), Box::new(LowerTriangle)];
+    let rules: Vec<Box<dyn Rule>> = vec![
+        Box::new(LowerArgReduce),
+        Box::new(LowerArithmetic),
+        Box::new(LowerCumulative),
+        Box::new(LowerNormalization),
+        Box::new(LowerReduce),
+        Box::new(LowerShapeInput),
+        Box::new(LowerTriangle),
+    ];
     vec![
         Box::new(Rules::several("lower", rules)),
+        // After the rules, which ask for the model's own types.
+        rule(LowerTypes),
         // Formulas may begin with arithmetic of constants.
         Box::new(FoldConstants),
     ]

@@ -13,15 +13,9 @@ import sys
 import numpy as np
 import onnxruntime
 
+from pattern import pattern
+
 root = pathlib.Path(__file__).resolve().parent.parent / "testdata"
-
-
-def pattern(shape):
-    index = np.arange(int(np.prod(shape)), dtype=np.int64)
-    values = (index * 1103515245 + 12345) % 2**31
-    return (values.astype(np.float64) / 2.0**29 - 2.0).astype(np.float32).reshape(shape)
-
-
 wanted = set(sys.argv[1:])
 for file in sorted(root.glob("zoo/*.onnx.xz")) + sorted(root.glob("light/*.onnx.xz")):
     name = file.name.removesuffix(".onnx.xz")

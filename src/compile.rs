@@ -11,7 +11,7 @@ use crate::emit::record::Record;
 use crate::emit::sink::LayerCounts;
 use crate::emit::{EmitError, Unsupported, emit};
 use crate::import::{ImportOptions, Model, import_file};
-use crate::ranges::{Range, profile};
+use crate::ranges::{Range, check_ranges, profile};
 use crate::tensorrt::{BuilderConfig, Library, Plan, Progress, Search, TrtNetwork};
 
 /// Which passes run.
@@ -153,15 +153,15 @@ pub fn build(
     progress: Option<&mut Progress<'_>>,
 ) -> Result<Built, Error> {
     let capabilities = options.capabilities.clone().unwrap_or_else(|| library.capabilities());
-    let mut config = options.build.clone();
-    config.profiles = profile(graph, &options.ranges)?.into_iter().collect();
-
+    check_ranges(graph, &options.ranges)?;
     let start = Instant::now();
     let graph = lowered(graph, &capabilities)?;
     let mut network = TrtNetwork::new(library)?;
     let layers = emit(verify(&graph)?, &capabilities, &mut network)?;
     let emit = start.elapsed();
 
+    let mut config = options.build.clone();
+    config.profiles = profile(&graph, &options.ranges, &network.shape_inputs()?)?.into_iter().collect();
     let start = Instant::now();
     let plan = network.build(&config, progress)?;
     Ok(Built { plan, layers, emit, build: start.elapsed() })

@@ -23,6 +23,6 @@ pub use compile::{
     unsupported, unsupported_nodes,
 };
 pub use error::{Error, ErrorKind};
-pub use ranges::{Range, RangeError, profile};
+pub use ranges::{Range, RangeError, check_ranges, profile};
 pub use trt_fuse_ir as ir;
 pub use trt_fuse_passes as passes;

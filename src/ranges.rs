@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use trt_fuse_ir::{Dim, Graph};
+use trt_fuse_ir::{Dim, Graph, GraphError, shapes_at};
 
 use crate::tensorrt::{InputRange, Profile, RangeKind};
+
+mod values;
 
 /// How large a symbol may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +57,22 @@ pub enum RangeError {
         /// Symbols that there are.
         known: Vec<String>,
     },
+    /// Shapes that do not fit at some sizes.
+    #[error("the ranges cannot be: at {sizes}, {source}")]
+    Infeasible {
+        /// The symbols' values.
+        sizes: String,
+        /// The node that does not fit.
+        source: GraphError,
+    },
+    /// An input whose values decide shapes, without values that fit.
+    #[error(
+        "no values of input `{input}` were found at which every shape fits: give them, e.g. --range '{input}[0]=1:2:4'"
+    )]
+    Values {
+        /// The input.
+        input: String,
+    },
 }
 
 fn those(symbols: &[String]) -> String {
@@ -89,47 +107,98 @@ impl FromStr for Range {
     }
 }
 
-/// The optimization profile of a graph's dynamic inputs; `None` if all dimensions are fixed.
+/// The three points of a range.
+#[derive(Debug, Clone, Copy)]
+enum Point {
+    Min,
+    Opt,
+    Max,
+}
+
+impl Range {
+    fn at(&self, point: Point) -> i64 {
+        match point {
+            Point::Min => self.min,
+            Point::Opt => self.opt,
+            Point::Max => self.max,
+        }
+    }
+}
+
+/// Checks that every symbol has a range and every range a symbol, and that every shape of the graph holds together at
+/// the least, the tuned and the largest sizes.
 ///
 /// # Errors
-/// If a symbol has no range, or a range no symbol.
-pub fn profile(graph: &Graph, ranges: &[Range]) -> Result<Option<Profile>, RangeError> {
-    let by_symbol: BTreeMap<&str, &Range> = ranges.iter().map(|range| (range.symbol.as_str(), range)).collect();
-    let mut symbols: BTreeMap<String, String> = BTreeMap::new();
-    let mut dynamic = Vec::new();
-    for value in graph.inputs().iter().filter_map(|id| graph.value((*id).into())) {
-        let Some(shape) = &value.info.shape else { continue };
-        for dim in shape {
-            dim.visit_symbols(&mut |name| {
-                symbols.insert(name.to_string(), value.name.to_string());
-            });
-        }
-        if shape.iter().any(|dim| dim.value().is_none()) {
-            dynamic.push((value.name.clone(), shape));
-        }
-    }
-    if let Some(range) = ranges.iter().find(|range| !symbols.contains_key(&range.symbol)) {
+/// What is missing, or the first node that does not fit, with the sizes.
+pub fn check_ranges(graph: &Graph, ranges: &[Range]) -> Result<(), RangeError> {
+    let symbols = symbols(graph);
+    let is_known = |range: &&Range| symbols.contains_key(&range.symbol) || values::element_of(graph, range).is_some();
+    if let Some(range) = ranges.iter().find(|range| !is_known(range)) {
         return Err(RangeError::Unknown { symbol: range.symbol.clone(), known: symbols.into_keys().collect() });
     }
-    if let Some((symbol, input)) = symbols.iter().find(|(symbol, _)| !by_symbol.contains_key(symbol.as_str())) {
+    let has_range = |symbol: &str| ranges.iter().any(|range| range.symbol == symbol);
+    if let Some((symbol, input)) = symbols.iter().find(|(symbol, _)| !has_range(symbol)) {
         return Err(RangeError::Missing { symbol: symbol.clone(), input: input.clone() });
     }
-    let extents = |shape: &[Dim], pick: &dyn Fn(&Range) -> i64| -> Vec<i64> {
-        let lookup = |name: &str| by_symbol.get(name).map(|range| pick(range));
+    if symbols.is_empty() {
+        return Ok(());
+    }
+    for point in [Point::Min, Point::Opt, Point::Max] {
+        shapes_at(graph, &lookup(ranges, point), &|_| None).map_err(|source| {
+            let sizes = ranges.iter().map(|range| format!("{}={}", range.symbol, range.at(point)));
+            RangeError::Infeasible { sizes: sizes.collect::<Vec<_>>().join(", "), source }
+        })?;
+    }
+    Ok(())
+}
+
+/// The symbols of a graph's inputs, each with the first input that has it.
+fn symbols(graph: &Graph) -> BTreeMap<String, String> {
+    let mut symbols = BTreeMap::new();
+    for value in graph.inputs().iter().filter_map(|id| graph.value((*id).into())) {
+        for dim in value.info.shape.iter().flatten() {
+            dim.visit_symbols(&mut |name| {
+                symbols.entry(name.to_string()).or_insert_with(|| value.name.to_string());
+            });
+        }
+    }
+    symbols
+}
+
+fn lookup(ranges: &[Range], point: Point) -> impl Fn(&str) -> Option<i64> {
+    let sizes: BTreeMap<&str, i64> = ranges.iter().map(|range| (range.symbol.as_str(), range.at(point))).collect();
+    move |name| sizes.get(name).copied()
+}
+
+/// The optimization profile of a graph's dynamic inputs, and of those whose values decide shapes, which
+/// `shape_inputs` names; `None` if there are none. Values without a range of their own (`NAME[INDEX]=MIN:OPT:MAX`) are
+/// chosen so that every shape holds together.
+///
+/// # Errors
+/// As [`check_ranges`], and if no values are found.
+pub fn profile(graph: &Graph, ranges: &[Range], shape_inputs: &[String]) -> Result<Option<Profile>, RangeError> {
+    check_ranges(graph, ranges)?;
+    let extents = |shape: &[Dim], point: Point| -> Vec<i64> {
+        let lookup = lookup(ranges, point);
         // Every symbol has a range by now; a division by 0 alone leaves no value.
         shape.iter().map(|dim| dim.evaluate(&lookup).unwrap_or(0)).collect()
     };
-    let ranges: Vec<InputRange> = dynamic
-        .into_iter()
-        .map(|(input, shape)| InputRange {
-            input: input.to_string(),
+    let mut found = Vec::new();
+    for value in graph.inputs().iter().filter_map(|id| graph.value((*id).into())) {
+        let Some(shape) = value.info.shape.as_ref().filter(|shape| shape.iter().any(|dim| dim.value().is_none()))
+        else {
+            continue;
+        };
+        found.push(InputRange {
+            input: value.name.to_string(),
             kind: RangeKind::Extents,
-            min: extents(shape, &|range| range.min),
-            opt: extents(shape, &|range| range.opt),
-            max: extents(shape, &|range| range.max),
-        })
-        .collect();
-    Ok(if ranges.is_empty() { None } else { Some(Profile { ranges }) })
+            min: extents(shape, Point::Min),
+            opt: extents(shape, Point::Opt),
+            max: extents(shape, Point::Max),
+        });
+    }
+    found.extend(values::ranges(graph, ranges, shape_inputs)?);
+    Ok(if found.is_empty() { None } else { Some(Profile { ranges: found }) })
 }
 
 #[cfg(test)]
@@ -153,14 +222,23 @@ mod tests {
     #[test]
     fn every_symbol_needs_a_range_and_every_range_a_symbol() {
         let [batch, h, other] = ["batch=1:8:32", "h=4:5:6", "w=1"].map(|text| text.parse::<Range>().unwrap());
-        let found = profile(&graph(), &[batch.clone(), h.clone()]).unwrap().unwrap().ranges;
+        let found = profile(&graph(), &[batch.clone(), h.clone()], &[]).unwrap().unwrap().ranges;
         assert_eq!(found[0].min, [1, 3, 8]);
         assert_eq!(found[0].max, [32, 3, 12]);
         assert!(
-            matches!(profile(&graph(), std::slice::from_ref(&batch)), Err(RangeError::Missing { symbol, .. }) if symbol == "h")
+            matches!(profile(&graph(), std::slice::from_ref(&batch), &[]), Err(RangeError::Missing { symbol, .. }) if symbol == "h")
         );
         assert!(
-            matches!(profile(&graph(), &[batch, h, other]), Err(RangeError::Unknown { symbol, .. }) if symbol == "w")
+            matches!(profile(&graph(), &[batch, h, other], &[]), Err(RangeError::Unknown { symbol, .. }) if symbol == "w")
         );
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_refused() {
+        let graph: Graph = "graph g(%x: f32[n, 3]) -> (%y) { %y = reshape(%x) shape=[(n/2), 6] }".parse().unwrap();
+        let range = |text: &str| [text.parse::<Range>().unwrap()];
+        assert_eq!(check_ranges(&graph, &range("n=2:4:8")), Ok(()));
+        let error = check_ranges(&graph, &range("n=2:4:7")).unwrap_err().to_string();
+        assert!(error.contains("n=7") && error.contains("`y`"), "{error}");
     }
 }

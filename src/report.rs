@@ -232,7 +232,7 @@ fn through_parser(
         return Ok(Parser { layers: Layers::of(counts, None), parse_ms, build_ms: None });
     }
     let mut config = options.build.clone();
-    config.profiles = profile(graph, &options.ranges)?.into_iter().collect();
+    config.profiles = profile(graph, &options.ranges, &parsed.shape_inputs()?)?.into_iter().collect();
     let start = Instant::now();
     let plan = parsed.build(&config, None)?;
     let build_ms = Some(ms(start.elapsed()));

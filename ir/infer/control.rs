@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::elements::single;
 use super::math::expect_bool;
 use super::{InferContext, Infos, Inputs, join_dtypes, resolve_axis, shaped, unify};
-use crate::op::{If, Loop, Scan, UnaryOp};
+use crate::op::{If, Loop, Scan};
 use crate::{Dim, Graph, Known, Op, Shape, ValueInfo, ValueRef};
 
 pub(super) fn infer(op: &Op, inputs: Inputs<'_>, context: &InferContext<'_>) -> Result<Infos, String> {
@@ -145,18 +145,7 @@ fn trip_count(op: &Loop, inputs: Inputs<'_>) -> Option<Dim> {
     if inputs.optional(1).is_some_and(|condition| !holds(condition)) {
         return None;
     }
-    let body = &op.body.0;
-    let mut condition = body.outputs().first()?.value;
-    // The body hands its own condition on, or sets it to true.
-    while matches!(body.op(condition.node), Some(Op::Unary(UnaryOp::Identity))) {
-        condition = body.input(condition.node, 0)?;
-    }
-    let handed_on = body.inputs().get(1).is_some_and(|id| *id == condition.node);
-    if handed_on || body.info(condition).is_some_and(holds) {
-        single(inputs.optional(0)?).map(|trips| trips.maximum(&Dim::fixed(0)))
-    } else {
-        None
-    }
+    if op.always_continues() { single(inputs.optional(0)?).map(|trips| trips.maximum(&Dim::fixed(0))) } else { None }
 }
 
 fn scan(op: &Scan, inputs: Inputs<'_>, scope: &Scope, context: &InferContext<'_>) -> Result<Infos, String> {

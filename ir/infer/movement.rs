@@ -211,7 +211,16 @@ fn expand(attribute: Option<&Shape>, inputs: Inputs<'_>, context: &InferContext<
             Some(wanted) => Some(wanted.into()),
             None => {
                 let rank = vector_length(wanted).zip(x.rank()).map(|(wanted, rank)| wanted.max(rank));
-                return Ok(shaped(x.dtype, rank.map(|rank| fresh_shape(rank, context))));
+                let Some(mut shape) = rank.map(|rank| fresh_shape(rank, context)) else {
+                    return Ok(shaped(x.dtype, None));
+                };
+                // A size other than 1 is not broadcast.
+                for (dim, own) in shape.iter_mut().rev().zip(x.shape.iter().flatten().rev()) {
+                    if own.value().is_some_and(|own| own != 1) {
+                        *dim = own.clone();
+                    }
+                }
+                return Ok(shaped(x.dtype, Some(shape)));
             }
         },
         (None, None) => return Err("neither an attribute nor an input gives the shape".to_string()),

@@ -44,10 +44,10 @@ fn reduced_axes(op: &Reduce, inputs: Inputs<'_>, rank: usize) -> Result<Axes, St
         (Some(axes), _) => Some(axes.to_vec()),
         (None, Some(axes)) => match axes.known_ints() {
             Some(axes) => Some(axes),
-            None => {
-                let count = axes.numel().and_then(|count| usize::try_from(count.value()?).ok());
-                return Ok(Axes::Computed(count.filter(|count| *count > 0)));
-            }
+            None => match axes.numel().and_then(|count| usize::try_from(count.value()?).ok()) {
+                Some(0) => None,
+                count => return Ok(Axes::Computed(count)),
+            },
         },
         (None, None) => None,
     };

@@ -4,10 +4,15 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::Ints;
-use crate::Graph;
+use smallvec::SmallVec;
+
+use super::{Ints, UnaryOp};
 use crate::attr::{Attr, AttrValue};
 use crate::attributes;
+use crate::{Graph, Op};
+
+/// The bodies of an operator.
+pub type Bodies = SmallVec<[Body; 2]>;
 
 /// A subgraph. Two are equal only if they are the same one.
 #[derive(Clone)]
@@ -88,5 +93,54 @@ attributes! {
         input_reversed: Ints,
         /// Nonzero where a scan output is filled from the end.
         output_reversed: Ints,
+    }
+}
+
+impl Loop {
+    /// Whether the body itself never ends the loop: it hands its condition on, or gives one that always holds.
+    pub fn always_continues(&self) -> bool {
+        let body = &self.body.0;
+        let Some(output) = body.outputs().first() else { return false };
+        let mut condition = output.value;
+        while matches!(body.op(condition.node), Some(Op::Unary(UnaryOp::Identity))) {
+            let Some(source) = body.input(condition.node, 0) else { return false };
+            condition = source;
+        }
+        let handed_on = body.inputs().get(1).is_some_and(|id| *id == condition.node);
+        handed_on || body.info(condition).and_then(|info| info.known_ints()).is_some_and(|all| all == [1])
+    }
+}
+
+impl Op {
+    /// The bodies of control flow, in the order of [`with_bodies`](Self::with_bodies); none for any other operator.
+    pub fn bodies(&self) -> Bodies {
+        match self {
+            Op::If(op) => SmallVec::from_iter([op.then_branch.clone(), op.else_branch.clone()]),
+            Op::Loop(op) => SmallVec::from_iter([op.body.clone()]),
+            Op::Scan(op) => SmallVec::from_iter([op.body.clone()]),
+            _ => Bodies::new(),
+        }
+    }
+
+    /// The same operator with other bodies; `None` if their number is another.
+    pub fn with_bodies(&self, bodies: &[Body]) -> Option<Op> {
+        Some(match (self, bodies) {
+            (Op::If(_), [then_branch, else_branch]) => {
+                If { then_branch: then_branch.clone(), else_branch: else_branch.clone() }.into()
+            }
+            (Op::Loop(op), [body]) => Loop { body: body.clone(), ..op.clone() }.into(),
+            (Op::Scan(op), [body]) => Scan { body: body.clone(), ..op.clone() }.into(),
+            _ => return None,
+        })
+    }
+
+    /// The first input slot that is a capture, and the body's input that it is; those after it go in step.
+    pub fn first_capture(&self) -> Option<(usize, usize)> {
+        match self {
+            Op::If(_) => Some((1, 0)),
+            Op::Loop(op) => Some(op.carried.saturating_add(2)).map(|first| (first, first)),
+            Op::Scan(op) => Some(op.carried.saturating_add(op.scan_inputs)).map(|first| (first, first)),
+            _ => None,
+        }
     }
 }

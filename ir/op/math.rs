@@ -283,6 +283,15 @@ attributes! {
         to: DType,
         /// Values out of a float8 type's range become its largest, not infinity or NaN.
         saturate: bool,
+        /// The values are `to`'s already, in another type that holds them: there is nothing to round or wrap around.
+        in_range: bool,
+    }
+}
+
+impl Cast {
+    /// A conversion as ONNX means it by default.
+    pub fn new(to: DType) -> Self {
+        Self { to, saturate: true, in_range: false }
     }
 }
 

@@ -191,7 +191,7 @@ impl Maker {
                     self.push(Tile {}, &[Some(x), Some(sizes)])
                 }
             }
-            15 => self.push(Cast { to: DType::F32, saturate: false }, &[Some(x)]),
+            15 => self.push(Cast::new(DType::F32), &[Some(x)]),
             16 => {
                 let y = self.value();
                 let condition = self.one_of(&[true, false]);

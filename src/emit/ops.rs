@@ -6,6 +6,7 @@ use super::error::EmitError;
 use super::sink::{NetworkSink, Outputs};
 use super::walk::{Site, one};
 
+mod control;
 mod conv;
 mod index;
 mod math;
@@ -16,6 +17,7 @@ mod pool;
 mod quant;
 mod random;
 mod reduce;
+mod runtime;
 
 /// Makes the layers of a node and gives its outputs.
 pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<Outputs<S::Tensor>, EmitError> {
@@ -51,6 +53,8 @@ pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
         Op::Pad(op) => movement::pad(site, op).map(one),
         Op::Tile(_) => movement::tile(site).map(one),
         Op::ShapeOf(op) => movement::shape_of(site, op).map(one),
+        Op::ConstantOfShape(op) => movement::constant_of_shape(site, op).map(one),
+        Op::Range => movement::range(site).map(one),
         Op::DepthToSpace(op) => movement::depth_to_space(site, op).map(one),
         Op::Gather(op) => index::gather(site, op).map(one),
         Op::GatherElements(op) => index::gather_elements(site, op).map(one),
@@ -63,6 +67,9 @@ pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
         Op::Random(op) => random::random(site, op).map(one),
         Op::Quantize(op) => quant::quantize(site, op).map(one),
         Op::Dequantize(op) => quant::dequantize(site, op).map(one),
+        Op::If(op) => control::branch(site, op),
+        Op::Loop(op) => control::repeat(site, op),
+        Op::Scan(op) => control::scan(site, op),
         Op::Opaque(op) => site.unsupported(op.reason.clone()),
         other => site.unsupported(format!("`{}` is not emitted", other.name())),
     }

@@ -12,7 +12,7 @@ use super::terms::{ElementwiseKind, SampleMode};
 use super::walk::Site;
 
 /// Where symbols can be read, and the tensors (one element each) already made for them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Symbols<T> {
     sources: FxHashMap<Arc<str>, (T, usize)>,
     values: FxHashMap<Dim, T>,
@@ -48,6 +48,18 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
             [one] => Ok(*one),
             parts => self.layer("dims", |sink, label| sink.concatenation(label, parts, 0)),
         }
+    }
+
+    /// Whether a dimension is a symbol that no tensor tells.
+    pub(super) fn is_unbound(&self, dim: &Dim) -> bool {
+        let symbols = &self.emitter.symbols;
+        let told = |name: &Arc<str>| symbols.sources.contains_key(name) || symbols.values.contains_key(dim);
+        dim.as_symbol().is_some_and(|name| !told(name))
+    }
+
+    /// Lets a tensor `[1]` stand for a dimension.
+    pub(super) fn bind(&mut self, dim: &Dim, tensor: S::Tensor) {
+        self.emitter.symbols.values.insert(dim.clone(), tensor);
     }
 
     /// A dimension as a tensor `[1]`.

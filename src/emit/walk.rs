@@ -1,7 +1,8 @@
 //! The walk over a verified graph that makes the layers.
 //!
 //! Every node is handed to its operator family in [`super::ops`]. Constants are not emitted by themselves: where a layer
-//! holds weights they go in as weights, elsewhere a constant layer is made for the first reader.
+//! holds weights they go in as weights, elsewhere a constant layer is made for the first reader. A body of control flow
+//! is walked in the same way, by an emitter of its own on the same network.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
@@ -26,24 +27,21 @@ pub fn emit<'g, S: NetworkSink<'g>>(
     capabilities: &Capabilities,
     sink: &mut S,
 ) -> Result<LayerCounts, EmitError> {
+    let mut labels = FxHashMap::default();
     let mut emitter = Emitter {
         graph: verified.graph(),
+        is_body: false,
         capabilities,
         sink,
         tensors: FxHashMap::default(),
         constants: FxHashMap::default(),
         symbols: Symbols::default(),
-        labels: FxHashMap::default(),
+        labels: &mut labels,
         refused: FxHashSet::default(),
         unsupported: Vec::new(),
     };
     emitter.inputs()?;
-    for id in emitter.graph.live() {
-        emitter.node(id)?;
-    }
-    if !emitter.unsupported.is_empty() {
-        return Err(EmitError::Unsupported(emitter.unsupported));
-    }
+    emitter.nodes()?;
     emitter.outputs()?;
     Ok(emitter.sink.layer_counts())
 }
@@ -51,6 +49,8 @@ pub fn emit<'g, S: NetworkSink<'g>>(
 /// The state of a walk.
 pub(super) struct Emitter<'e, 'g, S: NetworkSink<'g>> {
     pub(super) graph: &'g Graph,
+    /// Whether the graph is a body. Names of values are unique in one graph only, those of tensors in the network.
+    is_body: bool,
     pub(super) capabilities: &'e Capabilities,
     pub(super) sink: &'e mut S,
     tensors: FxHashMap<ValueRef, S::Tensor>,
@@ -58,7 +58,7 @@ pub(super) struct Emitter<'e, 'g, S: NetworkSink<'g>> {
     constants: FxHashMap<(ValueRef, Dims), S::Tensor>,
     pub(super) symbols: Symbols<S::Tensor>,
     /// Labels taken, each with the number that the next layer asking for it gets.
-    labels: FxHashMap<String, u32>,
+    labels: &'e mut FxHashMap<String, u32>,
     /// Values of unsupported nodes, and what needs them.
     refused: FxHashSet<ValueRef>,
     unsupported: Vec<Unsupported>,
@@ -75,19 +75,32 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
         Ok(())
     }
 
+    /// Emits what the outputs need.
+    fn nodes(&mut self) -> Result<(), EmitError> {
+        for id in self.graph.live() {
+            self.node(id)?;
+        }
+        match std::mem::take(&mut self.unsupported) {
+            unsupported if unsupported.is_empty() => Ok(()),
+            unsupported => Err(EmitError::Unsupported(unsupported)),
+        }
+    }
+
     /// A network input of a value's name and type.
     fn placeholder(&mut self, value: &Value) -> Result<S::Tensor, EmitError> {
+        let name = if self.is_body { self.unique(&value.name) } else { value.name.to_string() };
         let shape = value.info.shape.as_ref().ok_or_else(|| EmitError::Parameter {
             layer: value.name.to_string(),
             parameter: "shape",
             expected: "a known rank".to_string(),
             found: value.info.to_string(),
         })?;
+        let dtype = self.capabilities.carried_in(value.info.dtype).unwrap_or(value.info.dtype);
         let dims: Vec<i64> = shape.iter().map(|dim| dim.value().unwrap_or(-1)).collect();
         let symbols: Vec<Option<&str>> = shape.iter().map(|dim| dim.as_symbol().map(|name| &**name)).collect();
-        let input = Input { name: &value.name, dtype: value.info.dtype, dims: &dims, symbols: &symbols };
+        let input = Input { name: &name, dtype, dims: &dims, symbols: &symbols };
         let tensor = self.sink.input(&input)?;
-        self.sink.note(tensor, value.info.dtype, shape);
+        self.sink.note(tensor, dtype, shape);
         Ok(tensor)
     }
 
@@ -101,15 +114,25 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             self.refuse(id, node);
             return Ok(());
         }
+        if let Some(same) = self.free_cast(id, node) {
+            let tensor = self.known(same, &node.name)?;
+            self.tensors.insert(id.into(), tensor);
+            return Ok(());
+        }
+        let foreign = self.foreign_type(id, node);
         let mut site = Site { id, node, metadata: metadata(self.graph, id), emitter: self };
-        match ops::emit(&mut site) {
+        let made = match foreign {
+            Some(reason) => site.unsupported(reason),
+            None => ops::emit(&mut site),
+        };
+        match made {
             Ok(outputs) => self.publish(id, node, &outputs),
             Err(EmitError::Unsupported(nodes)) => {
                 self.unsupported.extend(nodes);
                 // The walk goes on, to find whatever else cannot be taken; this network is not used.
                 for (slot, value) in node.outputs.iter().enumerate() {
                     let output = ValueRef { node: id, slot: slot as u32 };
-                    if value.info.shape.is_some() && self.capabilities.dtypes.contains(&value.info.dtype) {
+                    if value.info.shape.is_some() && self.capabilities.carried_in(value.info.dtype).is_some() {
                         let tensor = self.placeholder(value)?;
                         self.tensors.insert(output, tensor);
                     } else {
@@ -122,6 +145,36 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
         }
     }
 
+    /// The input of a conversion whose two types are carried in one.
+    fn free_cast(&self, id: NodeId, node: &Node) -> Option<ValueRef> {
+        let Op::Cast(cast) = &node.op else { return None };
+        let x = self.graph.input(id, 0)?;
+        let carried = |dtype| self.capabilities.carried_in(dtype);
+        (cast.in_range && self.graph.constant(x).is_none() && carried(self.graph.dtype(x))? == carried(cast.to)?)
+            .then_some(x)
+    }
+
+    /// Why the target has no layer for the types of a node.
+    fn foreign_type(&self, id: NodeId, node: &Node) -> Option<String> {
+        if matches!(node.op, Op::Opaque(_)) {
+            return None;
+        }
+        for input in self.graph.node_inputs(id).into_iter().flatten() {
+            let dtype = self.graph.dtype(input);
+            let name = self.graph.value(input).map_or("", |value| &value.name);
+            let is_carrier = matches!(node.op, Op::Cast(_) | Op::If(_) | Op::Loop(_) | Op::Scan(_));
+            if !self.capabilities.dtypes.contains(&dtype) && !is_carrier && dtype != DType::Unknown {
+                return Some(match self.capabilities.computed_in(dtype) {
+                    Some(nearest) => format!("`{name}` holds numbers of {dtype} that {nearest} cannot hold"),
+                    None => format!("the target has no element type {dtype}, which `{name}` has"),
+                });
+            }
+        }
+        let outputs = node.outputs.iter().map(|value| value.info.dtype);
+        let lacks = |dtype: &DType| *dtype != DType::Unknown && self.capabilities.carried_in(*dtype).is_none();
+        outputs.into_iter().find(lacks).map(|dtype| format!("the target has no element type {dtype}"))
+    }
+
     fn refuse(&mut self, id: NodeId, node: &Node) {
         self.refused.extend((0..node.outputs.len() as u32).map(|slot| ValueRef { node: id, slot }));
     }
@@ -130,7 +183,9 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
     fn publish(&mut self, id: NodeId, node: &'g Node, outputs: &Outputs<S::Tensor>) -> Result<(), EmitError> {
         for (slot, (value, tensor)) in node.outputs.iter().zip(outputs).enumerate() {
             self.check(node, value, *tensor)?;
-            self.sink.set_tensor_name(*tensor, &value.name)?;
+            if !self.is_body {
+                self.sink.set_tensor_name(*tensor, &value.name)?;
+            }
             if let Some(shape) = &value.info.shape {
                 self.sink.note(*tensor, value.info.dtype, shape);
             }
@@ -160,7 +215,9 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             }
         }
         match self.sink.dtype(tensor) {
-            Some(dtype) if dtype != value.info.dtype => Err(differ(dtype.to_string())),
+            Some(dtype) if Some(dtype) != self.capabilities.carried_in(value.info.dtype) => {
+                Err(differ(dtype.to_string()))
+            }
             _ => Ok(()),
         }
     }
@@ -169,7 +226,9 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
         let mut marked = FxHashSet::default();
         for output in self.graph.outputs() {
             let Some(info) = self.graph.info(output.value) else { continue };
-            let input = matches!(self.graph.op(output.value.node), Some(Op::Input));
+            let source = self.source(output.value);
+            let input = matches!(self.graph.op(source.node), Some(Op::Input));
+            let dtype = self.capabilities.carried_in(info.dtype).unwrap_or(info.dtype);
             let name = self.unique(&output.name);
             let label = Label { name: &name, metadata: &output.name };
             let mut tensor = match self.graph.constant(output.value) {
@@ -177,12 +236,35 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
                 None => self.known(output.value, &output.name)?,
             };
             // TensorRT takes neither an input nor a tensor twice as an output.
-            if input || !marked.insert(output.value) {
+            if input || !marked.insert(source) {
                 tensor = self.sink.identity(label, tensor)?;
             }
-            self.sink.mark_output(tensor, &output.name, info.dtype)?;
+            self.sink.mark_output(tensor, &output.name, dtype)?;
         }
         Ok(())
+    }
+
+    /// The value whose tensor a value is: conversions that cost nothing left out.
+    fn source(&self, mut value: ValueRef) -> ValueRef {
+        while let Some(x) = self.graph.node(value.node).and_then(|node| self.free_cast(value.node, node)) {
+            value = x;
+        }
+        value
+    }
+
+    /// The tensors of a body's outputs.
+    fn results(&mut self) -> Result<Outputs<S::Tensor>, EmitError> {
+        let mut results = Outputs::new();
+        for output in self.graph.outputs() {
+            results.push(match self.graph.constant(output.value) {
+                Some(constant) => {
+                    let name = self.unique(&output.name);
+                    self.sink.constant(Label::new(&name), Weights::Borrowed(constant))?
+                }
+                None => self.known(output.value, &output.name)?,
+            });
+        }
+        Ok(results)
     }
 
     fn known(&self, value: ValueRef, reader: &str) -> Result<S::Tensor, EmitError> {
@@ -248,12 +330,43 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
         }]))
     }
 
+    /// Whether anything reads an output.
+    pub(super) fn is_used(&self, output: usize) -> bool {
+        self.emitter.graph.is_used(ValueRef { node: self.id, slot: output as u32 })
+    }
+
     pub(super) fn source(&self, slot: usize) -> Option<ValueRef> {
         self.emitter.graph.input(self.id, slot)
     }
 
     pub(super) fn info(&self, slot: usize) -> Option<&'g ValueInfo> {
         self.emitter.graph.info(self.source(slot)?)
+    }
+
+    /// Emits a body whose inputs are these tensors, and gives those of its outputs.
+    pub(super) fn body(&mut self, body: &'g Graph, inputs: &[S::Tensor]) -> Result<Outputs<S::Tensor>, EmitError> {
+        let outer = &mut *self.emitter;
+        let mut emitter = Emitter {
+            graph: body,
+            is_body: true,
+            capabilities: outer.capabilities,
+            sink: &mut *outer.sink,
+            tensors: FxHashMap::default(),
+            constants: FxHashMap::default(),
+            // What is learnt inside does not reach the outside.
+            symbols: outer.symbols.clone(),
+            labels: &mut *outer.labels,
+            refused: FxHashSet::default(),
+            unsupported: Vec::new(),
+        };
+        for (id, tensor) in body.inputs().iter().zip(inputs) {
+            emitter.tensors.insert((*id).into(), *tensor);
+            if let Some(info) = body.info((*id).into()) {
+                emitter.symbols.learn(info, *tensor);
+            }
+        }
+        emitter.nodes()?;
+        emitter.results()
     }
 
     /// The dtype of the first output.

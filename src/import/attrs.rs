@@ -142,6 +142,13 @@ impl<'m> Attributes<'m> {
         })
     }
 
+    /// Texts.
+    pub(crate) fn strings(&self, name: &str) -> Result<Option<Vec<&'m str>>, ImportError> {
+        let Some(attribute) = self.get(name, AttributeType::Strings)? else { return Ok(None) };
+        let texts: Result<_, _> = attribute.strings.iter().map(|text| std::str::from_utf8(text)).collect();
+        texts.map(Some).map_err(|_| fault(name, "the text is not UTF-8"))
+    }
+
     /// Integers.
     pub(crate) fn ints(&self, name: &str) -> Result<Option<Ints>, ImportError> {
         Ok(self.get(name, AttributeType::Ints)?.map(|attribute| Ints::from_slice(&attribute.ints)))

@@ -7,9 +7,10 @@ use trt_fuse_ir::{Builder, Tensor, ValueInfo, ValueRef};
 
 use super::error::ImportError;
 use super::model::{STRINGS, add_initializer, output_value};
-use super::node::{Fault, NodeContext};
+use super::node::{Fault, Imported, NodeContext};
 use super::order::{Names, captures};
 use super::proto::GraphProto;
+use super::scope::Scope;
 
 /// What bodies take from outside. A constant is taken along, as its data is shared; other values become inputs.
 pub(crate) struct Captured<'m> {
@@ -54,6 +55,65 @@ impl<'m> NodeContext<'_, 'm> {
         Ok(captured)
     }
 
+    /// A body that the model does not write down: part of what the node means. `inputs` are names and types of its
+    /// inputs; `write` adds its nodes and gives its outputs.
+    pub(crate) fn own_body(
+        &mut self,
+        inputs: &[(&str, ValueInfo)],
+        write: impl FnOnce(&mut Self, &[ValueRef]) -> Result<Vec<ValueRef>, Fault>,
+    ) -> Result<Body, Fault> {
+        let mut inner = Builder::new(&*self.name);
+        let origin = inner.source(self.name.clone(), self.op_type);
+        let values: Vec<ValueRef> =
+            inputs.iter().map(|(name, info)| inner.input(format!("{}.{name}", self.name), info.clone())).collect();
+        let outer = std::mem::replace(self.builder, inner);
+        let outer_origin = std::mem::replace(&mut self.origin, origin);
+        let outputs = write(self, &values);
+        self.origin = outer_origin;
+        let mut body = std::mem::replace(self.builder, outer);
+        for (at, output) in outputs?.into_iter().enumerate() {
+            body.output(format!("{}.{at}", self.name), output);
+        }
+        Ok(Body(Arc::new(body.finish())))
+    }
+
+    /// Imports the nodes of a body without inputs into the graph around it. Its outputs are the node's.
+    pub(crate) fn inline(&mut self, proto: &'m GraphProto) -> Imported {
+        expect_count("inputs of the body", proto.input.len(), 0)?;
+        expect_count("outputs of the body", proto.output.len(), self.outputs.len())?;
+        let mut scope = self.scope.body();
+        scope.hint(&proto.value_info);
+        scope.hint(&proto.output);
+        for (inner, outer) in proto.output.iter().zip(&self.outputs) {
+            scope.aliases.insert(inner.name.as_str(), outer.name.clone());
+            if outer.used {
+                scope.outputs.insert(inner.name.as_str());
+            }
+        }
+        for name in captures(proto) {
+            let value = self.scope.lookup(name).ok_or_else(|| ImportError::Dangling { value: name.to_owned() })?;
+            scope.define(name, value)?;
+        }
+        self.initializers(proto, &mut scope)?;
+        let builder = &mut *self.builder;
+        self.importer.deeper(|importer| importer.nodes(&proto.node, builder, &mut scope))?;
+        output_values(proto, &scope).collect::<Result<_, _>>().map_err(Fault::Invalid)
+    }
+
+    /// Adds a body's initializers.
+    fn initializers(&mut self, proto: &'m GraphProto, scope: &mut Scope<'m>) -> Result<(), ImportError> {
+        for tensor in proto.initializer.iter().filter(|tensor| !tensor.name.is_empty()) {
+            let name = tensor.name.as_str();
+            let data = match self.importer.tensors.read(tensor.clone(), name) {
+                Err(ImportError::StringTensor { .. }) => Err(STRINGS),
+                data => Ok(data?),
+            };
+            let value = add_initializer(self.builder, &scope.value_name(name), data)?;
+            scope.define(name, Some(value))?;
+        }
+        self.importer.sparse_initializers(self.builder, &proto.sparse_initializer, scope)
+    }
+
     /// Imports a body. Its inputs are described by `inputs`, one each, and followed by what is captured.
     ///
     /// # Errors
@@ -65,12 +125,8 @@ impl<'m> NodeContext<'_, 'm> {
         outputs: usize,
         captured: &Captured<'m>,
     ) -> Result<Body, Fault> {
-        let count = |what, found: usize, expected: usize| {
-            let arity = || super::model::arity(what, found, expected.to_string());
-            if found == expected { Ok(()) } else { Err(arity()) }
-        };
-        count("inputs of the body", proto.input.len(), inputs.len())?;
-        count("outputs of the body", proto.output.len(), outputs)?;
+        expect_count("inputs of the body", proto.input.len(), inputs.len())?;
+        expect_count("outputs of the body", proto.output.len(), outputs)?;
         let mut builder = Builder::new(if proto.name.is_empty() { &*self.name } else { proto.name.as_str() });
         let mut scope = self.scope.body();
         scope.hint(&proto.value_info);
@@ -99,23 +155,32 @@ impl<'m> NodeContext<'_, 'm> {
         for name in captured.absent.iter().filter(|name| read.contains(**name)) {
             scope.define(name, None)?;
         }
-        for tensor in proto.initializer.iter().filter(|tensor| !tensor.name.is_empty()) {
-            let name = tensor.name.as_str();
-            let data = match self.importer.tensors.read(tensor.clone(), name) {
-                Err(ImportError::StringTensor { .. }) => Err(STRINGS),
-                data => Ok(data?),
-            };
-            let value = add_initializer(&mut builder, &scope.value_name(name), data)?;
-            scope.define(name, Some(value))?;
-        }
-        let importer = &mut *self.importer;
-        importer.sparse_initializers(&mut builder, &proto.sparse_initializer, &mut scope)?;
-        importer.deeper(|importer| importer.nodes(&proto.node, &mut builder, &mut scope))?;
-        for output in &proto.output {
-            let name = output.name.as_str();
-            let value = output_value(&scope, name)?;
-            builder.output(name, value.ok_or_else(|| ImportError::DanglingOutput { value: name.to_owned() })?);
+        let outer = std::mem::replace(self.builder, builder);
+        let imported = self.initializers(proto, &mut scope).and_then(|()| {
+            let builder = &mut *self.builder;
+            self.importer.deeper(|importer| importer.nodes(&proto.node, builder, &mut scope))
+        });
+        let mut builder = std::mem::replace(self.builder, outer);
+        imported?;
+        for (output, value) in proto.output.iter().zip(output_values(proto, &scope)) {
+            builder.output(output.name.as_str(), value?);
         }
         Ok(Body(Arc::new(builder.finish())))
     }
+}
+
+fn expect_count(what: &'static str, found: usize, expected: usize) -> Result<(), ImportError> {
+    let arity = || super::model::arity(what, found, expected.to_string());
+    if found == expected { Ok(()) } else { Err(arity()) }
+}
+
+/// The values of a body's outputs.
+fn output_values<'a>(
+    proto: &'a GraphProto,
+    scope: &'a Scope<'_>,
+) -> impl Iterator<Item = Result<ValueRef, ImportError>> + 'a {
+    proto.output.iter().map(|output| {
+        let value = output_value(scope, &output.name)?;
+        value.ok_or_else(|| ImportError::DanglingOutput { value: output.name.clone() })
+    })
 }

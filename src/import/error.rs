@@ -94,6 +94,14 @@ pub enum ImportError {
         /// Its value.
         dim: i64,
     },
+    /// A number for a dimension that no input has.
+    #[error("no input has a dimension `{}`; there are: {}", show(name), known.join(", "))]
+    NoSuchDimension {
+        /// The dimension's name.
+        name: String,
+        /// Names of the dimensions that there are.
+        known: Vec<String>,
+    },
     /// Data and dimensions disagree.
     #[error("tensor `{}` of {dtype}{dims:?} needs {expected} bytes, found {found} in {field}", show(tensor))]
     DataLength {

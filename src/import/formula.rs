@@ -111,7 +111,7 @@ impl NodeContext<'_, '_> {
         if self.info(x).dtype == to {
             return Ok(x);
         }
-        self.helper(part, Cast { to, saturate: true }, [x])
+        self.helper(part, Cast::new(to), [x])
     }
 
     /// Other dimensions, all given.

@@ -46,6 +46,8 @@ pub struct ImportOptions {
     pub limits: Limits,
     /// Where external data lies; for a model in a file, beside it unless this says otherwise.
     pub folder: Option<PathBuf>,
+    /// Symbolic dimensions of inputs that are to be numbers. Shapes that follow from them may choose branches.
+    pub sizes: BTreeMap<String, i64>,
 }
 
 /// A model, imported.
@@ -72,7 +74,7 @@ pub fn import_file(path: &Path, options: &ImportOptions) -> Result<Model, Import
             Some(folder) => ExternalFiles::in_folder(folder)?,
             None => ExternalFiles::beside(path)?,
         };
-        import(bytes, external, options.limits)
+        import(bytes, external, options)
     };
     import().map_err(|error| error.in_file(path))
 }
@@ -86,7 +88,7 @@ pub fn import_bytes(bytes: impl Into<Bytes>, options: &ImportOptions) -> Result<
         Some(folder) => ExternalFiles::in_folder(folder)?,
         None => ExternalFiles::none(),
     };
-    import(bytes.into(), external, options.limits)
+    import(bytes.into(), external, options)
 }
 
 /// Reads a file that holds one tensor, as ONNX's own tests keep their data.
@@ -101,13 +103,13 @@ pub fn read_tensor(path: &Path) -> Result<Tensor, ImportError> {
     read().map_err(|error: ImportError| error.in_file(path))
 }
 
-fn import(bytes: Bytes, external: ExternalFiles, limits: Limits) -> Result<Model, ImportError> {
-    let mut proto = decode::decode(bytes, &limits)?;
+fn import(bytes: Bytes, external: ExternalFiles, options: &ImportOptions) -> Result<Model, ImportError> {
+    let mut proto = decode::decode(bytes, &options.limits)?;
     if proto.graph.is_none() {
         return Err(ImportError::NoGraph);
     }
     let opsets = Opsets::read(&proto.opset_import)?;
-    let graph = model::import(&mut proto, opsets.clone(), external, limits)?;
+    let graph = model::import(&mut proto, opsets.clone(), external, options)?;
     let producer = format!("{} {}", proto.producer_name, proto.producer_version).trim().to_owned();
     Ok(Model { graph, ir_version: proto.ir_version, producer, opsets: opsets.into_inner() })
 }

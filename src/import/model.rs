@@ -1,5 +1,6 @@
 //! Models to graphs: initializers, inputs, lists of nodes, local functions, outputs.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use smallvec::SmallVec;
 use trt_fuse_ir::op::{Constant, Opaque};
 use trt_fuse_ir::{Builder, Graph, NewNode, Origin, Tensor, ValueRef};
 
+use super::ImportOptions;
 use super::attrs::Attributes;
 use super::error::{ImportError, qualified, show};
 use super::external::ExternalFiles;
@@ -59,8 +61,9 @@ pub(crate) fn import(
     model: &mut ModelProto,
     opsets: Opsets,
     external: ExternalFiles,
-    limits: Limits,
+    options: &ImportOptions,
 ) -> Result<Graph, ImportError> {
+    let limits = options.limits;
     let mut tensors = TensorReader::new(limits, external);
     // Taken by value, so that data in typed fields is not copied.
     let taken = model.graph.as_mut().map(|graph| std::mem::take(&mut graph.initializer)).unwrap_or_default();
@@ -70,7 +73,7 @@ pub(crate) fn import(
     let importer = Importer {
         limits,
         names: NodeNames::default(),
-        symbols: Symbols::of(&graph.input),
+        symbols: Symbols::of(&graph.input, &options.sizes),
         tensors,
         functions: functions(&model.functions)?,
         calls: Vec::new(),
@@ -177,6 +180,7 @@ impl<'m> Importer<'m> {
         scope: &mut Scope<'m>,
     ) -> Result<(), ImportError> {
         let mut named = FxHashSet::default();
+        let mut dimensions = BTreeSet::new();
         for input in &proto.input {
             let name = input.name.as_str();
             if !named.insert(name) {
@@ -187,11 +191,16 @@ impl<'m> Importer<'m> {
                 Some(constant) => self.hint(builder, constant, name, stated, name)?,
                 None => {
                     let info = self.symbols.input(stated, name, &self.limits)?;
-                    scope.define(name, Some(builder.input(name, info)))?;
+                    for dim in info.shape.iter().flatten() {
+                        dim.visit_symbols(&mut |name| {
+                            dimensions.insert(name.to_string());
+                        });
+                    }
+                    scope.define(name, Some(builder.input(name, self.symbols.sized(info))))?;
                 }
             }
         }
-        Ok(())
+        self.symbols.check_sizes(&dimensions)
     }
 
     /// Adds initializers of a form that is not read, as opaque values.

@@ -169,10 +169,35 @@ impl NodeContext<'_, '_> {
         op: impl Into<Op>,
         inputs: impl IntoIterator<Item = ValueRef>,
     ) -> Result<ValueRef, Fault> {
-        let name = self.importer.names.claim(&format!("{}.{part}", self.name));
-        let outputs = SmallVec::from_iter([name.clone()]);
-        let values = self.add(op.into(), inputs.into_iter().map(Some).collect(), name, outputs)?;
+        let values = self.helper_many(part, op, inputs, 1)?;
         values.first().copied().ok_or_else(|| Fault::Unsupported("it has no output".to_owned()))
+    }
+
+    /// As [`helper`](Self::helper), an operator of several outputs.
+    pub(crate) fn helper_many(
+        &mut self,
+        part: &str,
+        op: impl Into<Op>,
+        inputs: impl IntoIterator<Item = ValueRef>,
+        outputs: usize,
+    ) -> Imported {
+        let name = self.importer.names.claim(&format!("{}.{part}", self.name));
+        let outputs = SmallVec::from_elem(name.clone(), outputs);
+        self.add(op.into(), inputs.into_iter().map(Some).collect(), name, outputs)
+    }
+
+    /// Adds an operator that gives one of the node's outputs, and takes its name.
+    pub(crate) fn result(
+        &mut self,
+        output: usize,
+        op: impl Into<Op>,
+        inputs: impl IntoIterator<Item = ValueRef>,
+    ) -> Result<ValueRef, Fault> {
+        let missing = || Fault::Unsupported("it has no output".to_owned());
+        let value = self.outputs.get(output).ok_or_else(missing)?.name.clone();
+        let name = self.importer.names.claim(&format!("{}.{output}", self.name));
+        let values = self.add(op.into(), inputs.into_iter().map(Some).collect(), name, SmallVec::from_iter([value]))?;
+        values.first().copied().ok_or_else(missing)
     }
 
     /// Adds a constant that is part of what the node means.

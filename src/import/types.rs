@@ -1,5 +1,7 @@
 //! Types that the model states: `onnx.TypeProto` to [`ValueInfo`].
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rustc_hash::FxHashSet;
 use trt_fuse_ir::{DType, Dim, Shape, ValueInfo};
 
@@ -13,17 +15,38 @@ use super::tensor::dtype;
 pub(crate) struct Symbols {
     /// Names that stand for a dimension of an input by themselves.
     names: FxHashSet<String>,
+    /// Those that are to be numbers.
+    sizes: BTreeMap<String, i64>,
 }
 
 impl Symbols {
-    /// The names in the types of graph inputs.
-    pub(crate) fn of(inputs: &[ValueInfoProto]) -> Self {
+    /// The names in the types of graph inputs, and the numbers that some of them are to be.
+    pub(crate) fn of(inputs: &[ValueInfoProto], sizes: &BTreeMap<String, i64>) -> Self {
         let types = inputs.iter().filter_map(|input| input.r#type.as_ref());
         let params = types.filter_map(shape_of).flat_map(|shape| &shape.dim).filter_map(|dim| match &dim.value {
             Some(DimensionValue::DimParam(name)) => Some(name.clone()),
             _ => None,
         });
-        Self { names: params.filter(|name| !name.is_empty()).collect() }
+        Self { names: params.filter(|name| !name.is_empty()).collect(), sizes: sizes.clone() }
+    }
+
+    /// A type with numbers for the dimensions that are to be such.
+    pub(crate) fn sized(&self, mut info: ValueInfo) -> ValueInfo {
+        for dim in info.shape.iter_mut().flatten() {
+            *dim = dim.substitute(&|name| self.sizes.get(name).copied().map(Dim::fixed));
+        }
+        info
+    }
+
+    /// Refuses a size of a dimension that no input has.
+    pub(crate) fn check_sizes(&self, dimensions: &BTreeSet<String>) -> Result<(), ImportError> {
+        match self.sizes.keys().find(|name| !dimensions.contains(*name)) {
+            Some(name) => {
+                let known = dimensions.iter().cloned().collect();
+                Err(ImportError::NoSuchDimension { name: name.clone(), known })
+            }
+            None => Ok(()),
+        }
     }
 
     /// The dimension that a name stands for, in terms of inputs' dimensions: `2*batch` is an expression if `batch` is
@@ -75,6 +98,7 @@ impl Symbols {
         self.info(stated, name, limits, |axis, param| {
             param.and_then(|param| self.expression(param)).unwrap_or_else(|| fresh(axis))
         })
+        .map(|info| self.sized(info))
     }
 
     /// Sequences and other types that are no tensor say nothing. `unknown` gives the dimension of an axis and its name.
@@ -157,7 +181,7 @@ mod tests {
     }
 
     fn symbols(names: &[&str]) -> Symbols {
-        Symbols { names: names.iter().map(|name| (*name).to_owned()).collect() }
+        Symbols { names: names.iter().map(|name| (*name).to_owned()).collect(), sizes: BTreeMap::new() }
     }
 
     #[test]

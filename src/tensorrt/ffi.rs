@@ -316,6 +316,8 @@ pub(crate) mod bridge {
         /// One entry -2: rank unknown.
         fn dims(self: &Network, tensor: u32) -> Result<Vec<i64>>;
         fn dtype(self: &Network, tensor: u32) -> Result<i32>;
+        /// Names of the inputs whose values decide shapes.
+        fn shape_inputs(self: &Network) -> Result<Vec<String>>;
         fn layer_counts(self: &Network) -> RawCounts;
 
         fn parse_onnx(self: Pin<&mut Network>, parser: &str, model: &str) -> Result<()>;

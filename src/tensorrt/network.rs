@@ -89,6 +89,14 @@ impl<'w> TrtNetwork<'w> {
         Ok(Self { inner, arena: Vec::new(), weights: PhantomData })
     }
 
+    /// Names of the inputs whose values decide shapes.
+    ///
+    /// # Errors
+    /// If TensorRT does not tell.
+    pub fn shape_inputs(&self) -> Result<Vec<String>, EngineError> {
+        self.inner.shape_inputs().map_err(|why| EngineError::Network { message: why.what().to_owned() })
+    }
+
     fn network(&mut self) -> Pin<&mut bridge::Network> {
         self.inner.pin_mut()
     }

@@ -49,6 +49,14 @@ impl ParsedNetwork {
         LayerCounts { all: counts.all, without_constants: counts.without_constants }
     }
 
+    /// Names of the inputs whose values decide shapes.
+    ///
+    /// # Errors
+    /// If TensorRT does not tell.
+    pub fn shape_inputs(&self) -> Result<Vec<String>, EngineError> {
+        self.inner.shape_inputs().map_err(|why| EngineError::Network { message: why.what().to_owned() })
+    }
+
     /// Builds the engine.
     ///
     /// # Errors

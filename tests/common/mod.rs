@@ -79,7 +79,12 @@ pub(crate) fn pattern_inputs(graph: &Graph) -> Vec<Tensor> {
 
 /// onnxruntime's first output for [`pattern_inputs`].
 pub(crate) fn reference(name: &str) -> Tensor {
-    let bytes = std::fs::read(testdata().join("references").join(format!("{name}.npy"))).unwrap();
+    npy(&testdata().join("references").join(format!("{name}.npy")))
+}
+
+/// An array of f32 as NumPy saves it.
+pub(crate) fn npy(path: &Path) -> Tensor {
+    let bytes = std::fs::read(path).unwrap();
     // Version 1: magic, version, u16 header length, header as a Python literal, data.
     assert_eq!(&bytes[..8], b"\x93NUMPY\x01\x00");
     let end = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));

@@ -171,7 +171,7 @@ impl Twin {
             }
             7 => {
                 let to = choices.of(&[DType::I32, DType::I64, DType::F32, DType::Bool, DType::U8]);
-                self.add(Cast { to, saturate: true }.into(), &[x], 1)
+                self.add(Cast::new(to).into(), &[x], 1)
             }
             8 => {
                 let shape = choices.of(&[[-1, 0, 1], [0, -1, 2], [0, 0, -1], [-1, 3, 1], [1, 1, -1], [2, -1, -1]]);

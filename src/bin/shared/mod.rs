@@ -51,12 +51,16 @@ fn capability(text: &str) -> Result<ComputeCapability, String> {
 impl Common {
     /// The library's options.
     pub(crate) fn options(&self) -> Options {
+        // A dimension of one size is no symbol: what follows from it is known before the passes.
+        let (fixed, ranges): (Vec<Range>, Vec<Range>) =
+            self.ranges.iter().cloned().partition(|range| range.min == range.max);
         let mut options = Options {
             passes: PassSelection { only: self.passes.clone(), skip: self.skip.clone(), stop_after: self.stop_after },
             library: self.library.clone(),
-            ranges: self.ranges.clone(),
+            ranges,
             ..Options::default()
         };
+        options.import.sizes = fixed.into_iter().map(|range| (range.symbol, range.min)).collect();
         options.build.workspace = self.workspace.map(|mib| mib.saturating_mul(1 << 20));
         options.build.optimization_level = self.optimization_level;
         options.build.compute_capabilities = self.compute_capability.clone();

@@ -123,8 +123,11 @@ pub(super) fn bit_cast<'g, S: NetworkSink<'g>>(
 }
 
 pub(super) fn cast<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &Cast) -> Result<S::Tensor, EmitError> {
+    let Some(to) = site.capabilities().carried_in(op.to) else {
+        return site.unsupported(format!("the target has no element type {}", op.to));
+    };
     let x = site.tensor(0)?;
-    site.layer("", |sink, label| sink.cast(label, x, op.to))
+    site.layer("", |sink, label| sink.cast(label, x, to))
 }
 
 pub(super) fn activation_node<'g, S: NetworkSink<'g>>(

@@ -1,14 +1,15 @@
 //! Layers that move data.
 
-use trt_fuse_ir::op::{Concat, DepthToSpace, Pad, PadMode, ShapeOf, Slice, Split, Transpose};
+use trt_fuse_ir::op::{Concat, ConstantOfShape, DepthToSpace, Pad, PadMode, ShapeOf, Slice, Split, Transpose};
 use trt_fuse_ir::{Dim, Shape};
 
 use super::super::error::EmitError;
-use super::super::layers::{DimsArg, Slice as SliceLayer};
-use super::super::sink::{NetworkSink, Outputs};
+use super::super::layers::{DimsArg, Fill, FillArg, Slice as SliceLayer};
+use super::super::sink::{NetworkSink, Outputs, Weights};
 use super::super::symbols::index_dtype;
-use super::super::terms::SampleMode;
+use super::super::terms::{FillKind, SampleMode};
 use super::super::walk::Site;
+use super::runtime;
 
 fn output_shape<'g, S: NetworkSink<'g>>(site: &Site<'_, '_, 'g, S>) -> Result<Shape, EmitError> {
     match site.output().and_then(|info| info.shape.clone()) {
@@ -28,7 +29,52 @@ fn input_shape<'g, S: NetworkSink<'g>>(site: &Site<'_, '_, 'g, S>) -> Result<Sha
 pub(super) fn reshape<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<S::Tensor, EmitError> {
     let shape = output_shape(site)?;
     let x = site.tensor(0)?;
-    site.reshape_to(x, &shape, "")
+    let is_told = |dim: &Dim| dim.as_symbol().is_none() || !site.is_unbound(dim);
+    match site.source(1) {
+        // The sizes are the shape input's elements, -1 among them perhaps; lowering has left no 0 that means another size.
+        Some(_) if !shape.iter().all(is_told) => {
+            let dims = site.tensor(1)?;
+            site.shuffle(x, None, Some(DimsArg::Tensor(dims)), None, "")
+        }
+        _ => site.reshape_to(x, &shape, ""),
+    }
+}
+
+/// One element in a shape that an input gives.
+pub(super) fn constant_of_shape<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &ConstantOfShape,
+) -> Result<S::Tensor, EmitError> {
+    runtime::sizes(site, 0, None)?;
+    let size = output_shape(site)?;
+    let element = op.value.reshaped(vec![1; size.len()]);
+    let Ok(element) = element else { return site.unsupported("a value that is not one element") };
+    let x = site.layer("value", |sink, label| sink.constant(label, Weights::Owned(element)))?;
+    let start = Shape::from_elem(Dim::fixed(0), size.len());
+    let stride = vec![0; size.len()];
+    cut(site, x, Region::inside(&start, &size, &stride), "")
+}
+
+/// Integers one step apart.
+pub(super) fn range<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<S::Tensor, EmitError> {
+    let dtype = site.dtype();
+    let size = output_shape(site)?;
+    let unbound = size.iter().any(|dim| site.is_unbound(dim));
+    if unbound && !dtype.is_integer() {
+        return site.unsupported("a number of floats that is known only at run time");
+    }
+    runtime::range(site)?;
+    let fixed: Option<Vec<i64>> = size.iter().map(Dim::value).collect();
+    let dims = match &fixed {
+        Some(dims) => DimsArg::Fixed(dims),
+        None => DimsArg::Tensor(site.dims_tensor(&size)?),
+    };
+    let start = site.tensor(0)?;
+    let step = site.tensor(2)?;
+    let step = site.shuffle(step, None, Some(DimsArg::Fixed(&[1])), None, "step")?;
+    let layer =
+        Fill { kind: FillKind::Linspace, dims, dtype, alpha: FillArg::Tensor(start), beta: FillArg::Tensor(step) };
+    site.layer("", |sink, label| sink.fill(label, &layer))
 }
 
 pub(super) fn transpose<'g, S: NetworkSink<'g>>(
@@ -93,10 +139,12 @@ pub(super) fn slice<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     op: &Slice,
 ) -> Result<S::Tensor, EmitError> {
-    let (Some(axes), Some(starts), Some(steps)) = (&op.axes, &op.starts, &op.steps) else {
-        return site.unsupported("bounds that are known only at run time");
-    };
     let size = output_shape(site)?;
+    let (Some(axes), Some(starts), Some(steps)) = (&op.axes, &op.starts, &op.steps) else {
+        let (start, stride) = runtime::slice(site, op)?;
+        let x = site.tensor(0)?;
+        return cut(site, x, Region::inside(&start, &size, &stride), "");
+    };
     let mut start = Shape::from_elem(Dim::fixed(0), size.len());
     let mut stride = vec![1; size.len()];
     for ((axis, first), step) in axes.iter().zip(starts).zip(steps) {
@@ -117,6 +165,7 @@ pub(super) fn split<'g, S: NetworkSink<'g>>(
 ) -> Result<Outputs<S::Tensor>, EmitError> {
     let rank = site.rank(0)?;
     let axis = usize::try_from(if op.axis < 0 { op.axis + rank as i64 } else { op.axis }).unwrap_or(usize::MAX);
+    runtime::split(site)?;
     let x = site.tensor(0)?;
     let mut start = Shape::from_elem(Dim::fixed(0), rank);
     let mut outputs = Outputs::new();
@@ -133,10 +182,11 @@ pub(super) fn split<'g, S: NetworkSink<'g>>(
 }
 
 pub(super) fn pad<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &Pad) -> Result<S::Tensor, EmitError> {
-    let Some(pads) = &op.pads else { return site.unsupported("pads that are known only at run time") };
     let size = output_shape(site)?;
-    let before = pads.iter().take(size.len());
-    let start: Shape = before.map(|pad| Dim::fixed(-pad)).collect();
+    let start: Shape = match &op.pads {
+        Some(pads) => pads.iter().take(size.len()).map(|pad| Dim::fixed(-pad)).collect(),
+        None => runtime::pad(site, op)?,
+    };
     let mode = match op.mode {
         PadMode::Constant => SampleMode::Fill,
         PadMode::Reflect => SampleMode::Reflect,
@@ -163,6 +213,7 @@ pub(super) fn pad<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &P
 
 /// Repeats by reading extents of one with a stride of 0.
 pub(super) fn expand<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<S::Tensor, EmitError> {
+    runtime::sizes(site, 1, None)?;
     let size = output_shape(site)?;
     let own = input_shape(site)?;
     let x = site.aligned(0, size.len())?;
@@ -183,6 +234,7 @@ pub(super) fn expand<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> 
 }
 
 pub(super) fn tile<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<S::Tensor, EmitError> {
+    runtime::tile(site)?;
     let size = output_shape(site)?;
     let x = site.tensor(0)?;
     let start = Shape::from_elem(Dim::fixed(0), size.len());

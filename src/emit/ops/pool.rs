@@ -134,6 +134,9 @@ pub(super) fn resize<'g, S: NetworkSink<'g>>(
         }
         return site.layer("", |sink, label| sink.resize(label, x, &layer(ResizeTo::Scales(&all))));
     }
+    if site.source(3).is_some() {
+        super::runtime::sizes(site, 3, op.axes.as_deref())?;
+    }
     let Some(shape) = site.output().and_then(|info| info.shape.clone()) else {
         return site.unsupported("the output's shape is not known");
     };

@@ -19,6 +19,7 @@ pub(super) fn reduce<'g, S: NetworkSink<'g>>(
         (Some(axes), _) => axes.to_vec(),
         (None, Some(_)) => match site.info(1).and_then(|info| info.known_ints()) {
             Some(axes) => axes,
+            None if site.info(1).and_then(|info| info.fixed_dims()).is_some_and(|dims| dims.contains(&0)) => Vec::new(),
             None => return site.unsupported("axes that are known only at run time"),
         },
         (None, None) => Vec::new(),

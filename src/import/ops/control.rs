@@ -19,6 +19,12 @@ pub(super) const ROWS: &[Row] = &[
 
 fn if_(node: &mut NodeContext<'_, '_>) -> Imported {
     let (then_branch, else_branch) = (node.attrs.graph("then_branch")?, node.attrs.graph("else_branch")?);
+    // The branch that is never taken may not fit the shapes at hand, and nothing after it would be known.
+    match node.input_info(0)?.known_ints().as_deref() {
+        Some([0]) => return node.inline(else_branch),
+        Some([_]) => return node.inline(then_branch),
+        _ => {}
+    }
     let captured = node.captured(&[then_branch, else_branch])?;
     let condition = node.required(0)?;
     let then_branch = branch(node, then_branch, &captured)?;

@@ -111,7 +111,7 @@ fn cast_to(node: &mut NodeContext<'_, '_>, to: DType) -> Imported {
         return Err(Fault::Unsupported("casts from and to strings have no form in a network".to_owned()));
     }
     let data = node.required(0)?;
-    node.emit(Cast { to, saturate }, [Some(data)])
+    node.emit(Cast { to, saturate, in_range: false }, [Some(data)])
 }
 
 fn constant(node: &mut NodeContext<'_, '_>) -> Imported {
@@ -143,7 +143,7 @@ fn constant(node: &mut NodeContext<'_, '_>) -> Imported {
 fn bit_cast(node: &mut NodeContext<'_, '_>) -> Imported {
     let to = node.attrs.dtype("to")?.ok_or_else(|| fault("to", "it is missing"))?;
     if node.dtype(0)? == DType::Bool && to.is_integer() && to.bits() == 8 {
-        return node.emit_same(Cast { to, saturate: true });
+        return node.emit_same(Cast::new(to));
     }
     node.emit_same(BitCast { to })
 }

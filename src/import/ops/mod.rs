@@ -16,6 +16,7 @@ mod pool;
 mod qlinear;
 mod quant;
 mod random;
+mod recurrent;
 mod reduce;
 mod shape;
 mod signal;
@@ -81,6 +82,7 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
         qlinear::ROWS,
         quant::ROWS,
         random::ROWS,
+        recurrent::ROWS,
         reduce::REDUCTIONS,
         reduce::ROWS,
         shape::ROWS,

@@ -153,7 +153,7 @@ fn integer_product(
     digits: Digits,
 ) -> Imported {
     let op = op.into();
-    let to_i32 = Cast { to: DType::I32, saturate: true };
+    let to_i32 = Cast::new(DType::I32);
     let xs = split(node, "x", factors.0, digits.x)?;
     let ws = split(node, "w", factors.1, digits.w)?;
     if let ([(x, _)], [(w, _)]) = (&xs[..], &ws[..]) {
@@ -248,7 +248,7 @@ fn dynamic_quantize(node: &mut NodeContext<'_, '_>) -> Imported {
     let steps = node.scalar_part("steps", DType::F32, STEPS)?;
     let scale = node.output(1, Op::Binary(BinaryOp::Div), [range, steps])?;
 
-    let to_u8 = Cast { to: DType::U8, saturate: true };
+    let to_u8 = Cast::new(DType::U8);
     let below = node.binary("low.steps", BinaryOp::Div, low, scale)?;
     let below = node.unary("zero_point.exact", UnaryOp::Neg, below)?;
     let zero = clipped(node, "zero_point.clipped", below, STEPS)?;

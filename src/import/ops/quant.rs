@@ -64,5 +64,5 @@ fn dequantize(node: &mut NodeContext<'_, '_>) -> Imported {
     }
     let inputs: Vec<_> = [Some(x), Some(scale), zero].into_iter().flatten().collect();
     let wide = node.helper("dequantized", op, inputs)?;
-    node.emit(Cast { to, saturate: true }, [Some(wide)])
+    node.emit(Cast::new(to), [Some(wide)])
 }

@@ -76,7 +76,7 @@ fn bernoulli(node: &mut NodeContext<'_, '_>) -> Imported {
     let drawn = uniform_like(node, x, seed)?;
     let x = node.cast("probability", x, DType::F32)?;
     let below = node.binary("below", BinaryOp::Less, drawn, x)?;
-    node.emit(Cast { to, saturate: true }, [Some(below)])
+    node.emit(Cast::new(to), [Some(below)])
 }
 
 /// For each sample the class whose log-probability is largest after Gumbel noise is added, which is a draw from the
@@ -107,5 +107,5 @@ fn multinomial(node: &mut NodeContext<'_, '_>) -> Imported {
         return node.emit(op, [Some(noisy)]);
     }
     let classes = node.helper("classes", Op::from(op), [noisy])?;
-    node.emit(Cast { to, saturate: true }, [Some(classes)])
+    node.emit(Cast::new(to), [Some(classes)])
 }

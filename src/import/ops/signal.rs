@@ -318,7 +318,7 @@ fn window(node: &mut NodeContext<'_, '_>, [a, b, c]: [f64; 3]) -> Imported {
             Some(total) => node.binary("sum", BinaryOp::Add, total, term)?,
         });
     }
-    node.emit(Cast { to: dtype, saturate: true }, [total])
+    node.emit(Cast::new(dtype), [total])
 }
 
 /// Numbers as the node's output. What is no float of 16 bits or more is rounded from f64.
@@ -327,7 +327,7 @@ fn constant(node: &mut NodeContext<'_, '_>, dtype: DType, dims: &[usize], values
         Some(value) => node.emit(Constant { value }, []),
         None => {
             let exact = node.numbers_part("exact", DType::F64, dims, values)?;
-            node.emit(Cast { to: dtype, saturate: true }, [Some(exact)])
+            node.emit(Cast::new(dtype), [Some(exact)])
         }
     }
 }

@@ -73,7 +73,7 @@ fn unique(node: &mut NodeContext<'_, '_>) -> Imported {
             _ => {
                 let counts = node.reduce("counts.of_all", ReduceKind::Sum, same, &[1], false)?;
                 let counts = node.gather("counts", counts, places, 0)?;
-                node.output(3, Cast { to: DType::I64, saturate: true }, [counts])?
+                node.output(3, Cast::new(DType::I64), [counts])?
             }
         });
     }

@@ -261,7 +261,10 @@ fn functions_that_grow_without_end_are_stopped() {
     let model = calling(graph(&["x: 1[2]"], &["y"], vec![plain("y = local::F0(x)")]), functions);
     let error = import(&model).unwrap_err().to_string();
     assert!(error.ends_with("depth of subgraphs and calls: 33 exceeds the limit of 32"), "{error}");
-    let deep = ImportOptions { limits: Limits { max_depth: 64, max_nodes: 5_000, ..Limits::default() }, folder: None };
+    let deep = ImportOptions {
+        limits: Limits { max_depth: 64, max_nodes: 5_000, ..Limits::default() },
+        ..ImportOptions::default()
+    };
     let error = import_bytes(model.write_to_bytes().unwrap(), &deep).unwrap_err().to_string();
     assert!(error.ends_with("nodes, functions inlined: 5001 exceeds the limit of 5000"), "{error}");
 }

@@ -1,0 +1,93 @@
+//! Finds the last of equal extrema as the first from the end.
+//!
+//! ```text
+//! %y = arg_reduce(%x) largest=true axis=1 keep_dims=true select_last=true : i64[n, 1]
+//! ```
+//! becomes, for an axis of 5,
+//! ```text
+//! %1 = slice(%x) axes=[1] starts=[4] ends=[-1] steps=[-1] : f32[n, 5]
+//! %2 = arg_reduce(%1) largest=true axis=1 keep_dims=true : i64[n, 1]
+//! %y = sub(4, %2) : i64[n, 1]
+//! ```
+//!
+//! Fires on every `arg_reduce` with `select_last`: TensorRT's top-k gives the first of equal elements.
+//!
+//! Refuses nothing; an axis of a size that is no number is no match.
+//!
+//! Order: any.
+//!
+//! Numerics: bit-exact.
+
+use trt_fuse_ir::infer::resolve_axis;
+use trt_fuse_ir::op::{ArgReduce, BinaryOp, Slice};
+use trt_fuse_ir::{DType, Dim, Graph, Ints, NodeId, Op, OpKind, Patch, Shape};
+
+use crate::formula::Formula;
+use crate::pass::{Miss, Rule, RuleContext};
+
+/// The rule.
+#[derive(Debug, Default)]
+pub(crate) struct LowerArgReduce;
+
+impl Rule for LowerArgReduce {
+    fn name(&self) -> &'static str {
+        "lower_arg_reduce"
+    }
+
+    fn roots(&self) -> &'static [OpKind] {
+        &[OpKind::ArgReduce]
+    }
+
+    fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
+        let Some(Op::ArgReduce(op)) = graph.op(root) else { return Err(Miss::NoMatch) };
+        if !op.select_last {
+            return Err(Miss::NoMatch);
+        }
+        let mut f = Formula::new(self.name(), graph, root);
+        let shape = f.shape(0)?;
+        let axis = resolve_axis(op.axis, shape.len()).map_err(|_| Miss::NoMatch)?;
+        let last = shape.get(axis).and_then(Dim::value).ok_or(Miss::NoMatch)? - 1;
+        let bound = |value: i64| Some(Shape::from_iter([Dim::fixed(value)]));
+        let one = |value: i64| Some(Ints::from_slice(&[value]));
+        let flip = Slice { axes: one(axis as i64), starts: bound(last), ends: bound(-1), steps: one(-1) };
+        let x = f.input(0)?;
+        let flipped = f.op(flip, &[x]);
+        let from_end = f.op(ArgReduce { select_last: false, ..op.clone() }, &[flipped]);
+        let last = f.number(DType::I64, last as f64)?;
+        let y = f.binary(BinaryOp::Sub, last, from_end);
+        Ok(f.result(y))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trt_fuse_ir::Tensor;
+    use trt_fuse_ir::eval::eval_graph;
+
+    use super::*;
+    use crate::testing::run_rule;
+
+    #[test]
+    fn fires() {
+        let text = "graph g(%x: f32[2, 5]) -> (%y) {
+            %y = arg_reduce(%x) largest=true axis=-1 keep_dims=false select_last=true }";
+        let run = run_rule(LowerArgReduce, text);
+        insta::assert_snapshot!(run.equal_within(0.0, 1).after, @"
+        graph g(%x: f32[2, 5]) -> (%y) {
+          %y.lower_arg_reduce = constant() value=i64[] {4}
+          %y.1 = slice(%x) axes=[1] starts=[4] ends=[-1] steps=[-1] : f32[2, 5]
+          %y.2 = arg_reduce(%y.1) largest=true axis=-1 : i64[2]
+          %y = sub(%y.lower_arg_reduce, %y.2) : i64[2]
+        }
+        ");
+        let x = Tensor::from_vec([2, 5], vec![1_f32, 3.0, 3.0, 3.0, 0.0, 2.0, 2.0, 2.0, 2.0, 2.0]).unwrap();
+        assert_eq!(eval_graph(&run.after, &[x]).unwrap(), [Tensor::vector(vec![3_i64, 4])]);
+    }
+
+    #[test]
+    fn leaves_the_first_alone() {
+        let text = "graph g(%x: f32[2, 5]) -> (%y) {
+            %y = arg_reduce(%x) largest=true axis=1 keep_dims=false select_last=false }";
+        assert_eq!(run_rule(LowerArgReduce, text).rewrites, 0);
+    }
+}

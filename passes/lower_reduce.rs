@@ -1,0 +1,195 @@
+//! Writes reductions that the target has no layer for as reductions that it has.
+//!
+//! Axes known only at run time: each axis in turn is reduced and broadcast back, the result is taken where the axis is
+//! named, and at the end one element of each named axis is kept.
+//!
+//! ```text
+//! %y = reduce(%x, %axes) kind=sum keep_dims=true : f32[y.d0, y.d1]
+//! ```
+//! becomes, for x of two axes and one named,
+//! ```text
+//! %named = equal(%axes, [0, 1]) : bool[2]          after negative axes are counted from the front
+//! %a = where(%named[0], broadcast of reduce(%x) axes=[0], %x)
+//! %b = where(%named[1], broadcast of reduce(%a) axes=[1], %a)
+//! %y = slice(%b, [0, 0], where(%named, 1, shape(%x)))
+//! ```
+//!
+//! Fires on a reduction whose number of axes is known but not the axes, and on the extremum of booleans, which becomes
+//! one of integers.
+//!
+//! Refuses nothing; an unknown rank or number of axes is no match.
+//!
+//! Order: any.
+//!
+//! Numerics: sums in another order; 1e-6 in f32.
+
+use trt_fuse_ir::op::{BinaryOp, Expand, Reduce, ReduceKind, Reshape, Slice, UnaryOp};
+use trt_fuse_ir::{DType, Graph, Ints, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
+
+use crate::axes::{named_axes, unnamed_dims};
+use crate::fold_constants::evaluate_one;
+use crate::formula::Formula;
+use crate::pass::{Miss, Rule, RuleContext};
+
+/// The rule.
+#[derive(Debug, Default)]
+pub(crate) struct LowerReduce;
+
+impl Rule for LowerReduce {
+    fn name(&self) -> &'static str {
+        "lower_reduce"
+    }
+
+    fn roots(&self) -> &'static [OpKind] {
+        &[OpKind::Reduce]
+    }
+
+    fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
+        let Some(Op::Reduce(op)) = graph.op(root) else { return Err(Miss::NoMatch) };
+        let mut f = Formula::new(self.name(), graph, root);
+        if f.info(0)?.dtype == DType::Bool {
+            return boolean(f, op);
+        }
+        if op.axes.is_some() || f.input(1).is_err() || f.info(1)?.known_ints().is_some() {
+            return Err(Miss::NoMatch);
+        }
+        let shape = f.shape(0)?;
+        let count = f.info(1)?.fixed_dims().filter(|dims| dims.len() == 1).ok_or(Miss::NoMatch)?[0];
+        let (rank, x) = (shape.len(), f.input(0)?);
+        if count == 0 || count > rank {
+            return Err(Miss::NoMatch);
+        }
+        let named = named_axes(&mut f, rank, count)?;
+        let dims = f.dims(x);
+        let one = f.number(DType::I64, 1.0)?;
+        let kept = f.select(named, one, dims);
+        let y = if shape.iter().any(|dim| dim.is(0)) {
+            // Nothing to reduce: every element is the neutral one.
+            let neutral = neutral(&mut f, op.kind)?;
+            f.op(Expand { shape: None }, &[neutral, kept])
+        } else {
+            let all = each_axis(&mut f, op.kind, x, rank, named, dims);
+            let starts = f.ints(&vec![0; rank]);
+            f.op(Slice { axes: None, starts: None, ends: None, steps: None }, &[all, starts, kept])
+        };
+        if op.keep_dims {
+            return Ok(f.result(y));
+        }
+        let shape = unnamed_dims(&mut f, named, dims, rank, count)?;
+        let y = f.op(Reshape { shape: None, allow_zero: true }, &[y, shape]);
+        Ok(f.result(y))
+    }
+}
+
+/// TensorRT reduces no booleans.
+fn boolean(mut f: Formula<'_>, op: &Reduce) -> Result<Patch, Miss> {
+    let x = f.input(0)?;
+    let wide = f.cast(x, DType::I32);
+    let inputs: Vec<ValueRef> = std::iter::once(wide).chain(f.input(1).ok()).collect();
+    let y = f.op(op.clone(), &inputs);
+    let y = f.cast(y, DType::Bool);
+    Ok(f.result(y))
+}
+
+/// One axis after another, each reduced where it is named, none changed in size.
+fn each_axis(
+    f: &mut Formula<'_>,
+    kind: ReduceKind,
+    x: ValueRef,
+    rank: usize,
+    named: ValueRef,
+    dims: ValueRef,
+) -> ValueRef {
+    // What is done to each element once, before and after the reductions.
+    let (mut y, step) = match kind {
+        ReduceKind::L1 => (f.unary(UnaryOp::Abs, x), ReduceKind::Sum),
+        ReduceKind::L2 | ReduceKind::SumSquare => (f.binary(BinaryOp::Mul, x, x), ReduceKind::Sum),
+        ReduceKind::LogSum => (x, ReduceKind::Sum),
+        kind => (x, kind),
+    };
+    for axis in 0..rank as i64 {
+        let reduced = f.reduce(step, y, &[axis]);
+        let spread = f.op(Expand { shape: None }, &[reduced, dims]);
+        let is_named = f.cut(named, axis, axis + 1);
+        y = f.select(is_named, spread, y);
+    }
+    match kind {
+        ReduceKind::L2 => f.unary(UnaryOp::Sqrt, y),
+        ReduceKind::LogSum => f.unary(UnaryOp::Log, y),
+        _ => y,
+    }
+}
+
+/// What a reduction of nothing gives, in one element.
+fn neutral(f: &mut Formula<'_>, kind: ReduceKind) -> Result<ValueRef, Miss> {
+    let dtype = f.info(0)?.dtype;
+    let nothing = Tensor::number(dtype, 0.0).and_then(|zero| {
+        let nothing = Tensor::new(dtype, [0], zero.bytes().slice(..0)).ok()?;
+        let reduce = Reduce { kind, axes: Some(Ints::from_slice(&[0])), keep_dims: false, noop_if_empty: false };
+        evaluate_one(&reduce.into(), &[Some(&nothing)])
+    });
+    Ok(f.constant(nothing.ok_or(Miss::NoMatch)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use trt_fuse_ir::eval::eval_graph;
+
+    use super::*;
+    use crate::testing::{random_inputs, run_rule};
+
+    /// Compares with the reduction over the axes as a constant.
+    fn check(kind: &str, axes: &[i64], keep_dims: bool) {
+        let count = axes.len();
+        let reduce = format!("reduce(%x, %a) kind={kind} keep_dims={keep_dims}");
+        let run =
+            run_rule(LowerReduce, &format!("graph g(%x: f32[2, 3, 4], %a: i64[{count}]) -> (%y) {{ %y = {reduce} }}"));
+        assert_eq!(run.rewrites, 1);
+        let mut inputs = random_inputs(&run.before, 1, 7);
+        inputs[1] = Tensor::vector(axes.to_vec());
+        let expected = eval_graph(&run.before, &inputs).unwrap();
+        let found = eval_graph(&run.after, &inputs).unwrap();
+        assert!(crate::testing::difference(&expected[0], &found[0]) < 1e-5, "{kind} over {axes:?}\n{}", run.after);
+    }
+
+    #[test]
+    fn fires_on_axes_of_run_time() {
+        for kind in ["sum", "mean", "max", "min", "prod", "l1", "l2", "sum_square", "log_sum_exp"] {
+            check(kind, &[1], true);
+            check(kind, &[2, -3], false);
+            check(kind, &[0, 1, 2], false);
+        }
+    }
+
+    #[test]
+    fn reductions_of_nothing_are_neutral() {
+        let text = "graph g(%x: f32[2, 0, 4], %a: i64[1]) -> (%y) { %y = reduce(%x, %a) kind=prod keep_dims=true }";
+        let run = run_rule(LowerReduce, text);
+        let inputs = [Tensor::from_vec([2, 0, 4], Vec::<f32>::new()).unwrap(), Tensor::vector(vec![1_i64])];
+        let found = eval_graph(&run.after, &inputs).unwrap();
+        assert_eq!(found[0], Tensor::full([2, 1, 4], 1_f32).unwrap());
+    }
+
+    #[test]
+    fn fires_on_booleans() {
+        let text = "graph g(%x: bool[2, n]) -> (%y) { %y = reduce(%x) kind=max axes=[1] keep_dims=true }";
+        let run = run_rule(LowerReduce, text);
+        insta::assert_snapshot!(run.equal_within(0.0, 3).after, @"
+        graph g(%x: bool[2, n]) -> (%y) {
+          %y.1 = cast(%x) to=i32 saturate=true : i32[2, n]
+          %y.2 = reduce(%y.1) kind=max axes=[1] keep_dims=true : i32[2, 1]
+          %y = cast(%y.2) to=bool saturate=true : bool[2, 1]
+        }
+        ");
+    }
+
+    #[test]
+    fn leaves_known_axes_alone() {
+        for text in [
+            "graph g(%x: f32[2, 3]) -> (%y) { %y = reduce(%x) kind=sum axes=[1] keep_dims=true }",
+            "graph g(%x: f32[2, 3], %a: i64[k]) -> (%y) { %y = reduce(%x, %a) kind=sum keep_dims=true }",
+        ] {
+            assert_eq!(run_rule(LowerReduce, text).rewrites, 0);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Sizes that the values of an input decide at run time.
+//!
+//! Inference names such a dimension by a symbol of its own. Here the symbol is bound to the arithmetic on the input's
+//! elements, so that the family emits the node as it emits any symbolic shape.
+
+use trt_fuse_ir::op::{Pad, Slice};
+use trt_fuse_ir::{Dim, Shape};
+
+use super::super::error::EmitError;
+use super::super::layers::{DimsArg, Slice as SliceLayer};
+use super::super::sink::NetworkSink;
+use super::super::symbols::index_dtype;
+use super::super::terms::{ElementwiseKind as K, SampleMode};
+use super::super::walk::Site;
+
+impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
+    /// Element `index` of an integer vector (or the one number of rank 0) as a tensor `[1]` of the type of shapes.
+    fn element(&mut self, slot: usize, index: usize) -> Result<S::Tensor, EmitError> {
+        let mut x = self.tensor(slot)?;
+        let index_dtype = index_dtype(self.capabilities());
+        if self.info(slot).is_some_and(|info| info.dtype != index_dtype) {
+            x = self.layer("index", |sink, label| sink.cast(label, x, index_dtype))?;
+        }
+        if self.rank(slot)? == 0 {
+            return self.shuffle(x, None, Some(DimsArg::Fixed(&[1])), None, "element");
+        }
+        let layer = SliceLayer {
+            start: DimsArg::Fixed(&[index as i64]),
+            size: DimsArg::Fixed(&[1]),
+            stride: DimsArg::Fixed(&[1]),
+            mode: SampleMode::StrictBounds,
+            fill: None,
+        };
+        self.layer("element", |sink, label| sink.slice(label, x, &layer))
+    }
+
+    /// Element `index` of a vector as a dimension: its value where inference knows it, else a symbol bound to it.
+    fn element_dim(&mut self, slot: usize, index: usize, what: &str) -> Result<Dim, EmitError> {
+        if let Some(dim) = self.info(slot).and_then(|info| info.known_elements()?.get(index).cloned()) {
+            return Ok(dim);
+        }
+        let tensor = self.element(slot, index)?;
+        Ok(self.bound(&format!("{what}{index}"), tensor))
+    }
+
+    /// A symbol of this node, bound to a tensor.
+    fn bound(&mut self, what: &str, tensor: S::Tensor) -> Dim {
+        let dim = Dim::symbol(format!("{}.{what}", self.node.name));
+        self.bind(&dim, tensor);
+        dim
+    }
+
+    /// Binds each dimension of an output that nothing tells yet.
+    fn bind_output(
+        &mut self,
+        output: usize,
+        size: &mut dyn FnMut(&mut Self, usize) -> Result<S::Tensor, EmitError>,
+    ) -> Result<(), EmitError> {
+        let shape = self.node.outputs.get(output).and_then(|value| value.info.shape.clone());
+        for (axis, dim) in shape.iter().flatten().enumerate() {
+            if self.is_unbound(dim) {
+                let tensor = size(self, axis)?;
+                self.bind(dim, tensor);
+            }
+        }
+        Ok(())
+    }
+
+    fn input_dim(&self, slot: usize, axis: usize) -> Dim {
+        let shape = self.info(slot).and_then(|info| info.shape.as_ref());
+        shape.and_then(|shape| shape.get(axis)).cloned().unwrap_or(Dim::fixed(1))
+    }
+}
+
+/// Output sizes that are elements of input `slot`, counted from the last axis: of `expand`, `resize`,
+/// `constant_of_shape`.
+pub(super) fn sizes<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    slot: usize,
+    axes: Option<&[i64]>,
+) -> Result<(), EmitError> {
+    let Some(rank) = site.output().and_then(|info| info.rank()) else { return Ok(()) };
+    let count = site.info(slot).and_then(|info| info.fixed_dims()?.first().copied());
+    site.bind_output(0, &mut |site, axis| {
+        let index = match axes {
+            Some(axes) => axes.iter().position(|named| (*named + rank as i64) % rank as i64 == axis as i64),
+            None => (axis + count.unwrap_or(rank)).checked_sub(rank),
+        };
+        match index {
+            Some(index) => site.element(slot, index),
+            None => site.unsupported(format!("the size of axis {axis} is not known")),
+        }
+    })
+}
+
+/// Sizes of `split`: each part has its own along the axis.
+pub(super) fn split<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<(), EmitError> {
+    if site.source(1).is_none() {
+        return Ok(());
+    }
+    for part in 0..site.node.outputs.len() {
+        site.bind_output(part, &mut |site, _| site.element(1, part))?;
+    }
+    Ok(())
+}
+
+/// Sizes of `tile`: products with the repeats.
+pub(super) fn tile<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<(), EmitError> {
+    site.bind_output(0, &mut |site, axis| {
+        let repeats = site.element(1, axis)?;
+        let dim = site.input_dim(0, axis);
+        let dim = site.dim_tensor(&dim)?;
+        site.elementwise(dim, repeats, K::Prod, "size")
+    })
+}
+
+/// The padding before each axis, where the pads are an input; binds the output's sizes.
+pub(super) fn pad<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, _: &Pad) -> Result<Shape, EmitError> {
+    let rank = site.rank(0)?;
+    let axes = match site.source(3) {
+        None => (0..rank as i64).collect(),
+        Some(_) => match site.info(3).and_then(|info| info.known_ints()) {
+            Some(axes) => axes,
+            None => return site.unsupported("axes that are known only at run time"),
+        },
+    };
+    let mut before = Shape::from_elem(Dim::fixed(0), rank);
+    let mut added = vec![None; rank];
+    for (index, axis) in axes.iter().enumerate() {
+        let at = usize::try_from(if *axis < 0 { axis + rank as i64 } else { *axis }).unwrap_or(usize::MAX);
+        let first = site.element_dim(1, index, "pad")?;
+        let last = site.element_dim(1, index + axes.len(), "pad")?;
+        if let (Some(before), Some(added)) = (before.get_mut(at), added.get_mut(at)) {
+            *added = Some(&first + &last);
+            *before = &Dim::fixed(-1) * &first;
+        }
+    }
+    site.bind_output(0, &mut |site, axis| {
+        let size = site.input_dim(0, axis);
+        let size = added.get(axis).cloned().flatten().map_or(size.clone(), |added| &size + &added);
+        site.dim_tensor(&size)
+    })?;
+    Ok(before)
+}
+
+/// The first element and the step along each axis, where the bounds of a slice are inputs; binds the output's sizes.
+pub(super) fn slice<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    _: &Slice,
+) -> Result<(Shape, Vec<i64>), EmitError> {
+    let rank = site.rank(0)?;
+    let Some(count) = site.info(1).and_then(|info| info.fixed_dims()?.first().copied()) else {
+        return site.unsupported("a number of bounds that is known only at run time");
+    };
+    let listed = |slot: usize, what: &str, default: Vec<i64>| match site.source(slot) {
+        None => Ok(default),
+        Some(_) => match site.info(slot).and_then(|info| info.known_ints()).filter(|list| list.len() == count) {
+            Some(list) => Ok(list),
+            None => site.unsupported(format!("{what} that are known only at run time")),
+        },
+    };
+    let axes = listed(3, "axes", (0..count as i64).collect())?;
+    let steps = listed(4, "steps", vec![1; count])?;
+    let mut start = Shape::from_elem(Dim::fixed(0), rank);
+    let mut stride = vec![1; rank];
+    let mut sizes = vec![None; rank];
+    for (index, (axis, step)) in axes.iter().zip(&steps).enumerate() {
+        let at = usize::try_from(if *axis < 0 { axis + rank as i64 } else { *axis }).unwrap_or(usize::MAX);
+        let bounds = along(site, index, at, *step)?;
+        if let (Some(start), Some(stride), Some(size)) = (start.get_mut(at), stride.get_mut(at), sizes.get_mut(at)) {
+            (*start, *stride, *size) = (bounds.0, *step, Some(bounds.1));
+        }
+    }
+    site.bind_output(0, &mut |site, axis| match sizes.get(axis).copied().flatten() {
+        Some(size) => Ok(size),
+        None => site.dim_tensor(&site.input_dim(0, axis)),
+    })?;
+    Ok((start, stride))
+}
+
+/// First element and number of elements along one axis: bounds counted from the end are made to count from the front,
+/// and kept within the input.
+fn along<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    index: usize,
+    axis: usize,
+    step: i64,
+) -> Result<(Dim, S::Tensor), EmitError> {
+    let dim = site.input_dim(0, axis);
+    let size = site.dim_tensor(&dim)?;
+    let zero = site.int_vector(&[0], "zero")?;
+    let one = site.int_vector(&[1], "one")?;
+    let last = site.elementwise(size, one, K::Sub, "last")?;
+    let minus_one = site.int_vector(&[-1], "minus_one")?;
+    let mut bound = |slot: usize, low: S::Tensor, high: S::Tensor| {
+        let value = site.element(slot, index)?;
+        let is_negative = site.elementwise(value, zero, K::Less, "from_end")?;
+        let counted = site.elementwise(value, size, K::Sum, "counted")?;
+        let value = site.layer("bound", |sink, label| sink.select(label, is_negative, counted, value))?;
+        let value = site.elementwise(value, low, K::Max, "bound")?;
+        site.elementwise(value, high, K::Min, "bound")
+    };
+    let (start, end) = match step {
+        1.. => (bound(1, zero, size)?, bound(2, zero, size)?),
+        _ => (bound(1, zero, last)?, bound(2, minus_one, last)?),
+    };
+    let (from, to) = if step > 0 { (start, end) } else { (end, start) };
+    let mut length = site.elementwise(to, from, K::Sub, "length")?;
+    let by = step.saturating_abs();
+    if by != 1 {
+        let round_up = site.int_vector(&[by.saturating_sub(1)], "round_up")?;
+        length = site.elementwise(length, round_up, K::Sum, "length")?;
+        let by = site.int_vector(&[by], "step")?;
+        length = site.elementwise(length, by, K::FloorDiv, "length")?;
+    }
+    let length = site.elementwise(length, zero, K::Max, "length")?;
+    Ok((site.bound(&format!("start{index}"), start), length))
+}
+
+/// The number of elements of a `range` of integers, rounded up, not below 0.
+pub(super) fn range<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<(), EmitError> {
+    site.bind_output(0, &mut |site, _| {
+        let [start, limit, step] = [site.element(0, 0)?, site.element(1, 0)?, site.element(2, 0)?];
+        let length = site.elementwise(start, limit, K::Sub, "length")?;
+        // -floor(-length / step) rounds up, whatever the signs.
+        let steps = site.elementwise(length, step, K::FloorDiv, "steps")?;
+        let zero = site.int_vector(&[0], "zero")?;
+        let steps = site.elementwise(zero, steps, K::Sub, "steps")?;
+        site.elementwise(steps, zero, K::Max, "steps")
+    })
+}

@@ -1,0 +1,115 @@
+//! Values of inputs that decide shapes, such as the target of a Reshape.
+
+use trt_fuse_ir::{Dim, Graph, Value, ValueInfo, shapes_at};
+
+use super::{Point, Range, RangeError, lookup};
+use crate::tensorrt::{InputRange, RangeKind};
+
+/// Sets of values tried before giving up.
+const MOST_TRIES: usize = 1000;
+
+/// The input and the element that a range such as `sizes[2]=1:2:3` speaks of.
+pub(super) fn element_of<'g>(graph: &'g Graph, range: &Range) -> Option<(&'g Value, usize)> {
+    let (name, index) = range.symbol.strip_suffix(']')?.rsplit_once('[')?;
+    let mut inputs = graph.inputs().iter().filter_map(|id| graph.value((*id).into()));
+    Some((inputs.find(|value| &*value.name == name)?, index.parse().ok()?))
+}
+
+/// Ranges of the values of inputs.
+pub(super) fn ranges(graph: &Graph, ranges: &[Range], inputs: &[String]) -> Result<Vec<InputRange>, RangeError> {
+    let value = |name: &String| {
+        let mut values = graph.inputs().iter().filter_map(|id| graph.value((*id).into()));
+        values.find(|value| *value.name == **name)
+    };
+    let values: Vec<&Value> = inputs.iter().filter_map(value).collect();
+    let candidates: Vec<Vec<Vec<i64>>> = values.iter().map(|value| candidates(graph, value, ranges)).collect();
+    let Some(opt) = first_that_fits(graph, ranges, &values, &candidates) else {
+        return match values.first() {
+            Some(value) => Err(RangeError::Values { input: value.name.to_string() }),
+            None => Ok(Vec::new()),
+        };
+    };
+    let range = |(value, opt): (&&Value, Vec<i64>)| {
+        let stated = |index: usize| {
+            ranges.iter().find(|range| {
+                element_of(graph, range).is_some_and(|(input, at)| input.name == value.name && at == index)
+            })
+        };
+        let at = |point: Point| {
+            opt.iter().enumerate().map(|(index, opt)| stated(index).map_or(*opt, |range| range.at(point))).collect()
+        };
+        let (min, max) = (at(Point::Min), at(Point::Max));
+        InputRange { input: value.name.to_string(), kind: RangeKind::Values, min, opt, max }
+    };
+    Ok(values.iter().zip(opt).map(range).collect())
+}
+
+/// Values to try for an input, those that users state in their places.
+fn candidates(graph: &Graph, value: &Value, ranges: &[Range]) -> Vec<Vec<i64>> {
+    let Some(dims) = value.info.fixed_dims() else { return Vec::new() };
+    let count: usize = dims.iter().product();
+    let mut found = Vec::new();
+    // The sizes of the data, as for a resize.
+    let lookup = lookup(ranges, Point::Opt);
+    for id in graph.inputs() {
+        let shape = graph.info((*id).into()).and_then(|info| info.shape.clone()).unwrap_or_default();
+        if shape.len() == count && value.info.rank() == Some(1) && count > 0 {
+            found.extend(shape.iter().map(|dim| dim.evaluate(&lookup)).collect::<Option<Vec<i64>>>());
+        }
+    }
+    let count = count as i64;
+    found.push(vec![1; count as usize]);
+    found.push((0..count).collect());
+    found.push(vec![0; count as usize]);
+    // As for a reshape.
+    found.push((0..count).map(|at| if at == 0 { -1 } else { 1 }).collect());
+    found.push((1..=count).collect());
+    found.push(vec![-1; count as usize]);
+    for number in [2, 3, 4, 8] {
+        found.push(vec![number; count as usize]);
+    }
+    for range in ranges {
+        if let Some((_, at)) = element_of(graph, range).filter(|(input, _)| input.name == value.name) {
+            found.iter_mut().filter_map(|values| values.get_mut(at)).for_each(|element| *element = range.opt);
+        }
+    }
+    let mut unique = Vec::new();
+    for values in found {
+        if !unique.contains(&values) {
+            unique.push(values);
+        }
+    }
+    unique
+}
+
+/// The first choice of one candidate an input at which every shape fits; preferably none is empty.
+fn first_that_fits(
+    graph: &Graph,
+    ranges: &[Range],
+    values: &[&Value],
+    candidates: &[Vec<Vec<i64>>],
+) -> Option<Vec<Vec<i64>>> {
+    let symbols = lookup(ranges, Point::Opt);
+    let total: usize = candidates.iter().map(Vec::len).try_fold(1_usize, usize::checked_mul).unwrap_or(usize::MAX);
+    let mut empty = None;
+    for mut number in 0..total.min(MOST_TRIES) {
+        let mut choice = Vec::new();
+        for candidates in candidates {
+            choice.push(candidates.get(number % candidates.len().max(1))?.clone());
+            number /= candidates.len().max(1);
+        }
+        let known = |name: &str| {
+            let (value, elements) = values.iter().zip(&choice).find(|(value, _)| &*value.name == name)?;
+            let shape = value.info.shape.clone()?;
+            let elements = elements.iter().copied().map(Dim::fixed).collect();
+            Some(ValueInfo::elements(value.info.dtype, shape, elements))
+        };
+        let Ok(shapes) = shapes_at(graph, &symbols, &known) else { continue };
+        let is_empty = |value| shapes.get(&value).and_then(ValueInfo::fixed_dims).is_some_and(|dims| dims.contains(&0));
+        if !graph.outputs().iter().any(|output| is_empty(output.value)) {
+            return Some(choice);
+        }
+        empty.get_or_insert(choice);
+    }
+    empty
+}
