@@ -6,6 +6,8 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
+use trt_fuse_ir::eval::{Bindings, EvalContext, eval_op};
+use trt_fuse_ir::op::Cast;
 use trt_fuse_ir::{Capabilities, DType, Dims, Graph, Node, NodeId, Op, Tensor, Value, ValueInfo, ValueRef, Verified};
 
 use super::error::{EmitError, Unsupported};
@@ -232,7 +234,13 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             let name = self.unique(&output.name);
             let label = Label { name: &name, metadata: &output.name };
             let mut tensor = match self.graph.constant(output.value) {
-                Some(constant) => self.sink.constant(label, Weights::Borrowed(constant))?,
+                Some(constant) if constant.dtype() == dtype => {
+                    self.sink.constant(label, Weights::Borrowed(constant))?
+                }
+                Some(constant) => {
+                    let carried = carried(constant, dtype, &output.name)?;
+                    self.sink.constant(label, Weights::Owned(carried))?
+                }
                 None => self.known(output.value, &output.name)?,
             };
             // TensorRT takes neither an input nor a tensor twice as an output.
@@ -291,6 +299,18 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             }
         }
     }
+}
+
+/// A constant output in the type that carries its own.
+fn carried(constant: &Tensor, dtype: DType, output: &str) -> Result<Tensor, EmitError> {
+    let context = EvalContext { outputs: 1, symbols: &Bindings::default() };
+    let found = eval_op(&Cast::new(dtype).into(), &[Some(constant)], &context).ok();
+    found.and_then(|found| found.into_iter().next()).ok_or_else(|| EmitError::Parameter {
+        layer: output.to_string(),
+        parameter: "value",
+        expected: format!("a constant that {dtype} holds"),
+        found: constant.dtype().to_string(),
+    })
 }
 
 /// The ONNX nodes of a layer.
