@@ -1,9 +1,9 @@
 //! Gathers and scatters.
 
-use trt_fuse_ir::{DType, Dim, Shape};
 use trt_fuse_ir::op::{
     Gather, GatherElements, GatherNd, OneHot, ReverseSequence, ScatterElements, ScatterNd, ScatterReduction,
 };
+use trt_fuse_ir::{DType, Dim, Shape};
 
 use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Gather as GatherLayer};
