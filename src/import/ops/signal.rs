@@ -23,6 +23,9 @@ pub(super) const ROWS: &[Row] = &[
 /// Most elements of a matrix that is written out.
 const MAX_MATRIX: usize = 1 << 26;
 
+/// Longest signal whose possible frames are tried, where run time gives them.
+const MAX_SIGNAL: i64 = 1 << 20;
+
 /// A Fourier transform along one axis.
 #[derive(Clone, Copy)]
 struct Transform {
@@ -241,14 +244,17 @@ fn stft(node: &mut NodeContext<'_, '_>) -> Imported {
     }
     let parts = parts(&shape)?;
     let window = node.input(2);
-    let at_run_time = |what: &str| Fault::Unsupported(format!("{what} is known only at run time"));
-    let step = known_int(node, 1).ok_or_else(|| at_run_time("frame_step"))?;
-    let length = match (node.input(3), window) {
-        (Some(_), _) => known_int(node, 3),
-        (None, Some(window)) => node.info(window).shape.and_then(|shape| shape.first()?.value()),
+    let of_window = window.and_then(|window| node.info(window).shape?.first()?.value());
+    let length = match (node.input(3), of_window) {
         (None, None) => shape.get(1).and_then(Dim::value),
+        (_, of_window) => known_int(node, 3).or(of_window),
     };
-    let length = length.ok_or_else(|| at_run_time("frame_length"))?;
+    let (step, length) = match (known_int(node, 1), length) {
+        (Some(step), Some(length)) => (step, length),
+        (step, length) => stated_frames(node, &shape, onesided, step, length).ok_or_else(|| {
+            Fault::Unsupported("how long its frames are and how far apart is known only at run time".to_owned())
+        })?,
+    };
     let wrong = || ImportError::Operands { reason: format!("frames of {length} every {step} elements") };
     let length = usize::try_from(length).ok().filter(|length| *length > 0 && step > 0).ok_or_else(wrong)?;
 
@@ -280,6 +286,35 @@ fn stft(node: &mut NodeContext<'_, '_>) -> Imported {
     let dims = node.info(frames).shape.unwrap_or_default();
     let outer = dims.iter().take(2).cloned();
     node.emit(to_shape(outer.chain([Dim::from(bins), Dim::from(of_bin)])), [Some(frames)])
+}
+
+/// The distance and length of frames that give an output of the shape that the model states, if only one pair does. The
+/// parts that are known are given.
+fn stated_frames(
+    node: &NodeContext<'_, '_>,
+    shape: &[Dim],
+    onesided: bool,
+    step: Option<i64>,
+    length: Option<i64>,
+) -> Option<(i64, i64)> {
+    let stated = node.stated_dims(0)?;
+    let (frames, bins) = (stated.get(1)?.value()?, stated.get(2)?.value()?);
+    let whole = shape.get(1)?.value().filter(|whole| *whole <= MAX_SIGNAL)?;
+    let step = match step {
+        Some(step) if step < 1 => return None,
+        step => step,
+    };
+    let lengths = match length {
+        Some(length) => vec![length],
+        None if onesided => vec![2 * bins - 2, 2 * bins - 1],
+        None => vec![bins],
+    };
+    let mut fits = lengths.into_iter().filter(|length| (1..=whole).contains(length)).flat_map(|length| {
+        let steps = step.map_or(1..=whole, |step| step..=step);
+        steps.filter(move |step| (whole - length) / step + 1 == frames).map(move |step| (step, length))
+    });
+    let first = fits.next()?;
+    fits.next().is_none().then_some(first)
 }
 
 /// `a + b cos(x) + c cos(2x)`, where x goes once around: a constant if the size is known, from the input or from what the

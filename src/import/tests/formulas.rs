@@ -229,7 +229,7 @@ fn columns_to_images() {
     let y = run(18, &["x: 1[1, 2, 2]"], call, sizes, &[count_up(&[1, 2, 2])]);
     assert_close(&y[0], &[1, 1, 1, 6], &[1., 3., 0., 2., 4., 0.]);
     let reason = refusal(18, &["x: 1[1, 4, 4]", "b: 7[2]"], plain("y = Col2Im(x, i, b)"), vec![ints("i", &[3, 3])]);
-    assert_snapshot!(reason, @"the sizes of input 2 are known only at run time");
+    assert_snapshot!(reason, @"the size of its blocks is known only at run time");
 }
 
 #[test]
