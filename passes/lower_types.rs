@@ -95,11 +95,10 @@ impl Rule for LowerTypes {
                 let dtype = stand_in(op.dtype, context.capabilities).unwrap_or(op.dtype);
                 Op::from(Random { dtype, ..op.clone() })
             }
-            // Another type has other bits.
-            Op::BitCast(_) => return Err(Miss::NoMatch),
             Op::Input | Op::Constant(_) | Op::Opaque(_) | Op::If(_) | Op::Loop(_) | Op::Scan(_) => {
                 return Err(Miss::NoMatch);
             }
+            // Another type has other bits.
             Op::Quantize(_) | Op::Dequantize(_) | Op::BitCast(_) => return Err(Miss::NoMatch),
             op => op.clone(),
         };

@@ -74,6 +74,9 @@ fn factors(number: i64, axes: usize) -> Vec<Vec<i64>> {
 /// The largest block whose possible sides are tried, where run time gives them.
 const MAX_AREA: i64 = 1 << 12;
 
+/// Most elements of the kernel that places the columns.
+const MAX_KERNEL: i64 = 1 << 26;
+
 /// A block that run time gives is one that makes the image of these columns; where several do, all are computed.
 fn col2im(node: &mut NodeContext<'_, '_>) -> Imported {
     let (data, shape) = (node.required(0)?, node.shape(0)?);
@@ -149,6 +152,12 @@ fn fold(node: &mut NodeContext<'_, '_>, data: ValueRef, layout: &Layout, placeme
     let axes = placement.block.len();
     let area = placement.block.iter().product::<i64>();
     let columns = layout.channels * area;
+    if columns.checked_mul(area).is_none_or(|size| size > MAX_KERNEL) {
+        return Err(Fault::Unsupported(format!(
+            "blocks of {area} elements of {} channels are too many",
+            layout.channels
+        )));
+    }
     let counts = placement.counts.iter().copied().map(Dim::fixed);
     let dims: Vec<Dim> = shape.first().cloned().into_iter().chain([Dim::fixed(columns)]).chain(counts).collect();
     let blocks = node.reshape("blocks", data, dims)?;

@@ -196,7 +196,7 @@ fn transform(node: &NodeContext<'_, '_>, shape: &[Dim], axis: usize) -> Result<T
     let size = shape.get(axis).and_then(Dim::value);
     let length = match node.input(1) {
         Some(_) => known_int(node, 1),
-        None if inverse && onesided => size.map(|size| 2 * (size - 1)),
+        None if inverse && onesided => size.map(|size| size.saturating_sub(1).saturating_mul(2)),
         None => size,
     };
     let (Some(length), Some(_)) = (length, size) else {
@@ -215,9 +215,9 @@ fn transformed(node: &mut NodeContext<'_, '_>, data: ValueRef, axis: usize, tran
     let size = shape.get(axis).and_then(|size| usize::try_from(size.value()?).ok()).unwrap_or(0);
     let rows = size.min(transform.inputs());
     let (columns, parts) = transform.outputs();
-    let width = columns * parts;
+    // Refuses sizes whose products could overflow.
     let matrix = transform.matrix(rows)?;
-    let matrix = node.numbers_part("matrix", dtype, &[rows * transform.parts, width], &matrix)?;
+    let matrix = node.numbers_part("matrix", dtype, &[rows * transform.parts, columns * parts], &matrix)?;
 
     let used = node.slice("used", data, axis, Dim::fixed(0), Dim::from(rows))?;
     let outer: Vec<usize> = (0..last).filter(|at| *at != axis).collect();
@@ -306,7 +306,10 @@ fn stated_frames(
     };
     let lengths = match length {
         Some(length) => vec![length],
-        None if onesided => vec![2 * bins - 2, 2 * bins - 1],
+        None if onesided => {
+            let twice = bins.saturating_mul(2);
+            vec![twice.saturating_sub(2), twice.saturating_sub(1)]
+        }
         None => vec![bins],
     };
     let mut fits = lengths.into_iter().filter(|length| (1..=whole).contains(length)).flat_map(|length| {
@@ -384,15 +387,16 @@ fn mel_weight_matrix(node: &mut NodeContext<'_, '_>) -> Imported {
     let mel = |hertz: f64| 2595.0 * (hertz / 700.0).ln_1p() / std::f64::consts::LN_10;
     let hertz = |mel: f64| 700.0 * (mel / 2595.0 * std::f64::consts::LN_10).exp_m1();
     let corners = bands + 2;
-    let corner = |at: usize| {
+    let corner = |at: usize| -> f64 {
         let mel = at as f64 * ((mel(high) - mel(low)) / corners as f64) + mel(low);
         ((length + 1) as f64 * hertz(mel) / rate as f64).floor()
     };
+    let corners: Vec<f64> = (0..corners).map(corner).collect();
     let mut matrix = Vec::with_capacity(size);
     for bin in 0..bins {
         let bin = bin as f64;
-        for band in 0..bands {
-            let (left, centre, right) = (corner(band), corner(band + 1), corner(band + 2));
+        for corners in corners.windows(3) {
+            let [left, centre, right] = *corners else { continue };
             matrix.push(if bin == centre {
                 1.0
             } else if left <= bin && bin < centre {

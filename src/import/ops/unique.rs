@@ -160,12 +160,19 @@ fn grams(node: &NodeContext<'_, '_>) -> Result<(Vec<Grams>, Vec<usize>), Fault> 
 
 /// Most columns of a vectorizer's output.
 const MAX_COLUMNS: usize = 1 << 24;
+/// Most elements of the tables made for it.
+const MAX_TABLE: usize = 1 << 26;
+/// Most distances of items that are compared.
+const MAX_SKIPS: i64 = 1 << 10;
 
 /// Each window of the sequence compared with each n-gram; the sums go to their columns by a product with ones.
 fn tf_idf_vectorizer(node: &mut NodeContext<'_, '_>) -> Imported {
     let (grams, all_columns) = grams(node)?;
     let width = all_columns.iter().max().map_or(0, |column| column + 1);
     let skips = node.attrs.int_at_least("max_skip_count", 0, 0)?;
+    if skips > MAX_SKIPS {
+        return Err(Fault::Unsupported(format!("it skips up to {skips} items, at most {MAX_SKIPS} are compared")));
+    }
     let mode = node.attrs.string("mode")?.ok_or_else(|| fault("mode", "it is missing"))?;
     if !matches!(mode, "TF" | "IDF" | "TFIDF") {
         return Err(fault("mode", format!("`{mode}` found, one of TF, IDF, TFIDF expected")).into());
@@ -187,6 +194,11 @@ fn tf_idf_vectorizer(node: &mut NodeContext<'_, '_>) -> Imported {
         let items = crate::import::node::index_tensor(dtype, &[1, 1, count, grams.length], &grams.items);
         let items = items.ok_or_else(|| fault("pool_int64s", format!("its numbers do not fit {dtype}")))?;
         let items = node.constant_part("grams", items)?;
+        let is_small = |a: usize, b: usize| a.checked_mul(b).is_some_and(|size| size <= MAX_TABLE);
+        if !is_small(count, width) || !is_small(length, grams.length) {
+            let reason = format!("{count} n-grams in {width} columns of sequences of {length} are too many");
+            return Err(Fault::Unsupported(reason));
+        }
         let mut ones = vec![0.0; count * width];
         for (gram, column) in grams.columns.iter().enumerate() {
             if let Some(one) = ones.get_mut(gram * width + column) {
