@@ -1,28 +1,64 @@
 //! Gathers and scatters.
 
-use trt_fuse_ir::DType;
 use trt_fuse_ir::op::{
     Gather, GatherElements, GatherNd, OneHot, ReverseSequence, ScatterElements, ScatterNd, ScatterReduction,
 };
+use trt_fuse_ir::{DType, Dim, Shape};
 
 use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Gather as GatherLayer};
 use super::super::sink::NetworkSink;
 use super::super::symbols::index_dtype;
-use super::super::terms::{GatherMode, ScatterMode};
+use super::super::terms::{ElementwiseKind, GatherMode, ScatterMode};
 use super::super::walk::Site;
 
 fn gather_layer<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     layer: &GatherLayer,
 ) -> Result<S::Tensor, EmitError> {
-    let dynamic = site.info(0).and_then(|info| info.fixed_dims()).is_none();
+    let (data, mut indices) = (site.tensor(0)?, site.tensor(1)?);
     let negative = site.info(1).and_then(|info| info.known_ints()).is_none_or(|all| all.iter().any(|index| *index < 0));
-    if dynamic && negative {
-        return site.unsupported("indices that may be negative into dimensions known only at run time");
+    // A negative index counts from the end of an axis only if TensorRT knows its size when it builds.
+    let dynamic: Vec<Dim> = gathered(site, layer)?.into_iter().filter(|size| size.value().is_none()).collect();
+    if negative && !dynamic.is_empty() {
+        let ([size], true) = (&dynamic[..], layer.mode != GatherMode::Nd) else {
+            return site.unsupported("tuples of indices that may be negative into dimensions known only at run time");
+        };
+        indices = from_front(site, indices, size)?;
     }
-    let (data, indices) = (site.tensor(0)?, site.tensor(1)?);
     site.layer("", |sink, label| sink.gather(label, data, indices, layer))
+}
+
+/// The sizes of the axes that indices count in.
+fn gathered<'g, S: NetworkSink<'g>>(site: &Site<'_, '_, 'g, S>, layer: &GatherLayer) -> Result<Vec<Dim>, EmitError> {
+    let shape = |slot: usize| site.info(slot).and_then(|info| info.shape.clone());
+    let (Some(data), Some(indices)) = (shape(0), shape(1)) else {
+        return site.unsupported("the rank of data or indices is not known");
+    };
+    let (first, count) = match layer.mode {
+        GatherMode::Nd => (layer.batch_dims, indices.last().and_then(Dim::value).unwrap_or(i64::MAX)),
+        _ => (layer.axis, 1),
+    };
+    let skipped = usize::try_from(first).unwrap_or(usize::MAX);
+    Ok(data.into_iter().skip(skipped).take(usize::try_from(count).unwrap_or(usize::MAX)).collect())
+}
+
+/// Indices with the size added to those below 0.
+fn from_front<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    indices: S::Tensor,
+    size: &Dim,
+) -> Result<S::Tensor, EmitError> {
+    let (rank, dtype) = (site.rank(1)?, site.info(1).map_or(DType::I64, |info| info.dtype));
+    let mut size = site.dims_tensor(&Shape::from_iter([size.clone()]))?;
+    size = site.shuffle(size, None, Some(DimsArg::Fixed(&vec![1; rank])), None, "size")?;
+    if dtype != index_dtype(site.capabilities()) {
+        size = site.layer("size", |sink, label| sink.cast(label, size, dtype))?;
+    }
+    let zero = site.scalar(dtype, rank, 0.0, "zero")?;
+    let negative = site.elementwise(indices, zero, ElementwiseKind::Less, "negative")?;
+    let counted = site.elementwise(indices, size, ElementwiseKind::Sum, "counted")?;
+    site.layer("indices", |sink, label| sink.select(label, negative, counted, indices))
 }
 
 fn front_axis<'g, S: NetworkSink<'g>>(site: &Site<'_, '_, 'g, S>, axis: i64) -> Result<i64, EmitError> {

@@ -173,10 +173,12 @@ fn constant(node: &mut NodeContext<'_, '_>) -> Imported {
     node.emit(Constant { value }, [])
 }
 
-/// The same bits as another type. Of a Bool, whose byte is 0 or 1, that is the number.
+/// The same bits as another type. Between integers of one width that is a conversion, which wraps around; a Bool is a
+/// byte of 0 or 1.
 fn bit_cast(node: &mut NodeContext<'_, '_>) -> Imported {
     let to = node.attrs.dtype("to")?.ok_or_else(|| fault("to", "it is missing"))?;
-    if node.dtype(0)? == DType::Bool && to.is_integer() && to.bits() == 8 {
+    let from = node.dtype(0)?;
+    if to.is_integer() && from.bits() == to.bits() && (from.is_integer() || from == DType::Bool) {
         return node.emit_same(Cast::new(to));
     }
     node.emit_same(BitCast { to })
