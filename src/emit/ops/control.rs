@@ -21,18 +21,25 @@ pub(super) fn branch<'g, S: NetworkSink<'g>>(
 ) -> Result<Outputs<S::Tensor>, EmitError> {
     let (then, otherwise) = (&*op.then_branch.0, &*op.else_branch.0);
     for (at, (a, b)) in then.outputs().iter().zip(otherwise.outputs()).enumerate() {
-        let rank = |body: &Graph, value: ValueRef| body.info(value).and_then(ValueInfo::rank);
-        match (rank(then, a.value), rank(otherwise, b.value)) {
-            (Some(a), Some(b)) if a == b => {}
-            (Some(a), Some(b)) => {
-                return site.unsupported(format!(
-                    "output {at} has {a} dimensions in one branch and {b} in the other, and its condition is only known \
-                     at run time"
-                ));
-            }
-            _ => {
-                return site.unsupported(format!("the rank of output {at} is not known in one of the branches"));
-            }
+        let shape = |body: &'g Graph, value: ValueRef| body.info(value).and_then(|info| info.shape.as_ref());
+        let (Some(a), Some(b)) = (shape(then, a.value), shape(otherwise, b.value)) else {
+            return site.unsupported(format!("the rank of output {at} is not known in one of the branches"));
+        };
+        if a.len() != b.len() {
+            let (a, b) = (a.len(), b.len());
+            return site.unsupported(format!(
+                "output {at} has {a} dimensions in one branch and {b} in the other, and its condition is only known at \
+                 run time"
+            ));
+        }
+        let fixed = |(a, b): (&Dim, &Dim)| Some((a.value()?, b.value()?));
+        let other = a.iter().zip(b).filter_map(fixed).find(|(a, b)| a != b);
+        // TensorRT-RTX 1.7.1 fails to build this.
+        if let Some((x, y)) = other.filter(|_| a.iter().chain(b).any(|dim| dim.value().is_none())) {
+            return site.unsupported(format!(
+                "output {at} has a dimension of {x} in one branch and of {y} in the other, which TensorRT takes only \
+                 where all dimensions are fixed"
+            ));
         }
     }
     let condition = scalar(site, 0)?;
@@ -105,7 +112,13 @@ pub(super) fn repeat<'g, S: NetworkSink<'g>>(
     }
     let looped = site.layer("", |sink, label| sink.start_loop(label))?;
     if let Some(trips) = trips {
-        site.layer("count", |sink, label| sink.trip_limit(label, looped, trips, TripLimit::Count))?;
+        // A loop that also has a condition counts in 32 bits.
+        let limit = if goes_on || site.info(0).is_some_and(|info| info.dtype == DType::I32) {
+            trips
+        } else {
+            site.layer("count32", |sink, label| sink.cast(label, trips, DType::I32))?
+        };
+        site.layer("count", |sink, label| sink.trip_limit(label, looped, limit, TripLimit::Count))?;
     }
     let holds = site.scalar(DType::Bool, 0, 1.0, "true")?;
     let condition = if goes_on {

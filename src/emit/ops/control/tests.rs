@@ -65,6 +65,12 @@ fn branches_of_different_ranks_are_refused() {
 }
 
 #[test]
+fn branches_of_other_fixed_sizes_are_refused_beside_dynamic_ones() {
+    assert_snapshot!(reason(&conditional("%x) {", "%y) { %y = concat(%x, %x) axis=1")), @r"output 0 has a dimension of 4 in one branch and of 8 in the other, which TensorRT takes only where all dimensions are fixed");
+    network(&conditional("%x) {", "%y) { %y = concat(%x, %x) axis=0")).unwrap();
+}
+
+#[test]
 fn nodes_refused_in_bodies_are_found_with_all_others() {
     let lowered = |name: &str| format!("%{name} = lp_norm(%x) axis=1 p=3");
     let text = conditional(
