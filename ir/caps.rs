@@ -28,6 +28,14 @@ pub struct Capabilities {
     pub cumulative: bool,
     /// IAttention (10.14 and later).
     pub attention: bool,
+    /// IAttention's causal mask counted from the end (11.0 and later).
+    pub causal_from_end: bool,
+    /// IRotaryEmbeddingLayer (10.15 and later).
+    pub rotary_embedding: bool,
+    /// IGridSampleLayer takes volumes (11.2 and later).
+    pub grid_sample_3d: bool,
+    /// INMSLayer; TensorRT-RTX has the layer but no kernel for it.
+    pub nms: bool,
     /// INonZero, whose output's size its data tell (8.5 and later; TensorRT-RTX takes the layer and fails to build it).
     pub non_zero: bool,
     /// kGELU_ERF and kGELU_TANH (10.0 and later).
@@ -46,6 +54,10 @@ impl Capabilities {
             squeeze: true,
             cumulative: true,
             attention: true,
+            causal_from_end: true,
+            rotary_embedding: true,
+            grid_sample_3d: true,
+            nms: false,
             non_zero: false,
             gelu: true,
         }
@@ -76,6 +88,10 @@ impl Capabilities {
             squeeze: least((10, 7)),
             cumulative: least((10, 8)),
             attention: least((10, 14)),
+            causal_from_end: least((11, 0)),
+            rotary_embedding: least((10, 15)),
+            grid_sample_3d: least((11, 2)),
+            nms: least((8, 5)),
             non_zero: least((8, 5)),
             gelu: least((10, 0)),
         }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::{Graph, NodeId, Op, Tensor, ValueRef};
 
 mod activation;
+mod attention;
 mod cast;
 mod control;
 mod conv;
@@ -31,7 +32,10 @@ mod reduce;
 mod resize;
 #[cfg(test)]
 mod tests;
+mod vision;
 mod window;
+
+pub use resize::{Taps, resize_taps};
 
 /// An evaluation that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -119,6 +123,10 @@ pub fn eval_op(op: &Op, inputs: &[Option<&Tensor>], context: &EvalContext<'_>) -
         | Op::Lrn(_)
         | Op::LpNorm(_)
         | Op::MeanVarianceNorm(_) => norm::eval(op, inputs, context),
+        Op::Attention(op) => attention::attention(op, inputs, context),
+        Op::RotaryEmbedding(op) => attention::rotary_embedding(op, inputs),
+        Op::GridSample(op) => vision::grid_sample(op, inputs),
+        Op::NonMaxSuppression(op) => vision::non_max_suppression(op, inputs),
         Op::Reshape(_)
         | Op::Flatten(_)
         | Op::Squeeze(_)

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 
 use crate::{DType, Dim, GraphError, Known, Op, Shape, ValueInfo};
 
+mod attention;
 mod control;
 mod conv;
 mod elements;
@@ -23,6 +24,7 @@ mod pool;
 mod quant;
 mod random;
 mod reduce;
+mod vision;
 
 #[cfg(test)]
 mod tests;
@@ -102,6 +104,10 @@ pub fn infer(op: &Op, inputs: &[Option<&ValueInfo>], context: &InferContext<'_>)
         | Op::Lrn(_)
         | Op::LpNorm(_)
         | Op::MeanVarianceNorm(_) => norm::infer(op, inputs, context),
+        Op::Attention(op) => attention::attention(op, inputs, context),
+        Op::RotaryEmbedding(op) => attention::rotary_embedding(op, inputs),
+        Op::GridSample(_) => vision::grid_sample(inputs),
+        Op::NonMaxSuppression(_) => vision::non_max_suppression(inputs, context),
         Op::Reshape(_)
         | Op::Flatten(_)
         | Op::Squeeze(_)

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use crate::attr::{Attr, AttrError, AttrMap, AttrValue, Attributes};
 use crate::{Tensor, attributes};
 
+mod attention;
 mod control;
 mod conv;
 mod index;
@@ -23,7 +24,9 @@ mod pool;
 mod quant;
 mod random;
 mod reduce;
+mod vision;
 
+pub use attention::{Attention, CausalKind, RotaryEmbedding, ScoreStage};
 pub use control::{Bodies, Body, If, Loop, Scan};
 pub use conv::{Conv, ConvTranspose};
 pub use index::{
@@ -40,6 +43,7 @@ pub use pool::{AspectPolicy, CoordinateMode, NearestMode, Pool, PoolKind, Resize
 pub use quant::{Dequantize, Quantize};
 pub use random::{Random, RandomKind};
 pub use reduce::{ArgReduce, Cumulative, Reduce, ReduceKind, Softmax, TopK};
+pub use vision::{GridSample, NonMaxSuppression, SampleKind, SamplePadding};
 
 /// A few integers.
 pub type Ints = SmallVec<[i64; 4]>;
@@ -357,6 +361,14 @@ operators! {
     LpNorm = "lp_norm", 1, 1;
     /// Mean-variance normalisation.
     MeanVarianceNorm = "mean_variance_norm", 1, 1;
+    /// Weighted sums of values by queries and keys.
+    Attention = "attention", 3, 4;
+    /// Rotation of pairs by their position.
+    RotaryEmbedding = "rotary_embedding", 3, 3;
+    /// Samples at positions.
+    GridSample = "grid_sample", 2, 2;
+    /// Boxes that do not overlap.
+    NonMaxSuppression = "non_max_suppression", 2, 5;
     /// Another shape.
     Reshape = "reshape", 1, 2;
     /// To a matrix.

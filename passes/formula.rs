@@ -28,6 +28,21 @@ impl<'g> Formula<'g> {
         self.graph.input(self.root, slot).ok_or(Miss::NoMatch)
     }
 
+    /// The data of an input of the node that is a constant.
+    pub(crate) fn constant_input(&self, slot: usize) -> Option<&'g Tensor> {
+        self.graph.constant(self.graph.input(self.root, slot)?)
+    }
+
+    /// The graph of the node.
+    pub(crate) fn graph(&self) -> &'g Graph {
+        self.graph
+    }
+
+    /// The node.
+    pub(crate) fn root(&self) -> NodeId {
+        self.root
+    }
+
     /// What is known of an input of the node.
     pub(crate) fn info(&self, slot: usize) -> Result<&'g ValueInfo, Miss> {
         self.graph.info(self.input(slot)?).ok_or(Miss::NoMatch)
@@ -118,6 +133,17 @@ impl<'g> Formula<'g> {
         self.op(Reshape { shape: Some(shape), allow_zero: true }, &[x])
     }
 
+    /// Every `step`-th element of an axis, from the first to before the last of `range`.
+    pub(crate) fn slice(&mut self, x: ValueRef, axis: i64, range: (i64, Dim), step: i64) -> ValueRef {
+        let slice = Slice {
+            axes: Some(Ints::from_slice(&[axis])),
+            starts: Some(Shape::from_iter([Dim::fixed(range.0)])),
+            ends: Some(Shape::from_iter([range.1])),
+            steps: Some(Ints::from_slice(&[step])),
+        };
+        self.op(slice, &[x])
+    }
+
     /// Several joined along an axis.
     pub(crate) fn concat(&mut self, parts: &[ValueRef], axis: i64) -> ValueRef {
         match parts {
@@ -133,10 +159,7 @@ impl<'g> Formula<'g> {
 
     /// The elements `start..end` of a vector.
     pub(crate) fn cut(&mut self, vector: ValueRef, start: i64, end: i64) -> ValueRef {
-        let bound = |value: i64| Some(Shape::from_iter([Dim::fixed(value)]));
-        let one = || Some(Ints::from_slice(&[1]));
-        let axes = Some(Ints::from_slice(&[0]));
-        self.op(Slice { axes, starts: bound(start), ends: bound(end), steps: one() }, &[vector])
+        self.slice(vector, 0, (start, Dim::fixed(end)), 1)
     }
 
     /// The dimensions of a tensor as a vector.

@@ -16,6 +16,8 @@ use crate::{Error, ErrorKind, Options, build, optimize};
 
 /// Relative tolerance of ONNX's tests.
 const RELATIVE: f64 = 1e-3;
+/// The same for bfloat16: two units in its last place.
+const RELATIVE_BF16: f64 = 1.0 / 64.0;
 /// Absolute tolerance of ONNX's tests.
 const ABSOLUTE: f64 = 1e-7;
 
@@ -142,10 +144,11 @@ fn difference(expected: &Tensor, found: &Tensor) -> Option<String> {
     let (Some(a), Some(b)) = (floats(expected), floats(found)) else {
         return (expected != found).then(|| "other values".to_string());
     };
+    let relative = if expected.dtype() == DType::BF16 { RELATIVE_BF16 } else { RELATIVE };
     let wrong = a.iter().zip(&b).enumerate().find(|(_, (a, b))| {
         let same = a == b || (a.is_nan() && b.is_nan());
         let gap = (*a - *b).abs();
-        !same && (gap.is_nan() || gap > ABSOLUTE + RELATIVE * a.abs())
+        !same && (gap.is_nan() || gap > ABSOLUTE + relative * a.abs())
     });
     wrong.map(|(at, (a, b))| format!("element {at} is {b}, {a} was expected"))
 }

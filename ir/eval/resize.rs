@@ -23,12 +23,30 @@ struct Axis {
     region: (f64, f64),
 }
 
-/// What an output coordinate reads: input indices with weights, or nothing.
-type Taps = Option<Vec<(usize, f64)>>;
+/// What an output coordinate of an axis reads: input coordinates with weights, or nothing where it lies outside of the
+/// region of interest.
+pub type Taps = Option<Vec<(usize, f64)>>;
+
+/// What each output coordinate of each axis of a [`Resize`](crate::op::Resize) reads, of data of `dims` and the roi,
+/// scales and sizes given.
+///
+/// # Errors
+/// If those do not fit the data.
+pub fn resize_taps(
+    op: &op::Resize,
+    dims: &[usize],
+    [roi, scales, sizes]: [Option<&Tensor>; 3],
+) -> Result<Vec<Vec<Taps>>, String> {
+    let axes = axes(op, Inputs(&[None, roi, scales, sizes]), dims)?;
+    if dims.contains(&0) && axes.iter().any(|axis| axis.output > 0) {
+        return Err(format!("{dims:?} has nothing to resample"));
+    }
+    axes.iter().map(|axis| layout::collected(axis.output, |at| axis.taps(op, at))).collect()
+}
 
 pub(super) fn resize(op: &op::Resize, inputs: Inputs<'_>) -> Result<Tensors, String> {
     let x = inputs.required(0)?;
-    let axes = axes(op, inputs, x.dims())?;
+    let axes = self::axes(op, inputs, x.dims())?;
     let dims: Dims = axes.iter().map(|axis| axis.output).collect();
     layout::check_size(&dims, size_of::<f64>())?;
     if dims.contains(&0) {
@@ -37,8 +55,7 @@ pub(super) fn resize(op: &op::Resize, inputs: Inputs<'_>) -> Result<Tensors, Str
     if x.numel() == 0 {
         return Err(format!("{:?} has nothing to resample", x.dims()));
     }
-    let taps: Vec<Vec<Taps>> =
-        axes.iter().map(|axis| layout::collected(axis.output, |at| axis.taps(op, at))).collect::<Result<_, _>>()?;
+    let taps = resize_taps(op, x.dims(), [1, 2, 3].map(|slot| inputs.optional(slot)))?;
     if op.mode == ResizeMode::Nearest && op.coordinates != CoordinateMode::TfCropAndResize {
         return one(nearest(x, &taps));
     }
@@ -149,15 +166,14 @@ impl Axis {
     /// The input coordinate of an output coordinate.
     fn coordinate(&self, mode: CoordinateMode, at: usize) -> f64 {
         let (x, input, output) = (at as f64, self.input as f64, self.output as f64);
+        // The size that the scale asks for, before it is made whole.
+        let wanted = if self.sized { output } else { self.scale * input };
         match mode {
             CoordinateMode::HalfPixel => self.shrunk(x + 0.5) - 0.5,
-            CoordinateMode::HalfPixelSymmetric => {
-                let adjustment = if self.sized { 1.0 } else { output / (self.scale * input) };
-                input / 2.0 * (1.0 - adjustment) + self.shrunk(x + 0.5) - 0.5
-            }
+            CoordinateMode::HalfPixelSymmetric => input / 2.0 * (1.0 - output / wanted) + self.shrunk(x + 0.5) - 0.5,
             CoordinateMode::PytorchHalfPixel if self.output > 1 => self.shrunk(x + 0.5) - 0.5,
             CoordinateMode::PytorchHalfPixel => 0.0,
-            CoordinateMode::AlignCorners if self.output > 1 => x * (input - 1.0) / (output - 1.0),
+            CoordinateMode::AlignCorners if self.output > 1 => x * (input - 1.0) / (wanted - 1.0),
             CoordinateMode::AlignCorners => 0.0,
             CoordinateMode::Asymmetric => self.shrunk(x),
             CoordinateMode::TfHalfPixelForNn => self.shrunk(x + 0.5),
@@ -221,7 +237,7 @@ fn nearest_index(mode: NearestMode, x: f64) -> f64 {
 }
 
 /// The cubic convolution kernel with coefficient `a`.
-fn cubic(x: f64, a: f64) -> f64 {
+pub(super) fn cubic(x: f64, a: f64) -> f64 {
     let x = x.abs();
     if x <= 1.0 {
         ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0

@@ -6,6 +6,7 @@ use super::error::EmitError;
 use super::sink::{NetworkSink, Outputs};
 use super::walk::{Site, one};
 
+mod attention;
 mod control;
 mod conv;
 mod index;
@@ -18,6 +19,7 @@ mod quant;
 mod random;
 mod reduce;
 mod runtime;
+mod vision;
 
 /// Makes the layers of a node and gives its outputs.
 pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<Outputs<S::Tensor>, EmitError> {
@@ -44,6 +46,10 @@ pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
         Op::LayerNorm(op) => norm::layer_norm(site, op).map(one),
         Op::GroupNorm(op) => norm::group_norm(site, op).map(one),
         Op::Lrn(op) => norm::lrn(site, op).map(one),
+        Op::Attention(op) => attention::attention(site, op).map(one),
+        Op::RotaryEmbedding(op) => attention::rotary_embedding(site, op).map(one),
+        Op::GridSample(op) => vision::grid_sample(site, op).map(one),
+        Op::NonMaxSuppression(op) => vision::non_max_suppression(site, op).map(one),
         Op::Reshape(_) | Op::Flatten(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => movement::reshape(site).map(one),
         Op::Transpose(op) => movement::transpose(site, op).map(one),
         Op::Expand(_) => movement::expand(site).map(one),

@@ -329,7 +329,7 @@ impl<'m> Importer<'m> {
             stated => stated?,
         };
         let Some(inferred) = builder.graph().info(value) else { return Ok(()) };
-        let stated = supplement(inferred, stated);
+        let stated = supplement(inferred, stated, builder.graph().node_name(value.node));
         Ok(builder.hint(value, &stated)?)
     }
 

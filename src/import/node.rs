@@ -173,6 +173,22 @@ impl NodeContext<'_, '_> {
         values.first().copied().ok_or_else(|| Fault::Unsupported("it has no output".to_owned()))
     }
 
+    /// Adds one of the operators that the node becomes. Each of its values is an output of the node, or has a name of
+    /// its own.
+    pub(crate) fn part(
+        &mut self,
+        part: &str,
+        op: impl Into<Op>,
+        inputs: impl IntoIterator<Item = Option<ValueRef>>,
+        slots: &[Option<usize>],
+    ) -> Imported {
+        let inner = self.importer.names.claim(&format!("{}.{part}", self.name));
+        let output = |slot: &Option<usize>| slot.and_then(|slot| self.outputs.get(slot));
+        let names = slots.iter().map(|slot| output(slot).map_or(inner.clone(), |output| output.name.clone())).collect();
+        let name = if slots.contains(&Some(0)) { self.name.clone() } else { inner };
+        self.add(op.into(), inputs.into_iter().collect(), name, names)
+    }
+
     /// As [`helper`](Self::helper), an operator of several outputs.
     pub(crate) fn helper_many(
         &mut self,

@@ -154,11 +154,16 @@ pub(crate) fn fixed_dims(stated: &TypeProto) -> Option<Vec<Dim>> {
 }
 
 /// What is stated of a value, as far as inference says nothing: a dimension that inference tells in terms of the
-/// inputs' symbols or as a number is kept, unless the statement is another number, which is a contradiction.
-pub(crate) fn supplement(inferred: &ValueInfo, mut stated: ValueInfo) -> ValueInfo {
+/// inputs' symbols or as a number is kept, unless the statement is another number, which is a contradiction. A symbol
+/// made up for the data of `node` tells nothing.
+pub(crate) fn supplement(inferred: &ValueInfo, mut stated: ValueInfo, node: &str) -> ValueInfo {
+    let made_up = |dim: &Dim| {
+        let rest = dim.as_symbol().and_then(|name| name.strip_prefix(node));
+        rest.is_some_and(|rest| rest.starts_with('.'))
+    };
     let dims = inferred.shape.iter().flatten().zip(stated.shape.iter_mut().flatten());
     for (inferred, stated) in dims {
-        if inferred.value().is_none() || stated.value().is_none() {
+        if stated.value().is_none() || (inferred.value().is_none() && !made_up(inferred)) {
             *stated = inferred.clone();
         }
     }
@@ -233,11 +238,11 @@ mod tests {
         let inferred = ValueInfo::new(DType::F32, [batch.clone(), Dim::fixed(3), Dim::symbol("n")]);
         let stated = ValueInfo::new(DType::F32, [Dim::fixed(1), Dim::symbol("c"), Dim::symbol("m")]);
         // A batch of 1 in a stale statement does not pin the dynamic batch.
-        assert_eq!(supplement(&inferred, stated), inferred);
+        assert_eq!(supplement(&inferred, stated, "y"), inferred);
         let contradiction = ValueInfo::new(DType::F32, [batch, Dim::fixed(4), Dim::symbol("n")]);
-        assert!(!inferred.is_compatible(&supplement(&inferred, contradiction)));
+        assert!(!inferred.is_compatible(&supplement(&inferred, contradiction, "y")));
         let unknown = ValueInfo::unshaped(DType::Unknown);
         let stated = ValueInfo::new(DType::F32, [Dim::fixed(1)]);
-        assert_eq!(supplement(&unknown, stated.clone()), stated);
+        assert_eq!(supplement(&unknown, stated.clone(), "y"), stated);
     }
 }

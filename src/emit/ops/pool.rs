@@ -110,6 +110,10 @@ pub(super) fn resize<'g, S: NetworkSink<'g>>(
         ResizeMode::Cubic => Interpolation::Cubic,
         other => return site.unsupported(format!("TensorRT has no `{}` resize", other.word())),
     };
+    let runtime = |slot: usize| site.info(slot).is_some_and(|info| info.numel().is_none_or(|count| !count.is(0)));
+    if runtime(2) && site.constant(2).is_none() {
+        return site.unsupported("scales that are known only at run time");
+    }
     let x = site.tensor(0)?;
     let scales = site.constant(2).and_then(|scales| scales.to_f64s()).filter(|scales| !scales.is_empty());
     let rank = site.rank(0)?;

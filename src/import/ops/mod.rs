@@ -5,6 +5,7 @@
 //! says [`Fault::Unsupported`](super::node::Fault) has added nothing that matters; the node becomes opaque.
 
 mod activation;
+mod attention;
 mod control;
 mod conv;
 mod index;
@@ -22,6 +23,7 @@ mod shape;
 mod signal;
 mod spatial;
 mod unique;
+mod vision;
 
 use std::sync::LazyLock;
 
@@ -69,6 +71,7 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
     let families = [
         activation::ROWS,
         activation::WITH_FLOATS,
+        attention::ROWS,
         control::ROWS,
         conv::ROWS,
         index::ROWS,
@@ -89,6 +92,7 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
         signal::ROWS,
         spatial::ROWS,
         unique::ROWS,
+        vision::ROWS,
     ];
     families.into_iter().flatten().map(|row| (row.name, row)).collect()
 });

@@ -1,0 +1,347 @@
+//! Writes attention that the target's layer cannot hold as matrix products and a softmax.
+//!
+//! ```text
+//! %y = attention(%q, %k, %v) scale=0.25 softcap=30 .. : f32[b, 8, s, 64]
+//! ```
+//! becomes
+//! ```text
+//! %1 = mul(%q, 0.5)
+//! %2 = mul(%k, 0.5)
+//! %3 = matmul(%1, %2) transpose_b=true : f32[b, 8, s, t]
+//! %4 = mul(tanh(div(%3, 30)), 30)
+//! %5 = softmax(%4) axis=-1
+//! %y = matmul(%5, %v)
+//! ```
+//!
+//! Fires where the target has no attention, and on what its layer has no place for: a cap, a softmax of another type,
+//! scores as an output, values of another size than the keys, a causal mask counted from the end. A causal mask beside a
+//! mask goes into that mask, and the layer stays. Heads of keys and values that serve several of queries are repeated.
+//!
+//! Refuses: "the heads of queries are not known to be a multiple of those of the keys"
+//!
+//! Order: any.
+//!
+//! Numerics: the scale's square root goes to either side of the product, so that it does not overflow in 16 bits; hidden
+//! keys are selected away, so that no infinity of a score survives. 1e-6 in f32.
+
+use trt_fuse_ir::op::{
+    Activation, Attention, BinaryOp, CausalKind, Expand, MatMul, ReduceKind, ScoreStage, ShapeOf, Softmax, Squeeze,
+};
+use trt_fuse_ir::{
+    Capabilities, DType, Dim, Epilogue, Graph, Ints, NodeId, Op, OpKind, Patch, Shape, Tensor, ValueRef,
+};
+
+use crate::formula::Formula;
+use crate::pass::{Miss, Rule, RuleContext};
+
+/// The rule.
+#[derive(Debug, Default)]
+pub(crate) struct LowerAttention;
+
+impl Rule for LowerAttention {
+    fn name(&self) -> &'static str {
+        "lower_attention"
+    }
+
+    fn roots(&self) -> &'static [OpKind] {
+        &[OpKind::Attention]
+    }
+
+    fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
+        let node = graph.node(root).ok_or(Miss::NoMatch)?;
+        let Op::Attention(op) = &node.op else { return Err(Miss::NoMatch) };
+        let f = Formula::new(self.name(), graph, root);
+        let sizes = Sizes::of(&f)?;
+        let has_mask = f.input(3).is_ok();
+        if !fits_layer(op, &sizes, node.outputs.len(), context.capabilities) {
+            return written_out(f, op, &sizes, node.outputs.len(), root);
+        }
+        if has_mask && op.causal != CausalKind::None { one_mask(f, op, &sizes) } else { Err(Miss::NoMatch) }
+    }
+}
+
+/// The dimensions of attention.
+struct Sizes {
+    batch: Dim,
+    heads: Dim,
+    queries: Dim,
+    groups: Dim,
+    keys: Dim,
+    key: Dim,
+    value: Dim,
+}
+
+impl Sizes {
+    fn of(f: &Formula<'_>) -> Result<Self, Miss> {
+        let four = |slot| f.shape(slot)?.first_chunk::<4>().cloned().ok_or(Miss::NoMatch);
+        let [batch, heads, queries, key] = four(0)?;
+        let [_, groups, keys, _] = four(1)?;
+        let [_, _, _, value] = four(2)?;
+        Ok(Self { batch, heads, queries, groups, keys, key, value })
+    }
+}
+
+/// Whether the target's layer can hold it, a mask beside a causal one apart.
+fn fits_layer(op: &Attention, sizes: &Sizes, outputs: usize, capabilities: &Capabilities) -> bool {
+    // Of more queries than keys, some may see none.
+    let causal = match op.causal {
+        CausalKind::None | CausalKind::UpperLeft => true,
+        _ => capabilities.causal_from_end && (&sizes.keys - &sizes.queries).at_least(0),
+    };
+    capabilities.attention
+        && outputs == 1
+        && op.softcap.is_none()
+        && op.softmax_dtype.is_none()
+        && sizes.key == sizes.value
+        && causal
+}
+
+/// A causal mask and a mask as one mask.
+fn one_mask(mut f: Formula<'_>, op: &Attention, sizes: &Sizes) -> Result<Patch, Miss> {
+    let triangle = triangle(&mut f, op.causal, sizes)?.ok_or(Miss::NoMatch)?;
+    let (mask, dtype) = (f.input(3)?, f.info(3)?.dtype);
+    let mask = if dtype == DType::Bool {
+        f.binary(BinaryOp::And, mask, triangle)
+    } else {
+        let hidden = f.number(dtype, f64::NEG_INFINITY)?;
+        f.select(triangle, mask, hidden)
+    };
+    let (q, k, v) = (f.input(0)?, f.input(1)?, f.input(2)?);
+    let y = f.op(Attention { causal: CausalKind::None, ..op.clone() }, &[q, k, v, mask]);
+    Ok(f.result(y))
+}
+
+fn written_out(mut f: Formula<'_>, op: &Attention, sizes: &Sizes, outputs: usize, root: NodeId) -> Result<Patch, Miss> {
+    let dtype = f.info(0)?.dtype;
+    let (q, k, v) = (f.input(0)?, f.input(1)?, f.input(2)?);
+    let root_of_scale = f64::from(op.scale.0).abs().sqrt();
+    let q = f.with_number(BinaryOp::Mul, q, dtype, root_of_scale.copysign(f64::from(op.scale.0)))?;
+    let k = f.with_number(BinaryOp::Mul, k, dtype, root_of_scale)?;
+    let k = shared(&mut f, k, sizes, &sizes.key, root)?;
+    let v = shared(&mut f, v, sizes, &sizes.value, root)?;
+    let product = matmul(&mut f, q, k, true);
+    let capped = capped(&mut f, op, product, dtype)?;
+    let (masked, sees) = masked(&mut f, op, sizes, capped, dtype)?;
+    let wide = op.softmax_dtype.unwrap_or(dtype);
+    let scores = if wide == dtype { masked } else { f.cast(masked, wide) };
+    let mut weights = f.op(Softmax { axis: -1, log: false }, &[scores]);
+    if wide != dtype {
+        weights = f.cast(weights, dtype);
+    }
+    if let Some(sees) = sees.filter(|_| op.zero_hidden) {
+        let zero = f.number(dtype, 0.0)?;
+        weights = f.select(sees, weights, zero);
+    }
+    let y = matmul(&mut f, weights, v, false);
+    let stage = match op.scores {
+        ScoreStage::Product => product,
+        ScoreStage::Capped => capped,
+        ScoreStage::Masked => masked,
+        ScoreStage::Weights => weights,
+        _ => return Err(Miss::NoMatch),
+    };
+    let values = [y, stage];
+    Ok(f.results(values.get(..outputs).ok_or(Miss::NoMatch)?))
+}
+
+fn matmul(f: &mut Formula<'_>, a: ValueRef, b: ValueRef, transpose_b: bool) -> ValueRef {
+    f.op(MatMul { transpose_a: false, transpose_b, epilogue: Epilogue::default() }, &[a, b])
+}
+
+/// Each head of keys or values as often as it serves a head of queries.
+fn shared(f: &mut Formula<'_>, x: ValueRef, sizes: &Sizes, size: &Dim, root: NodeId) -> Result<ValueRef, Miss> {
+    if sizes.heads == sizes.groups {
+        return Ok(x);
+    }
+    let times = sizes.heads.exact_div(&sizes.groups).ok_or(Miss::Blocked {
+        reason: "the heads of queries are not known to be a multiple of those of the keys",
+        at: root,
+    })?;
+    let (batch, groups, keys) = (sizes.batch.clone(), sizes.groups.clone(), sizes.keys.clone());
+    let apart = f.unsqueeze(x, &[2]);
+    let shape: Shape = [batch.clone(), groups, times, keys.clone(), size.clone()].into_iter().collect();
+    let repeated = f.op(Expand { shape: Some(shape) }, &[apart]);
+    Ok(f.reshape(repeated, [batch, sizes.heads.clone(), keys, size.clone()].into_iter().collect()))
+}
+
+fn capped(f: &mut Formula<'_>, op: &Attention, product: ValueRef, dtype: DType) -> Result<ValueRef, Miss> {
+    let Some(cap) = op.softcap.map(|cap| f64::from(cap.0)) else { return Ok(product) };
+    let part = f.with_number(BinaryOp::Div, product, dtype, cap)?;
+    let bent = f.op(Op::Activation(Activation::Tanh), &[part]);
+    f.with_number(BinaryOp::Mul, bent, dtype, cap)
+}
+
+/// The scores with hidden keys at negative infinity, and which queries see a key if some may see none.
+fn masked(
+    f: &mut Formula<'_>,
+    op: &Attention,
+    sizes: &Sizes,
+    scores: ValueRef,
+    dtype: DType,
+) -> Result<(ValueRef, Option<ValueRef>), Miss> {
+    let hidden = f.number(dtype, f64::NEG_INFINITY)?;
+    let triangle = triangle(f, op.causal, sizes)?;
+    let (mut scores, mut kept) = (scores, triangle);
+    // The first key is seen by all, unless queries begin before it.
+    let mut may_see_none = op.causal == CausalKind::LowerRight && !(&sizes.keys - &sizes.queries).at_least(0);
+    if let Ok(mask) = f.input(3) {
+        may_see_none = true;
+        let shown = if f.info(3)?.dtype == DType::Bool {
+            mask
+        } else {
+            scores = f.binary(BinaryOp::Add, scores, mask);
+            f.binary(BinaryOp::Greater, mask, hidden)
+        };
+        kept = Some(kept.map_or(shown, |kept| f.binary(BinaryOp::And, shown, kept)));
+    }
+    let Some(kept) = kept else { return Ok((scores, None)) };
+    let masked = f.select(kept, scores, hidden);
+    if !may_see_none {
+        return Ok((masked, None));
+    }
+    let count = f.cast(kept, DType::F32);
+    let most = f.reduce(ReduceKind::Max, count, &[-1]);
+    Ok((masked, Some(f.with_number(BinaryOp::Greater, most, DType::F32, 0.0)?)))
+}
+
+/// Which keys each query sees by its position, `[queries, keys]`; `None` for all.
+fn triangle(f: &mut Formula<'_>, causal: CausalKind, sizes: &Sizes) -> Result<Option<ValueRef>, Miss> {
+    let from_end = match causal {
+        CausalKind::None => return Ok(None),
+        CausalKind::UpperLeft => false,
+        CausalKind::LowerRight => true,
+        _ => return Err(Miss::NoMatch),
+    };
+    if let (Some(queries), Some(keys)) = (sizes.queries.value(), sizes.keys.value()) {
+        let offset = if from_end { keys - queries } else { 0 };
+        let kept = (0..queries).flat_map(|query| (0..keys).map(move |key| key <= query + offset)).collect();
+        let dims = [usize::try_from(queries).unwrap_or(0), usize::try_from(keys).unwrap_or(0)];
+        let triangle = Tensor::from_vec(dims, kept).map_err(|_| Miss::NoMatch)?;
+        return Ok(Some(f.constant(triangle)));
+    }
+    let (queries, keys) = (length(f, 0)?, length(f, 1)?);
+    let (rows, columns) = (positions(f, queries)?, positions(f, keys)?);
+    let mut rows = f.unsqueeze(rows, &[1]);
+    if from_end {
+        let offset = f.binary(BinaryOp::Sub, keys, queries);
+        rows = f.binary(BinaryOp::Add, rows, offset);
+    }
+    Ok(Some(f.binary(BinaryOp::LessOrEqual, columns, rows)))
+}
+
+/// Axis 2 of an input, as a number of rank 0.
+fn length(f: &mut Formula<'_>, slot: usize) -> Result<ValueRef, Miss> {
+    let x = f.input(slot)?;
+    let dim = f.op(ShapeOf { start: 2, end: Some(3) }, &[x]);
+    Ok(f.op(Squeeze { axes: Some(Ints::from_slice(&[0])) }, &[dim]))
+}
+
+fn positions(f: &mut Formula<'_>, limit: ValueRef) -> Result<ValueRef, Miss> {
+    let (start, step) = (f.number(DType::I64, 0.0)?, f.number(DType::I64, 1.0)?);
+    Ok(f.op(Op::Range, &[start, limit, step]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Run, run_rule};
+
+    const QKV: &str = "%q: f32[2, 4, 3, 8], %k: f32[2, 2, 5, 8], %v: f32[2, 2, 5, 8]";
+
+    fn run(inputs: &str, node: &str) -> Run {
+        run_rule(LowerAttention, &format!("graph g({inputs}) -> (%y) {{ %y = attention{node} }}"))
+    }
+
+    #[test]
+    fn fires_on_a_cap() {
+        let inputs = "%q: f32[b, 4, s, 16], %k: f32[b, 4, t, 16], %v: f32[b, 4, t, 16]";
+        let run = run(inputs, "(%q, %k, %v) scale=0.25 softcap=30 causal=none zero_hidden=true scores=product");
+        insta::assert_snapshot!(run.equal_within(1e-6, 3).after, @"
+        graph g(%q: f32[b, 4, s, 16], %k: f32[b, 4, t, 16], %v: f32[b, 4, t, 16]) -> (%y) {
+          %y.lower_attention = constant() value=f32[] {0.5}
+          %y.1 = mul(%q, %y.lower_attention) : f32[b, 4, s, 16]
+          %y.lower_attention.1 = constant() value=f32[] {0.5}
+          %y.2 = mul(%k, %y.lower_attention.1) : f32[b, 4, t, 16]
+          %y.3 = matmul(%y.1, %y.2) transpose_b=true : f32[b, 4, s, t]
+          %y.lower_attention.2 = constant() value=f32[] {30.0}
+          %y.4 = div(%y.3, %y.lower_attention.2) : f32[b, 4, s, t]
+          %y.5 = tanh(%y.4) : f32[b, 4, s, t]
+          %y.lower_attention.3 = constant() value=f32[] {30.0}
+          %y.6 = mul(%y.5, %y.lower_attention.3) : f32[b, 4, s, t]
+          %y.7 = softmax(%y.6) axis=-1 : f32[b, 4, s, t]
+          %y = matmul(%y.7, %v) : f32[b, 4, s, 16]
+        }
+        ");
+    }
+
+    #[test]
+    fn fires_on_values_of_another_size_and_shared_heads() {
+        let inputs = "%q: f32[2, 4, 3, 8], %k: f32[2, 2, 5, 8], %v: f32[2, 2, 5, 6], %m: bool[3, 5]";
+        for causal in ["none", "upper_left", "lower_right"] {
+            let node = format!("(%q, %k, %v, %m) scale=0.5 causal={causal} zero_hidden=true scores=product");
+            assert_eq!(run(inputs, &node).equal_within(1e-6, 1).rewrites, 1, "{causal}");
+        }
+    }
+
+    #[test]
+    fn fires_on_symbolic_lengths() {
+        let inputs = "%q: f32[b, 2, s, 8], %k: f32[b, 2, t, 8], %v: f32[b, 2, t, 6], %m: f32[b, 1, s, t]";
+        for causal in ["none", "upper_left", "lower_right"] {
+            let node = format!("(%q, %k, %v, %m) scale=-0.5 causal={causal} zero_hidden=true scores=product");
+            assert_eq!(run(inputs, &node).equal_within(1e-6, 4).rewrites, 1, "{causal}");
+        }
+    }
+
+    #[test]
+    fn gives_each_stage_of_the_scores() {
+        for stage in ["product", "capped", "masked", "weights"] {
+            let text = format!(
+                "graph g({QKV}, %m: bool[3, 5]) -> (%y, %s) {{
+                    %y, %s = attention(%q, %k, %v, %m) scale=0.5 softcap=2 causal=none zero_hidden=true
+                        softmax_dtype=f64 scores={stage} }}"
+            );
+            assert_eq!(run_rule(LowerAttention, &text).equal_within(1e-6, 1).rewrites, 1, "{stage}");
+        }
+    }
+
+    #[test]
+    fn a_query_before_all_keys_gives_zeros() {
+        let inputs = "%q: f32[1, 1, 5, 4], %k: f32[1, 1, 3, 4], %v: f32[1, 1, 3, 2]";
+        let node = "(%q, %k, %v) scale=1.0 causal=lower_right zero_hidden=true scores=product";
+        let run = run(inputs, node);
+        run.equal_within(1e-6, 1);
+        let inputs = crate::testing::random_inputs(&run.after, 1, 1);
+        let y = trt_fuse_ir::eval::eval_graph(&run.after, &inputs).unwrap().remove(0);
+        let rows = y.to_f64s().unwrap();
+        assert_eq!(rows[..4], [0.0; 4]);
+        assert!(rows[4..].iter().all(|x| *x != 0.0 && x.is_finite()));
+    }
+
+    #[test]
+    fn takes_a_causal_mask_into_the_mask() {
+        for (mask, causal) in [("bool[3, 5]", "upper_left"), ("f32[2, 4, 3, 5]", "lower_right")] {
+            let inputs = format!("{QKV}, %m: {mask}");
+            let node = format!("(%q, %k, %v, %m) scale=0.5 causal={causal} zero_hidden=true scores=product");
+            let run = run(&inputs, &node);
+            assert_eq!(run.equal_within(0.0, 1).rewrites, 1);
+            let root = run.after.outputs()[0].value.node;
+            assert!(matches!(run.after.op(root), Some(Op::Attention(op)) if op.causal == CausalKind::None));
+        }
+    }
+
+    #[test]
+    fn leaves_what_the_layer_holds_alone() {
+        for causal in ["none", "upper_left", "lower_right"] {
+            let node = format!("(%q, %k, %v) scale=0.5 causal={causal} zero_hidden=true scores=product");
+            assert_eq!(run(QKV, &node).rewrites, 0, "{causal}");
+        }
+    }
+
+    #[test]
+    fn refuses_heads_that_may_not_divide() {
+        let inputs = "%q: f32[1, h, 3, 8], %k: f32[1, g, 5, 8], %v: f32[1, g, 5, 8]";
+        let run = run(inputs, "(%q, %k, %v) scale=0.5 softcap=2 causal=none zero_hidden=true scores=product");
+        let reason = "the heads of queries are not known to be a multiple of those of the keys";
+        assert_eq!((run.rewrites, run.reasons()), (0, vec![reason]));
+    }
+}

@@ -1,0 +1,390 @@
+//! Writes pooling that the target's layer does not do as sums and maxima of shifted slices.
+//!
+//! ```text
+//! %y = pool(%x) kind=max kernel=[2] strides=[1] dilations=[3] : f32[n, c, 5]
+//! ```
+//! becomes, for data of 8,
+//! ```text
+//! %1 = slice(%x) axes=[2] starts=[0] ends=[5] steps=[1] : f32[n, c, 5]
+//! %2 = slice(%x) axes=[2] starts=[3] ends=[8] steps=[1] : f32[n, c, 5]
+//! %y = max(%1, %2) : f32[n, c, 5]
+//! ```
+//!
+//! Fires on dilations, on the norm of any exponent, on indices as an output, on means that count padding where sizes
+//! round up, and on maxima of integers. Windows are separable: one axis after the other, the last one first. A norm
+//! without dilation is a mean of powers, which the layer takes.
+//!
+//! Refuses: "SAME padding of a size that is not known", "the sizes are known only at run time"
+//!
+//! Order: any.
+//!
+//! Numerics: sums of 16-bit floats are taken in f32; 1e-6 in f32. A maximum of several negative infinities has the index
+//! of one of them, or -1 in the padding.
+
+use trt_fuse_ir::op::{BinaryOp, Pad, PadMode, Pool, PoolKind, UnaryOp};
+use trt_fuse_ir::{DType, Dim, Dims, Graph, Ints, NodeId, Op, OpKind, Padding, Patch, Shape, Tensor, ValueRef};
+
+use crate::formula::Formula;
+use crate::pass::{Miss, Rule, RuleContext};
+
+/// The rule.
+#[derive(Debug, Default)]
+pub(crate) struct LowerPool;
+
+impl Rule for LowerPool {
+    fn name(&self) -> &'static str {
+        "lower_pool"
+    }
+
+    fn roots(&self) -> &'static [OpKind] {
+        &[OpKind::Pool]
+    }
+
+    fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
+        let node = graph.node(root).ok_or(Miss::NoMatch)?;
+        let Op::Pool(op) = &node.op else { return Err(Miss::NoMatch) };
+        let mut f = Formula::new(self.name(), graph, root);
+        let dtype = f.info(0)?.dtype;
+        let dilated = op.dilations.iter().any(|dilation| *dilation != 1);
+        let indexed = node.outputs.len() > 1;
+        if !dilated && !indexed && fits_layer(graph, root, op, dtype)? {
+            return Err(Miss::NoMatch);
+        }
+        if op.padding.explicit().is_none() {
+            return Err(Miss::Blocked { reason: "SAME padding of a size that is not known", at: root });
+        }
+        let output = graph.info(root.into()).and_then(|info| info.shape.clone()).ok_or(Miss::NoMatch)?;
+        let windows = Windows { op, input: f.shape(0)?, output: &output, root };
+        let x = f.input(0)?;
+        match op.kind {
+            PoolKind::Max if indexed => windows.max_with_index(f, x, dtype),
+            PoolKind::Max if !dilated => {
+                // 8-bit integers are exact in f32, and the layer takes that.
+                let wide = f.cast(x, DType::F32);
+                let y = f.op(op.clone(), &[wide]);
+                let y = f.cast(y, dtype);
+                Ok(f.result(y))
+            }
+            PoolKind::Max => {
+                let fill = f.constant(lowest(dtype)?);
+                let y = windows.combined(&mut f, x, fill, |f, a, b| f.binary(BinaryOp::Max, a, b));
+                Ok(f.result(y))
+            }
+            PoolKind::Lp => windows.norm(f, x, dtype, dilated),
+            _ => windows.mean(f, x, dtype),
+        }
+    }
+}
+
+/// Whether the target's layer takes a pooling without dilations and indices.
+fn fits_layer(graph: &Graph, root: NodeId, op: &Pool, dtype: DType) -> Result<bool, Miss> {
+    Ok(match op.kind {
+        PoolKind::Max => !(dtype.is_integer() && dtype.bits() == 8),
+        PoolKind::Average => true,
+        PoolKind::AverageIncludePad if op.ceil_mode => {
+            let x = graph.input(root, 0).ok_or(Miss::NoMatch)?;
+            let fixed = |value| graph.info(value).and_then(|info| info.fixed_dims());
+            let (Some((before, after)), Some(from), Some(to)) = (op.padding.explicit(), fixed(x), fixed(root.into()))
+            else {
+                return Ok(true);
+            };
+            // A window that reaches beyond the padding counts what is inside of it alone.
+            (0..op.kernel.len()).all(|axis| {
+                let at = |values: &[i64]| values.get(axis).copied().unwrap_or(0);
+                let size = |dims: &Dims| dims.get(axis + 2).map_or(0, |size| *size as i64);
+                (size(&to) - 1) * at(&op.strides) + at(&op.kernel) <= size(&from) + at(before) + at(after)
+            })
+        }
+        PoolKind::AverageIncludePad => true,
+        _ => false,
+    })
+}
+
+/// The least value of a type, as rank 0.
+fn lowest(dtype: DType) -> Result<Tensor, Miss> {
+    let least = match dtype {
+        DType::I8 => f64::from(i8::MIN),
+        DType::I16 => f64::from(i16::MIN),
+        DType::I32 => f64::from(i32::MIN),
+        DType::I64 => i64::MIN as f64,
+        dtype if dtype.is_unsigned_integer() => 0.0,
+        _ => f64::NEG_INFINITY,
+    };
+    Tensor::number(dtype, least).ok_or(Miss::NoMatch)
+}
+
+/// A pooling and the shapes around it.
+struct Windows<'a> {
+    op: &'a Pool,
+    input: &'a Shape,
+    output: &'a Shape,
+    root: NodeId,
+}
+
+impl Windows<'_> {
+    fn blocked(&self) -> Miss {
+        Miss::Blocked { reason: "the sizes are known only at run time", at: self.root }
+    }
+
+    /// Joins the elements of each window, by one spatial axis after the other.
+    fn combined(
+        &self,
+        f: &mut Formula<'_>,
+        x: ValueRef,
+        fill: ValueRef,
+        mut join: impl FnMut(&mut Formula<'_>, ValueRef, ValueRef) -> ValueRef,
+    ) -> ValueRef {
+        (0..self.op.kernel.len()).rev().fold(x, |x, axis| {
+            let parts = self.shifted(f, x, fill, axis);
+            parts.into_iter().reduce(|a, b| join(f, a, b)).unwrap_or(x)
+        })
+    }
+
+    /// Element 0, 1, .. of every window along a spatial axis.
+    fn shifted(&self, f: &mut Formula<'_>, x: ValueRef, fill: ValueRef, axis: usize) -> Vec<ValueRef> {
+        let at = |values: &[i64], default| values.get(axis).copied().unwrap_or(default);
+        let (stride, dilation) = (at(&self.op.strides, 1), at(&self.op.dilations, 1));
+        let (before, after) = self.op.padding.explicit().map_or((0, 0), |(b, a)| (at(b, 0), at(a, 0)));
+        // Where sizes round up, the last window begins at most a stride before the end.
+        let after = after + if self.op.ceil_mode { stride - 1 } else { 0 };
+        let rank = self.input.len();
+        let mut pads = Ints::from_elem(0, 2 * rank);
+        for (slot, pad) in [(axis + 2, before), (axis + 2 + rank, after)] {
+            if let Some(slot) = pads.get_mut(slot) {
+                *slot = pad;
+            }
+        }
+        let x = if before == 0 && after == 0 {
+            x
+        } else {
+            f.pad(Pad { mode: PadMode::Constant, pads: Some(pads) }, x, fill)
+        };
+        let count = self.output.get(axis + 2).cloned().unwrap_or(Dim::fixed(1));
+        let reach = &(&(&count - &Dim::fixed(1)) * &Dim::fixed(stride)) + &Dim::fixed(1);
+        (0..at(&self.op.kernel, 1))
+            .map(|tap| f.slice(x, axis as i64 + 2, (tap * dilation, &reach + &Dim::fixed(tap * dilation)), stride))
+            .collect()
+    }
+
+    fn mean(&self, mut f: Formula<'_>, x: ValueRef, dtype: DType) -> Result<Patch, Miss> {
+        let (x, wide) = widened(&mut f, x, dtype);
+        let zero = f.number(wide, 0.0)?;
+        let sum = self.combined(&mut f, x, zero, |f, a, b| f.binary(BinaryOp::Add, a, b));
+        let counts = self.counts(wide)?;
+        let counts = f.constant(counts);
+        let y = f.binary(BinaryOp::Div, sum, counts);
+        let y = if wide == dtype { y } else { f.cast(y, dtype) };
+        Ok(f.result(y))
+    }
+
+    /// The number of elements that each window counts: one for all, or one a window.
+    fn counts(&self, dtype: DType) -> Result<Tensor, Miss> {
+        let volume: i64 = self.op.kernel.iter().product();
+        let padded = self.op.kind == PoolKind::AverageIncludePad;
+        let none = matches!(&self.op.padding, Padding::Explicit(pads) if pads.iter().all(|pad| *pad == 0));
+        if !self.op.ceil_mode && (padded || none) {
+            return Tensor::number(dtype, volume as f64).ok_or(Miss::NoMatch);
+        }
+        let (before, after) = self.op.padding.explicit().ok_or(Miss::NoMatch)?;
+        let mut counts = vec![1_i64];
+        let mut dims = Dims::new();
+        for axis in 0..self.op.kernel.len() {
+            let at = |values: &[i64]| values.get(axis).copied().unwrap_or(0);
+            let size = |shape: &Shape| shape.get(axis + 2).and_then(Dim::value).ok_or_else(|| self.blocked());
+            let (input, output) = (size(self.input)?, size(self.output)?);
+            let span = if padded { -at(before)..input + at(after) } else { 0..input };
+            let along: Vec<i64> = (0..output)
+                .map(|window| {
+                    let start = window * at(&self.op.strides) - at(before);
+                    let taps = (0..at(&self.op.kernel)).map(|tap| start + tap * at(&self.op.dilations));
+                    taps.filter(|place| span.contains(place)).count() as i64
+                })
+                .collect();
+            dims.push(along.len());
+            counts = counts.iter().flat_map(|count| along.iter().map(move |along| count * along)).collect();
+        }
+        // A window of nothing but padding sums to 0, whatever it is divided by.
+        let counts: Vec<f32> = counts.into_iter().map(|count| count.max(1) as f32).collect();
+        if dtype != DType::F32 {
+            return Err(Miss::NoMatch);
+        }
+        Tensor::from_vec(dims, counts).map_err(|_| Miss::NoMatch)
+    }
+
+    fn norm(&self, mut f: Formula<'_>, x: ValueRef, dtype: DType, dilated: bool) -> Result<Patch, Miss> {
+        let p = self.op.p.unwrap_or(2);
+        let (x, wide) = widened(&mut f, x, dtype);
+        let power = match p {
+            1 => f.unary(UnaryOp::Abs, x),
+            2 => f.binary(BinaryOp::Mul, x, x),
+            p => {
+                let size = f.unary(UnaryOp::Abs, x);
+                f.with_number(BinaryOp::Pow, size, wide, p as f64)?
+            }
+        };
+        let sum = if dilated || self.op.ceil_mode {
+            let zero = f.number(wide, 0.0)?;
+            self.combined(&mut f, power, zero, |f, a, b| f.binary(BinaryOp::Add, a, b))
+        } else {
+            let mean = f.op(Pool { kind: PoolKind::AverageIncludePad, p: None, ..self.op.clone() }, &[power]);
+            let volume: i64 = self.op.kernel.iter().product();
+            f.with_number(BinaryOp::Mul, mean, wide, volume as f64)?
+        };
+        let y = match p {
+            1 => sum,
+            2 => f.unary(UnaryOp::Sqrt, sum),
+            p => f.with_number(BinaryOp::Pow, sum, wide, 1.0 / p as f64)?,
+        };
+        let y = if wide == dtype { y } else { f.cast(y, dtype) };
+        Ok(f.result(y))
+    }
+
+    /// The first of the largest elements wins: of a row the leftmost, then of the rows the uppermost.
+    fn max_with_index(&self, mut f: Formula<'_>, x: ValueRef, dtype: DType) -> Result<Patch, Miss> {
+        let sizes: Option<Vec<i64>> = self.input.iter().map(Dim::value).collect();
+        let sizes = sizes.ok_or_else(|| self.blocked())?;
+        let (outer, spatial) = sizes.split_at_checked(2).ok_or(Miss::NoMatch)?;
+        let plane: i64 = spatial.iter().product();
+        let (fill, nowhere) = (f.constant(lowest(dtype)?), f.number(DType::I64, -1.0)?);
+        let ones = Dims::from_elem(1, 2);
+        let dims: Dims = ones.iter().copied().chain(spatial.iter().map(|size| *size as usize)).collect();
+        let places = (0..plane).map(|place| numbered(place, spatial, self.op.column_major)).collect();
+        let mut index = f.constant(Tensor::from_vec(dims, places).map_err(|_| Miss::NoMatch)?);
+        let mut most = x;
+        for axis in (0..spatial.len()).rev() {
+            let values = self.shifted(&mut f, most, fill, axis);
+            let indices = self.shifted(&mut f, index, nowhere, axis);
+            let mut pairs = values.into_iter().zip(indices);
+            (most, index) = pairs.next().ok_or(Miss::NoMatch)?;
+            for (value, place) in pairs {
+                let larger = f.binary(BinaryOp::Greater, value, most);
+                most = f.binary(BinaryOp::Max, most, value);
+                index = f.select(larger, place, index);
+            }
+        }
+        let rows: i64 = outer.iter().product();
+        let starts = (0..rows).map(|row| row * plane).collect::<Vec<i64>>();
+        let dims: Dims = outer.iter().map(|size| *size as usize).chain(std::iter::repeat_n(1, spatial.len())).collect();
+        let starts = f.constant(Tensor::from_vec(dims, starts).map_err(|_| Miss::NoMatch)?);
+        let index = f.binary(BinaryOp::Add, index, starts);
+        Ok(f.results(&[most, index]))
+    }
+}
+
+/// The number of a place in a plane, counted by rows or by columns.
+fn numbered(place: i64, sizes: &[i64], column_major: bool) -> i64 {
+    if !column_major {
+        return place;
+    }
+    let (mut rest, mut index) = (place, Vec::new());
+    for size in sizes.iter().rev() {
+        index.push(rest % size.max(&1));
+        rest /= size.max(&1);
+    }
+    // The last axis is the first of `index`, and in this order the outermost.
+    index.iter().zip(sizes.iter().rev()).fold(0, |number, (at, size)| number * size + at)
+}
+
+/// The data, in f32 if it is of 16 bits.
+fn widened(f: &mut Formula<'_>, x: ValueRef, dtype: DType) -> (ValueRef, DType) {
+    match dtype {
+        DType::F16 | DType::BF16 => (f.cast(x, DType::F32), DType::F32),
+        dtype => (x, dtype),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Run, run_rule};
+
+    fn run(input: &str, pool: &str) -> Run {
+        run_rule(LowerPool, &format!("graph g(%x: {input}) -> (%y) {{ %y = pool(%x) {pool} }}"))
+    }
+
+    #[test]
+    fn fires_on_dilations() {
+        let run = run("f32[n, 2, w]", "kind=max kernel=[2] strides=[2] dilations=[3] padding=[1, 0]");
+        insta::assert_snapshot!(run.equal_within(0.0, 9).after, @"
+        graph g(%x: f32[n, 2, w]) -> (%y) {
+          %y.lower_pool = constant() value=f32[] {-inf}
+          %y.1 = pad(%x, _, %y.lower_pool) mode=constant pads=[0, 0, 1, 0, 0, 0] : f32[n, 2, w+1]
+          %y.2 = slice(%y.1) axes=[2] starts=[0] ends=[(2*((w+1)/2)-3)] steps=[2] : f32[n, 2, (min(w+1, max(0, 2*((w+1)/2)-3))+1)/2]
+          %y.3 = slice(%y.1) axes=[2] starts=[3] ends=[(2*((w+1)/2))] steps=[2] : f32[n, 2, (max(0, min(w+1, 2*((w+1)/2))-3)+1)/2]
+          %y = max(%y.2, %y.3) : f32[n, 2, max((min(w+1, max(0, 2*((w+1)/2)-3))+1)/2, (max(0, min(w+1, 2*((w+1)/2))-3)+1)/2)]
+        }
+        ");
+    }
+
+    #[test]
+    fn every_kind_equals_the_operator() {
+        for kind in ["max", "average", "average_include_pad", "lp p=1", "lp p=2", "lp p=3"] {
+            for more in ["", "ceil_mode=true", "padding=[1, 0, 2, 1]", "padding=[1, 1, 0, 2] ceil_mode=true"] {
+                let pool = format!("kind={kind} kernel=[3, 2] strides=[2, 3] dilations=[2, 1] {more}");
+                for dtype in ["f32", "f16"] {
+                    let tolerance = if dtype == "f32" { 1e-6 } else { 1e-3 };
+                    let run = run(&format!("{dtype}[2, 3, 8, 9]"), &pool);
+                    assert_eq!(run.equal_within(tolerance, 1).rewrites, 1, "{pool}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn norms_without_dilations_are_means_of_powers() {
+        let run = run("f32[1, 2, h, 6]", "kind=lp p=3 kernel=[3, 2] strides=[1, 2] dilations=[1, 1]");
+        insta::assert_snapshot!(run.equal_within(1e-6, 5).after, @"
+        graph g(%x: f32[1, 2, h, 6]) -> (%y) {
+          %y.1 = abs(%x) : f32[1, 2, h, 6]
+          %y.lower_pool = constant() value=f32[] {3.0}
+          %y.2 = pow(%y.1, %y.lower_pool) : f32[1, 2, h, 6]
+          %y.3 = pool(%y.2) kind=average_include_pad kernel=[3, 2] strides=[1, 2] dilations=[1, 1] : f32[1, 2, h-2, 3]
+          %y.lower_pool.1 = constant() value=f32[] {6.0}
+          %y.4 = mul(%y.3, %y.lower_pool.1) : f32[1, 2, h-2, 3]
+          %y.lower_pool.2 = constant() value=f32[] {0.33333334}
+          %y = pow(%y.4, %y.lower_pool.2) : f32[1, 2, h-2, 3]
+        }
+        ");
+    }
+
+    #[test]
+    fn indices_are_those_of_the_first_largest() {
+        for more in ["", "column_major=true", "padding=[1, 1, 1, 1]", "padding=[1, 0, 0, 2] ceil_mode=true"] {
+            for dtype in ["f32", "i32", "i8"] {
+                let text = format!(
+                    "graph g(%x: {dtype}[2, 3, 5, 6]) -> (%y, %i) {{
+                        %y, %i = pool(%x) kind=max kernel=[3, 2] strides=[1, 2] dilations=[1, 2] {more} }}"
+                );
+                assert_eq!(run_rule(LowerPool, &text).equal_within(0.0, 1).rewrites, 1, "{more}");
+            }
+        }
+    }
+
+    #[test]
+    fn means_that_count_padding_round_up() {
+        let pool = "kind=average_include_pad kernel=[3] strides=[2] dilations=[1] padding=[1, 0] ceil_mode=true";
+        assert_eq!(run("f32[1, 1, 5]", pool).equal_within(1e-6, 1).rewrites, 1);
+    }
+
+    #[test]
+    fn maxima_of_bytes_are_taken_as_floats() {
+        let run = run("u8[1, 1, 5, 5]", "kind=max kernel=[2, 2] strides=[1, 1] dilations=[1, 1]");
+        assert_eq!(run.equal_within(0.0, 1).rewrites, 1);
+    }
+
+    #[test]
+    fn leaves_the_layers_own_kinds_alone() {
+        for kind in ["max", "average", "average_include_pad"] {
+            let pool = format!("kind={kind} kernel=[2, 2] strides=[1, 2] dilations=[1, 1] padding=[1, 0, 0, 1]");
+            assert_eq!(run("f32[n, 2, h, 6]", &pool).rewrites, 0);
+        }
+    }
+
+    #[test]
+    fn refuses_what_sizes_must_tell() {
+        let same = "kind=max kernel=[2] strides=[2] dilations=[3] padding=same_upper";
+        assert_eq!(run("f32[1, 2, w]", same).reasons(), ["SAME padding of a size that is not known"]);
+        let mean = "kind=average kernel=[2] strides=[2] dilations=[3] padding=[1, 1]";
+        assert_eq!(run("f32[1, 2, w]", mean).reasons(), ["the sizes are known only at run time"]);
+    }
+}
