@@ -259,9 +259,10 @@ fn check_carried<'g, S: NetworkSink<'g>>(
             told.insert(name.clone());
         });
     }
-    // Two expressions over symbols that are told are equal or differ; what depends on data may be equal each time.
+    // Two expressions over symbols that are told differ, but for sizes that nobody uses. A symbol may be a number, and
+    // what depends on data may be equal each time.
     let differ = |a: &Dim, b: &Dim| {
-        let mut certain = true;
+        let mut certain = a.value().is_some() == b.value().is_some();
         b.visit_symbols(&mut |name| certain &= told.contains(name));
         certain && a != b
     };
