@@ -110,3 +110,18 @@ fn a_branch_that_hands_a_capture_on() {
 fn branches_of_constants() {
     conditional("%k) { %k = constant() value=i64[] {1}", "%k) { %k = constant() value=i64[] {2}");
 }
+
+#[test]
+fn values_of_types_that_tensorrt_lacks() {
+    let then = "graph t(%x: f64[n, 4]) -> (%a) { %a = exp(%x) }";
+    let other = "graph e(%x: f64[n, 4]) -> (%b) { %b = neg(%x) }";
+    builds(&format!(
+        "graph g(%c: bool[], %x: f64[n, 4], %q: f32[n]) -> (%y) {{ %y = if(%c, %x) then_branch={then:?} else_branch={other:?} }}"
+    ));
+    looped(
+        "%x: f64[2], %c: f64[2], %m: i64[]",
+        "%y",
+        "%y = loop(%m, _, %x, %c) carried=1",
+        "%v: f64[2], %c: f64[2]) -> (%on as \"o\", %w) { %w = add(%v, %c)",
+    );
+}
