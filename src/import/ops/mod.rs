@@ -20,6 +20,7 @@ mod quant;
 mod random;
 mod recurrent;
 mod reduce;
+mod sampling;
 mod shape;
 mod signal;
 mod spatial;
@@ -90,6 +91,7 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
         recurrent::ROWS,
         reduce::REDUCTIONS,
         reduce::ROWS,
+        sampling::ROWS,
         shape::ROWS,
         signal::ROWS,
         spatial::ROWS,
