@@ -3,7 +3,7 @@
 CACHE := $(if $(TRT_FUSE_CACHE),$(TRT_FUSE_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/trt-fuse)
 MODEL ?= resnet50.raw
 
-.PHONY: help demo test tensorrt models bench
+.PHONY: help demo test tensorrt silero models bench
 
 help:
 	@echo "make demo      fuse and build a ResNet-50, print the report (MODEL=name of testdata/zoo)"
@@ -15,11 +15,14 @@ help:
 demo: tensorrt models
 	cargo run --release --quiet --bin fuse-report -- $(CACHE)/models/$(MODEL).onnx --build --compare-parser
 
-test: tensorrt
+test: tensorrt silero
 	cargo test --workspace --profile $(or $(TEST_PROFILE),dev)
 
 tensorrt:
 	@python3 scripts/fetch.py tensorrt $(CACHE)
+
+silero:
+	@python3 scripts/fetch.py silero $(CACHE)
 
 models:
 	@python3 scripts/fetch.py models $(CACHE)

@@ -28,6 +28,21 @@ impl<'g> Formula<'g> {
         self.graph.input(self.root, slot).ok_or(Miss::NoMatch)
     }
 
+    /// The data of an input of the node that is a constant.
+    pub(crate) fn constant_input(&self, slot: usize) -> Option<&'g Tensor> {
+        self.graph.constant(self.graph.input(self.root, slot)?)
+    }
+
+    /// The graph of the node.
+    pub(crate) fn graph(&self) -> &'g Graph {
+        self.graph
+    }
+
+    /// The node.
+    pub(crate) fn root(&self) -> NodeId {
+        self.root
+    }
+
     /// What is known of an input of the node.
     pub(crate) fn info(&self, slot: usize) -> Result<&'g ValueInfo, Miss> {
         self.graph.info(self.input(slot)?).ok_or(Miss::NoMatch)

@@ -12,7 +12,9 @@
 //! ```
 //! (Hillis and Steele, "Data parallel algorithms", 1986.)
 //!
-//! Fires on a constant axis of a size that is a number.
+//! With an axis known only at run time, it is done along each axis and the one named is taken.
+//!
+//! Fires on a constant axis of a size that is a number, and on an axis known only at run time.
 //!
 //! Refuses nothing.
 //!
@@ -21,8 +23,8 @@
 //! Numerics: products in another order; 1e-6 in f32 each 10 elements.
 
 use trt_fuse_ir::infer::resolve_axis;
-use trt_fuse_ir::op::{BinaryOp, Pad, PadMode, Slice};
-use trt_fuse_ir::{Dim, Graph, Ints, NodeId, Op, OpKind, Patch, Shape, ValueRef};
+use trt_fuse_ir::op::{BinaryOp, Cumulative, Pad, PadMode, Slice};
+use trt_fuse_ir::{DType, Dim, Graph, Ints, NodeId, Op, OpKind, Patch, Shape, ValueRef};
 
 use crate::formula::Formula;
 use crate::pass::{Miss, Rule, RuleContext};
@@ -42,12 +44,14 @@ impl Rule for LowerCumulative {
 
     fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
         let Some(Op::Cumulative(op)) = graph.op(root) else { return Err(Miss::NoMatch) };
+        let mut f = Formula::new(self.name(), graph, root);
+        let (shape, dtype) = (f.shape(0)?, f.info(0)?.dtype);
+        let Some(axis) = f.info(1)?.known_ints().and_then(|axis| axis.first().copied()) else {
+            return along_each(f, op);
+        };
         if !op.product && context.capabilities.cumulative {
             return Err(Miss::NoMatch);
         }
-        let mut f = Formula::new(self.name(), graph, root);
-        let (shape, dtype) = (f.shape(0)?, f.info(0)?.dtype);
-        let axis = f.info(1)?.known_ints().and_then(|axis| axis.first().copied()).ok_or(Miss::NoMatch)?;
         let axis = resolve_axis(axis, shape.len()).map_err(|_| Miss::NoMatch)?;
         let size = shape.get(axis).and_then(Dim::value).ok_or(Miss::NoMatch)?;
         let (join, neutral) = if op.product { (BinaryOp::Mul, 1.0) } else { (BinaryOp::Add, 0.0) };
@@ -68,6 +72,24 @@ impl Rule for LowerCumulative {
         }
         Ok(f.result(y))
     }
+}
+
+/// Along each axis, and then the one that is named.
+fn along_each(mut f: Formula<'_>, op: &Cumulative) -> Result<Patch, Miss> {
+    let rank = f.shape(0)?.len();
+    let (x, axis) = (f.input(0)?, f.input(1)?);
+    let own = f.info(1)?.dtype;
+    let axis = if own == DType::I64 { axis } else { f.cast(axis, DType::I64) };
+    let axis = f.reshape(axis, Shape::new());
+    let axis = f.with_number(BinaryOp::Mod, axis, DType::I64, rank as f64)?;
+    let mut y = x;
+    for at in 0..rank {
+        let number = f.number(DType::I64, at as f64)?;
+        let along = f.op(op.clone(), &[x, number]);
+        let is_named = f.binary(BinaryOp::Equal, axis, number);
+        y = f.select(is_named, along, y);
+    }
+    Ok(f.result(y))
 }
 
 /// Elements moved along an axis, the neutral one in their place.
@@ -128,6 +150,18 @@ mod tests {
             for shape in ["[n, 5]", "[2, 1]", "[2, 8]"] {
                 assert_eq!(run(shape, &format!("product=true {op}")).equal_within(1e-6, 2).rewrites, 1);
             }
+        }
+    }
+
+    #[test]
+    fn fires_on_an_axis_of_run_time() {
+        for axis in [0_i64, 1, -1] {
+            let text = "graph g(%x: f32[2, 3], %a: i64[]) -> (%y) { %y = cumulative(%x, %a) product=false }";
+            let run = run_rule(LowerCumulative, text);
+            let mut inputs = crate::testing::random_inputs(&run.before, 1, 3);
+            inputs[1] = trt_fuse_ir::Tensor::scalar(axis);
+            let eval = |graph| trt_fuse_ir::eval::eval_graph(graph, &inputs).unwrap();
+            assert_eq!(eval(&run.before), eval(&run.after));
         }
     }
 

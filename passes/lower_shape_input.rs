@@ -9,8 +9,9 @@
 //! %y = reshape(%x, %1) allow_zero=true : f32[y.d0, y.d1]
 //! ```
 //!
-//! Fires on a reshape whose shape is an input and may have zeros that mean the data's own size, and on `squeeze` and
-//! `unsqueeze` with axes known only at run time, which become such reshapes.
+//! Fires on a reshape whose shape is an input and may have zeros that mean the data's own size, on `squeeze` and
+//! `unsqueeze` with axes known only at run time, which become such reshapes, and on a slice with such axes, whose bounds
+//! are then spread over all axes.
 //!
 //! Refuses nothing; an unknown rank or number of axes is no match.
 //!
@@ -18,7 +19,7 @@
 //!
 //! Numerics: bit-exact.
 
-use trt_fuse_ir::op::{BinaryOp, Gather, Reshape};
+use trt_fuse_ir::op::{BinaryOp, Gather, Reshape, Slice};
 use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, ValueRef};
 
 use crate::axes::{named_axes, unnamed_dims};
@@ -35,11 +36,14 @@ impl Rule for LowerShapeInput {
     }
 
     fn roots(&self) -> &'static [OpKind] {
-        &[OpKind::Reshape, OpKind::Squeeze, OpKind::Unsqueeze]
+        &[OpKind::Reshape, OpKind::Squeeze, OpKind::Unsqueeze, OpKind::Slice]
     }
 
     fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
         let f = Formula::new(self.name(), graph, root);
+        if let Some(Op::Slice(_)) = graph.op(root) {
+            return slice(f);
+        }
         let list = f.info(1)?;
         let count = list.fixed_dims().filter(|dims| dims.len() == 1).ok_or(Miss::NoMatch)?[0];
         if list.known_elements().is_some() {
@@ -111,6 +115,40 @@ fn unsqueeze(mut f: Formula<'_>, count: usize) -> Result<Patch, Miss> {
     reshaped(f, shape)
 }
 
+/// Each axis has the bounds of the entry that names it, if one does, else all of its elements.
+fn slice(mut f: Formula<'_>) -> Result<Patch, Miss> {
+    let rank = f.shape(0)?.len();
+    let axes = f.info(3)?;
+    let count = axes.fixed_dims().filter(|dims| dims.len() == 1).ok_or(Miss::NoMatch)?[0];
+    if axes.known_ints().is_some() || count > rank {
+        return Err(Miss::NoMatch);
+    }
+    let mut lists = Vec::new();
+    for slot in [1, 2, 3, 4] {
+        let Ok(list) = f.input(slot) else { continue };
+        lists.push(if f.info(slot)?.dtype == DType::I64 { list } else { f.cast(list, DType::I64) });
+    }
+    let axes = lists.remove(2);
+    let axes = f.with_number(BinaryOp::Mod, axes, DType::I64, rank as f64)?;
+    let x = f.input(0)?;
+    let dims = f.dims(x);
+    let numbers = f.ints(&(0..rank as i64).collect::<Vec<_>>());
+    let (zeros, ones) = (f.ints(&vec![0; rank]), f.ints(&vec![1; rank]));
+    let mut spread = vec![zeros, dims, ones];
+    for at in 0..count as i64 {
+        let axis = f.cut(axes, at, at + 1);
+        let is_named = f.binary(BinaryOp::Equal, numbers, axis);
+        for (spread, list) in spread.iter_mut().zip(&lists) {
+            let bound = f.cut(*list, at, at + 1);
+            *spread = f.select(is_named, bound, *spread);
+        }
+    }
+    let [starts, ends, steps] = spread[..] else { return Err(Miss::NoMatch) };
+    let op = Slice { axes: None, starts: None, ends: None, steps: None };
+    let y = f.many(op.into(), &[Some(x), Some(starts), Some(ends), None, Some(steps)], 1);
+    Ok(f.results(&y))
+}
+
 #[cfg(test)]
 mod tests {
     use trt_fuse_ir::Tensor;
@@ -146,6 +184,20 @@ mod tests {
         check("unsqueeze", "[2, n]", &[0]);
         check("unsqueeze", "[2, 3]", &[-1, 1]);
         check("unsqueeze", "[2, 3]", &[0, 3]);
+    }
+
+    #[test]
+    fn fires_on_a_slice_along_axes_of_run_time() {
+        let text = "graph g(%x: f32[4, 5, 6], %s: i64[2], %e: i64[2], %a: i64[2], %t: i64[2]) -> (%y) {
+            %y = slice(%x, %s, %e, %a, %t) }";
+        let run = run_rule(LowerShapeInput, text);
+        assert_eq!(run.rewrites, 1);
+        let mut inputs = random_inputs(&run.before, 1, 7);
+        for (input, list) in inputs[1..].iter_mut().zip([[1, -1], [4, -7], [-2, 0], [2, -1]]) {
+            *input = Tensor::vector(list.map(i64::from).to_vec());
+        }
+        let expected = eval_graph(&run.before, &inputs).unwrap();
+        assert_eq!(eval_graph(&run.after, &inputs).unwrap(), expected, "{}", run.after);
     }
 
     #[test]

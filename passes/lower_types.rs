@@ -94,7 +94,7 @@ impl Rule for LowerTypes {
             Op::Input | Op::Constant(_) | Op::Opaque(_) | Op::If(_) | Op::Loop(_) | Op::Scan(_) => {
                 return Err(Miss::NoMatch);
             }
-            Op::Quantize(_) | Op::Dequantize(_) => return Err(Miss::NoMatch),
+            Op::Quantize(_) | Op::Dequantize(_) | Op::BitCast(_) => return Err(Miss::NoMatch),
             op => op.clone(),
         };
         let mut lowered = Vec::new();

@@ -41,9 +41,11 @@ use crate::lower_conv_transpose::LowerConvTranspose;
 use crate::lower_cumulative::LowerCumulative;
 use crate::lower_normalization::LowerNormalization;
 use crate::lower_pool::LowerPool;
+use crate::lower_quantization::LowerQuantization;
 use crate::lower_reduce::LowerReduce;
 use crate::lower_resize::LowerResize;
 use crate::lower_rotary_embedding::LowerRotaryEmbedding;
+use crate::lower_scatter::LowerScatter;
 use crate::lower_shape_input::LowerShapeInput;
 use crate::lower_triangle::LowerTriangle;
 use crate::lower_types::LowerTypes;
@@ -374,9 +376,11 @@ fn lowering_passes() -> Vec<Box<dyn Pass>> {
         Box::new(LowerCumulative),
         Box::new(LowerNormalization),
         Box::new(LowerPool),
+        Box::new(LowerQuantization),
         Box::new(LowerReduce),
         Box::new(LowerResize),
         Box::new(LowerRotaryEmbedding),
+        Box::new(LowerScatter),
         Box::new(LowerShapeInput),
         Box::new(LowerTriangle),
     ];

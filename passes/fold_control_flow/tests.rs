@@ -21,7 +21,13 @@ fn branches() -> String {
 fn fires_on_a_constant_condition() {
     let nodes = format!("%c = constant() value=bool[] {{1}} %y = if(%c, %x) {} %z = neg(%y)", branches());
     let run = run("%x: f32[n, 2]", "%z", &nodes);
-    insta::assert_snapshot!(run.equal_within(0.0, 2).after, @"");
+    insta::assert_snapshot!(run.equal_within(0.0, 2).after, @r"
+    graph g(%x: f32[n, 2]) -> (%z) {
+      %inner = relu(%x) : f32[n, 2]
+      %y = exp(%inner) : f32[n, 2]
+      %z = neg(%y) : f32[n, 2]
+    }
+    ");
     assert_eq!(
         run.after
             .origins(run.after.node_ids().find(|id| run.after.node_name(*id) == "inner").unwrap())
@@ -34,7 +40,11 @@ fn fires_on_a_constant_condition() {
 #[test]
 fn a_branch_may_hand_a_capture_on() {
     let nodes = format!("%c = constant() value=bool[] {{0}} %y = if(%c, %x) {} %z = neg(%y)", branches());
-    insta::assert_snapshot!(run("%x: f32[n, 2]", "%z", &nodes).equal_within(0.0, 2).after, @"");
+    insta::assert_snapshot!(run("%x: f32[n, 2]", "%z", &nodes).equal_within(0.0, 2).after, @r"
+    graph g(%x: f32[n, 2]) -> (%z) {
+      %z = neg(%x) : f32[n, 2]
+    }
+    ");
 }
 
 #[test]
@@ -67,7 +77,15 @@ fn repeated(trips: i64, condition: &str, body: &str) -> Run {
 
 #[test]
 fn a_loop_of_one_round_is_its_body() {
-    insta::assert_snapshot!(repeated(1, "_", ADDING).equal_within(0.0, 1).after, @"");
+    insta::assert_snapshot!(repeated(1, "_", ADDING).equal_within(0.0, 1).after, @r"
+    graph g(%x: f32[2], %w: f32[2], %c: bool[]) -> (%y, %z) {
+      %y.fold_control_flow = constant() value=i64[] {0}
+      %f = cast(%y.fold_control_flow) to=f32 saturate=true : f32[]
+      %more = add(%w, %f) : f32[2]
+      %y = add(%x, %more) : f32[2]
+      %z = unsqueeze(%x) axes=[0] : f32[1, 2]
+    }
+    ");
 }
 
 #[test]
@@ -149,7 +167,14 @@ fn scanned(length: usize, reversed: (i64, i64)) -> Run {
 
 #[test]
 fn a_scan_of_one_slice_is_its_body() {
-    insta::assert_snapshot!(scanned(1, (0, 0)).equal_within(0.0, 2).after, @"");
+    insta::assert_snapshot!(scanned(1, (0, 0)).equal_within(0.0, 2).after, @r"
+    graph g(%s: f32[n], %x: f32[n, 1], %w: f32[n]) -> (%y, %z) {
+      %y.1 = squeeze(%x) axes=[1] : f32[n]
+      %scaled = mul(%y.1, %w) : f32[n]
+      %y = add(%s, %scaled) : f32[n]
+      %z = unsqueeze(%y) axes=[-1] : f32[n, 1]
+    }
+    ");
 }
 
 #[test]

@@ -82,6 +82,9 @@ impl<'g, S: NetworkSink<'g>> DimAlgebra for Site<'_, '_, 'g, S> {
     }
 
     fn symbol(&mut self, name: &Arc<str>) -> Result<S::Tensor, EmitError> {
+        if let Some(tensor) = self.emitter.symbols.values.get(&Dim::symbol(name.clone())) {
+            return Ok(*tensor);
+        }
         let Some((source, axis)) = self.emitter.symbols.sources.get(name).copied() else {
             return self.unsupported(format!("no tensor made so far has `{name}` as a dimension"));
         };

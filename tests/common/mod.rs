@@ -60,6 +60,24 @@ pub(crate) fn library() -> Option<Library> {
     }
 }
 
+/// The folder that scripts/fetch.py fills.
+pub(crate) fn cache() -> PathBuf {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable("TRT_FUSE_CACHE").unwrap_or_else(|| {
+        let user = variable("XDG_CACHE_HOME").unwrap_or_else(|| variable("HOME").unwrap().join(".cache"));
+        user.join("trt-fuse")
+    })
+}
+
+/// The input of a shape that scripts/pattern.py makes.
+pub(crate) fn pattern(dims: &[usize]) -> Tensor {
+    let element = |at: usize| {
+        let value = (at as i64 * 1_103_515_245 + 12345) % (1 << 31);
+        (value as f64 / f64::from(1 << 29) - 2.0) as f32
+    };
+    Tensor::from_vec(dims, (0..dims.iter().product()).map(element).collect()).unwrap()
+}
+
 /// The inputs that scripts/references.py makes: symbols are 2.
 pub(crate) fn pattern_inputs(graph: &Graph) -> Vec<Tensor> {
     let input = |id: &trt_fuse::ir::NodeId| {
@@ -67,12 +85,7 @@ pub(crate) fn pattern_inputs(graph: &Graph) -> Vec<Tensor> {
         assert_eq!(info.dtype, DType::F32);
         let dims = info.shape.as_ref().unwrap().iter().map(|dim| dim.evaluate(&|_| Some(2)).unwrap() as usize);
         let dims: Vec<usize> = dims.collect();
-        let count: usize = dims.iter().product();
-        let element = |at: usize| {
-            let value = (at as i64 * 1_103_515_245 + 12345) % (1 << 31);
-            (value as f64 / f64::from(1 << 29) - 2.0) as f32
-        };
-        Tensor::from_vec(dims, (0..count).map(element).collect()).unwrap()
+        pattern(&dims)
     };
     graph.inputs().iter().map(input).collect()
 }

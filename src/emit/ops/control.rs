@@ -77,9 +77,14 @@ pub(super) fn repeat<'g, S: NetworkSink<'g>>(
             "its scan outputs are as long as its condition holds, and TensorRT needs their length before the loop",
         );
     }
-    if has_scan_outputs && is_computed_from_floats(site.emitter.graph, site.source(0)) {
+    if has_scan_outputs && !is_shape(site.emitter.graph, site.source(0)) {
         return site.unsupported(
             "its trip count is computed from an input of floats, and TensorRT needs the length of its scan outputs as a shape",
+        );
+    }
+    if has_scan_outputs && !starts && !is_shape(site.emitter.graph, site.source(1)) {
+        return site.unsupported(
+            "whether it begins is known only at run time, and TensorRT needs the length of its scan outputs before",
         );
     }
     check_carried(site, &op.body, op.carried, OWN, 1)?;
@@ -169,23 +174,23 @@ pub(super) fn scan<'g, S: NetworkSink<'g>>(
     Ok(outputs)
 }
 
-/// Whether an input of floats goes into a value by more than its shape. TensorRT computes shapes from integers and, on
-/// the way, floats, but takes no input of floats for them.
-fn is_computed_from_floats(graph: &Graph, value: Option<ValueRef>) -> bool {
+/// Whether TensorRT can compute a value as a shape: from shapes and inputs of integers. On the way there may be floats
+/// and Bools, but no input of them.
+fn is_shape(graph: &Graph, value: Option<ValueRef>) -> bool {
     let mut pending: Vec<ValueRef> = value.into_iter().collect();
     let mut seen = FxHashSet::default();
     while let Some(value) = pending.pop() {
         if graph.constant(value).is_some() || !seen.insert(value) {
             continue;
         }
-        if matches!(graph.op(value.node), Some(Op::Input)) && graph.dtype(value).is_float() {
-            return true;
+        if matches!(graph.op(value.node), Some(Op::Input)) && !graph.dtype(value).is_integer() {
+            return false;
         }
         if !matches!(graph.op(value.node), Some(Op::ShapeOf(_) | Op::Size)) {
             pending.extend(graph.node_inputs(value.node).into_iter().flatten());
         }
     }
-    false
+    true
 }
 
 /// An input of one element as a tensor of rank zero.

@@ -4,6 +4,7 @@ use trt_fuse_ir::DType;
 use trt_fuse_ir::op::{Activation, BinaryOp, BitCast, Cast, UnaryOp};
 
 use super::super::error::EmitError;
+use super::super::layers::Quantize;
 use super::super::sink::NetworkSink;
 use super::super::terms::{ActivationKind, ElementwiseKind, UnaryKind};
 use super::super::walk::Site;
@@ -126,8 +127,55 @@ pub(super) fn cast<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &
     let Some(to) = site.capabilities().carried_in(op.to) else {
         return site.unsupported(format!("the target has no element type {}", op.to));
     };
+    let from = site.info(0).map_or(DType::Unknown, |info| info.dtype);
     let x = site.tensor(0)?;
-    site.layer("", |sink, label| sink.cast(label, x, to))
+    match (from, to) {
+        (DType::F8E4M3, _) => {
+            let wide = if to.is_float() && to != DType::F8E4M3 { to } else { DType::F32 };
+            let layer = unit_scale(site, wide, wide)?;
+            let y =
+                site.layer(if wide == to { "" } else { "wide" }, |sink, label| sink.dequantize(label, x, &layer))?;
+            if wide == to { Ok(y) } else { site.layer("", |sink, label| sink.cast(label, y, to)) }
+        }
+        (_, DType::F8E4M3) => {
+            let mut x = x;
+            let wide = if matches!(from, DType::F16 | DType::BF16 | DType::F32) { from } else { DType::F32 };
+            if wide != from {
+                x = site.layer("wide", |sink, label| sink.cast(label, x, wide))?;
+            }
+            if !op.saturate {
+                x = without_overflow(site, x, wide)?;
+            }
+            let layer = unit_scale(site, wide, to)?;
+            site.layer("", |sink, label| sink.quantize(label, x, &layer))
+        }
+        _ => site.layer("", |sink, label| sink.cast(label, x, to)),
+    }
+}
+
+/// Eight-bit floats are converted by quantization alone: by a scale of 1.
+fn unit_scale<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    wide: DType,
+    dtype: DType,
+) -> Result<Quantize<S::Tensor>, EmitError> {
+    let scale = site.scalar(wide, 0, 1.0, "scale")?;
+    Ok(Quantize { scale, zero_point: None, axis: None, dtype })
+}
+
+/// NaN in the place of what rounds to more than 448, the largest number of f8e4m3.
+fn without_overflow<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    x: S::Tensor,
+    dtype: DType,
+) -> Result<S::Tensor, EmitError> {
+    let rank = site.rank(0)?;
+    let size = site.unary(x, UnaryKind::Abs, "abs")?;
+    // Halfway to the next number of the format without a limit.
+    let most = site.scalar(dtype, rank, 464.0, "most")?;
+    let beyond = site.elementwise(size, most, ElementwiseKind::Greater, "beyond")?;
+    let nan = site.scalar(dtype, rank, f64::NAN, "nan")?;
+    site.layer("select", |sink, label| sink.select(label, beyond, nan, x))
 }
 
 pub(super) fn activation_node<'g, S: NetworkSink<'g>>(

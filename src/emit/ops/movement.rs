@@ -51,7 +51,7 @@ pub(super) fn constant_of_shape<'g, S: NetworkSink<'g>>(
     let Ok(element) = element else { return site.unsupported("a value that is not one element") };
     let x = site.layer("value", |sink, label| sink.constant(label, Weights::Owned(element)))?;
     let start = Shape::from_elem(Dim::fixed(0), size.len());
-    let stride = vec![0; size.len()];
+    let stride = Shape::from_elem(Dim::fixed(0), size.len());
     cut(site, x, Region::inside(&start, &size, &stride), "")
 }
 
@@ -102,14 +102,14 @@ pub(super) fn concat<'g, S: NetworkSink<'g>>(
 struct Region<'a, T> {
     start: &'a Shape,
     size: &'a Shape,
-    stride: &'a [i64],
+    stride: &'a Shape,
     mode: SampleMode,
     fill: Option<T>,
 }
 
 impl<'a, T> Region<'a, T> {
     /// Elements one step apart, all inside the input.
-    fn inside(start: &'a Shape, size: &'a Shape, stride: &'a [i64]) -> Self {
+    fn inside(start: &'a Shape, size: &'a Shape, stride: &'a Shape) -> Self {
         Self { start, size, stride, mode: SampleMode::StrictBounds, fill: None }
     }
 }
@@ -122,7 +122,7 @@ fn cut<'g, S: NetworkSink<'g>>(
 ) -> Result<S::Tensor, EmitError> {
     let Region { start, size, stride, mode, fill } = region;
     let fixed = |shape: &Shape| shape.iter().map(Dim::value).collect::<Option<Vec<i64>>>();
-    let (fixed_start, fixed_size) = (fixed(start), fixed(size));
+    let (fixed_start, fixed_size, fixed_stride) = (fixed(start), fixed(size), fixed(stride));
     let start = match &fixed_start {
         Some(start) => DimsArg::Fixed(start),
         None => DimsArg::Tensor(site.dims_tensor(start)?),
@@ -131,7 +131,11 @@ fn cut<'g, S: NetworkSink<'g>>(
         Some(size) => DimsArg::Fixed(size),
         None => DimsArg::Tensor(site.dims_tensor(size)?),
     };
-    let layer = SliceLayer { start, size, stride: DimsArg::Fixed(stride), mode, fill };
+    let stride = match &fixed_stride {
+        Some(stride) => DimsArg::Fixed(stride),
+        None => DimsArg::Tensor(site.dims_tensor(stride)?),
+    };
+    let layer = SliceLayer { start, size, stride, mode, fill };
     site.layer(what, |sink, label| sink.slice(label, x, &layer))
 }
 
@@ -146,14 +150,14 @@ pub(super) fn slice<'g, S: NetworkSink<'g>>(
         return cut(site, x, Region::inside(&start, &size, &stride), "");
     };
     let mut start = Shape::from_elem(Dim::fixed(0), size.len());
-    let mut stride = vec![1; size.len()];
+    let mut stride = Shape::from_elem(Dim::fixed(1), size.len());
     for ((axis, first), step) in axes.iter().zip(starts).zip(steps) {
         let at = usize::try_from(*axis).unwrap_or(usize::MAX);
         let (Some(start), Some(stride)) = (start.get_mut(at), stride.get_mut(at)) else {
             return site.unsupported(format!("axis {axis} of a tensor of rank {}", size.len()));
         };
         *start = first.clone();
-        *stride = *step;
+        *stride = Dim::fixed(*step);
     }
     let x = site.tensor(0)?;
     cut(site, x, Region::inside(&start, &size, &stride), "")
@@ -171,7 +175,7 @@ pub(super) fn split<'g, S: NetworkSink<'g>>(
     let mut outputs = Outputs::new();
     for (slot, value) in site.node.outputs.iter().enumerate() {
         let Some(size) = &value.info.shape else { return site.unsupported("the parts' sizes are not known") };
-        let stride = vec![1; rank];
+        let stride = Shape::from_elem(Dim::fixed(1), rank);
         let what = if slot == 0 { String::new() } else { format!("part{slot}") };
         outputs.push(cut(site, x, Region::inside(&start, size, &stride), &what)?);
         if let (Some(first), Some(length)) = (start.get_mut(axis), size.get(axis)) {
@@ -207,7 +211,7 @@ pub(super) fn pad<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &P
         }
         _ => None,
     };
-    let stride = vec![1; size.len()];
+    let stride = Shape::from_elem(Dim::fixed(1), size.len());
     cut(site, x, Region { start: &start, size: &size, stride: &stride, mode, fill }, "")
 }
 
@@ -218,13 +222,13 @@ pub(super) fn expand<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> 
     let own = input_shape(site)?;
     let x = site.aligned(0, size.len())?;
     let lead = size.len().saturating_sub(own.len());
-    let mut stride = Vec::new();
+    let mut stride = Shape::new();
     for (axis, dim) in size.iter().enumerate() {
         let from = axis.checked_sub(lead).and_then(|axis| own.get(axis)).cloned().unwrap_or(Dim::fixed(1));
         if from == *dim {
-            stride.push(1);
+            stride.push(Dim::fixed(1));
         } else if from.is(1) {
-            stride.push(0);
+            stride.push(Dim::fixed(0));
         } else {
             return site.unsupported(format!("whether {from} is broadcast to {dim} is known only at run time"));
         }
@@ -238,7 +242,7 @@ pub(super) fn tile<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
     let size = output_shape(site)?;
     let x = site.tensor(0)?;
     let start = Shape::from_elem(Dim::fixed(0), size.len());
-    let stride = vec![1; size.len()];
+    let stride = Shape::from_elem(Dim::fixed(1), size.len());
     cut(site, x, Region { mode: SampleMode::Wrap, ..Region::inside(&start, &size, &stride) }, "")
 }
 
@@ -254,7 +258,7 @@ pub(super) fn shape_of<'g, S: NetworkSink<'g>>(
     if start != 0 || end != rank {
         let size = Shape::from_iter([Dim::fixed((end - start).max(0))]);
         let start = Shape::from_iter([Dim::fixed(start)]);
-        y = cut(site, y, Region::inside(&start, &size, &[1]), "range")?;
+        y = cut(site, y, Region::inside(&start, &size, &Shape::from_iter([Dim::fixed(1)])), "range")?;
     }
     // Before TensorRT 10 extents are Int32.
     if index_dtype(site.capabilities()) != site.dtype() {

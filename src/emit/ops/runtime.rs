@@ -147,28 +147,30 @@ pub(super) fn pad<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, _: &Pa
 pub(super) fn slice<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     _: &Slice,
-) -> Result<(Shape, Vec<i64>), EmitError> {
+) -> Result<(Shape, Shape), EmitError> {
     let rank = site.rank(0)?;
     let Some(count) = site.info(1).and_then(|info| info.fixed_dims()?.first().copied()) else {
         return site.unsupported("a number of bounds that is known only at run time");
     };
-    let listed = |slot: usize, what: &str, default: Vec<i64>| match site.source(slot) {
-        None => Ok(default),
-        Some(_) => match site.info(slot).and_then(|info| info.known_ints()).filter(|list| list.len() == count) {
-            Some(list) => Ok(list),
-            None => site.unsupported(format!("{what} that are known only at run time")),
+    let axes = match site.source(3) {
+        None => (0..count as i64).collect(),
+        Some(_) => match site.info(3).and_then(|info| info.known_ints()).filter(|axes| axes.len() == count) {
+            Some(axes) => axes,
+            None => return site.unsupported("axes that are known only at run time"),
         },
     };
-    let axes = listed(3, "axes", (0..count as i64).collect())?;
-    let steps = listed(4, "steps", vec![1; count])?;
     let mut start = Shape::from_elem(Dim::fixed(0), rank);
-    let mut stride = vec![1; rank];
+    let mut stride = Shape::from_elem(Dim::fixed(1), rank);
     let mut sizes = vec![None; rank];
-    for (index, (axis, step)) in axes.iter().zip(&steps).enumerate() {
+    for (index, axis) in axes.iter().enumerate() {
         let at = usize::try_from(if *axis < 0 { axis + rank as i64 } else { *axis }).unwrap_or(usize::MAX);
-        let bounds = along(site, index, at, *step)?;
+        let step = match site.source(4) {
+            None => Dim::fixed(1),
+            Some(_) => site.element_dim(4, index, "step")?,
+        };
+        let bounds = along(site, index, at, &step)?;
         if let (Some(start), Some(stride), Some(size)) = (start.get_mut(at), stride.get_mut(at), sizes.get_mut(at)) {
-            (*start, *stride, *size) = (bounds.0, *step, Some(bounds.1));
+            (*start, *stride, *size) = (bounds.0, step, Some(bounds.1));
         }
     }
     site.bind_output(0, &mut |site, axis| match sizes.get(axis).copied().flatten() {
@@ -179,40 +181,42 @@ pub(super) fn slice<'g, S: NetworkSink<'g>>(
 }
 
 /// First element and number of elements along one axis: bounds counted from the end are made to count from the front,
-/// and kept within the input.
+/// and kept within the input. A negative step starts at the last element at most, and ends before the first.
 fn along<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     index: usize,
     axis: usize,
-    step: i64,
+    step: &Dim,
 ) -> Result<(Dim, S::Tensor), EmitError> {
     let dim = site.input_dim(0, axis);
     let size = site.dim_tensor(&dim)?;
     let zero = site.int_vector(&[0], "zero")?;
-    let one = site.int_vector(&[1], "one")?;
-    let last = site.elementwise(size, one, K::Sub, "last")?;
-    let minus_one = site.int_vector(&[-1], "minus_one")?;
-    let mut bound = |slot: usize, low: S::Tensor, high: S::Tensor| {
+    // 0 for a positive step, -1 for a negative one.
+    let back = match step.value() {
+        Some(step) => site.int_vector(&[step.signum().min(0)], "back")?,
+        None => {
+            let (step, minus_one) = (site.dim_tensor(step)?, site.int_vector(&[-1], "minus_one")?);
+            let step = site.elementwise(step, zero, K::Min, "back")?;
+            site.elementwise(step, minus_one, K::Max, "back")?
+        }
+    };
+    let last = site.elementwise(size, back, K::Sum, "last")?;
+    let mut bound = |slot: usize, low: S::Tensor| {
         let value = site.element(slot, index)?;
         let is_negative = site.elementwise(value, zero, K::Less, "from_end")?;
         let counted = site.elementwise(value, size, K::Sum, "counted")?;
         let value = site.layer("bound", |sink, label| sink.select(label, is_negative, counted, value))?;
         let value = site.elementwise(value, low, K::Max, "bound")?;
-        site.elementwise(value, high, K::Min, "bound")
+        site.elementwise(value, last, K::Min, "bound")
     };
-    let (start, end) = match step {
-        1.. => (bound(1, zero, size)?, bound(2, zero, size)?),
-        _ => (bound(1, zero, last)?, bound(2, minus_one, last)?),
-    };
-    let (from, to) = if step > 0 { (start, end) } else { (end, start) };
-    let mut length = site.elementwise(to, from, K::Sub, "length")?;
-    let by = step.saturating_abs();
-    if by != 1 {
-        let round_up = site.int_vector(&[by.saturating_sub(1)], "round_up")?;
-        length = site.elementwise(length, round_up, K::Sum, "length")?;
-        let by = site.int_vector(&[by], "step")?;
-        length = site.elementwise(length, by, K::FloorDiv, "length")?;
+    let (start, end) = (bound(1, zero)?, bound(2, back)?);
+    // ceil((end - start) / step), whatever the signs, as floor alone is there.
+    let mut length = site.elementwise(start, end, K::Sub, "length")?;
+    if !step.is(1) {
+        let step = site.dim_tensor(step)?;
+        length = site.elementwise(length, step, K::FloorDiv, "length")?;
     }
+    let length = site.elementwise(zero, length, K::Sub, "length")?;
     let length = site.elementwise(length, zero, K::Max, "length")?;
     Ok((site.bound(&format!("start{index}"), start), length))
 }

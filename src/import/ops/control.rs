@@ -1,7 +1,7 @@
 //! Control flow: bodies become graphs, what they capture becomes inputs.
 
 use trt_fuse_ir::op::{Body, If, Loop, Scan};
-use trt_fuse_ir::{DType, Dim, Known, ValueInfo, ValueRef};
+use trt_fuse_ir::{DType, Dim, Ints, Known, ValueInfo, ValueRef};
 
 use super::{ANY, Row};
 use crate::import::ImportError;
@@ -108,7 +108,7 @@ fn is_invariant(body: &Body, carried: usize) -> bool {
 
 fn scan(node: &mut NodeContext<'_, '_>) -> Imported {
     if node.opset < 9 {
-        return Err(Fault::Unsupported("the batched form of opset 8".to_owned()));
+        return batched_scan(node);
     }
     let proto = node.attrs.graph("body")?;
     node.attrs.required_int("num_scan_inputs")?;
@@ -136,6 +136,58 @@ fn scan(node: &mut NodeContext<'_, '_>) -> Imported {
     let body = node.body(proto, &inputs, node.outputs.len(), &captured)?;
     let op = Scan { body, scan_inputs, carried, input_axes, output_axes, input_reversed, output_reversed };
     let inputs: Vec<_> = node.inputs.iter().copied().chain(captured.inputs()).collect();
+    node.emit_all(op, inputs)
+}
+
+/// Scan of opset 8: sequence lengths or an empty slot, then values with a batch axis, then a time axis. It is a scan
+/// over the batch, of scans over time.
+fn batched_scan(node: &mut NodeContext<'_, '_>) -> Imported {
+    if node.input(0).is_some() {
+        return Err(Fault::Unsupported("it has sequence lengths, a form of opset 8".to_owned()));
+    }
+    let proto = node.attrs.graph("body")?;
+    node.attrs.required_int("num_scan_inputs")?;
+    let count = node.attrs.int_at_least("num_scan_inputs", 1, 1)?;
+    let operands: Vec<ValueRef> = (1..node.inputs.len()).map(|slot| node.required(slot)).collect::<Result<_, _>>()?;
+    let wrong = || fault("num_scan_inputs", format!("{count} found, the node has {} values", operands.len()));
+    let scan_inputs = usize::try_from(count).map_err(|_| wrong())?;
+    let carried = operands.len().checked_sub(scan_inputs).ok_or_else(wrong)?;
+    let outputs = node.outputs.len();
+    let Some(scan_outputs) = outputs.checked_sub(carried) else {
+        return Err(crate::import::model::arity("outputs", outputs, format!("at least {carried}")).into());
+    };
+    let input_reversed = node.attrs.ints_of("directions", scan_inputs, 0, 0)?;
+    let captured = node.captured(&[proto])?;
+    let (mut of_one, mut of_step) = (Vec::new(), Vec::new());
+    for (at, operand) in operands.iter().enumerate() {
+        let info = slice_of(ValueInfo { known: Known::Nothing, ..node.info(*operand) }, 0)?;
+        of_step.push(if at < carried { info.clone() } else { slice_of(info.clone(), 0)? });
+        of_one.push(("item", info));
+    }
+    let body = node.body(proto, &of_step, outputs, &captured)?;
+    of_one.extend(captured.inputs().flatten().map(|value| ("captured", node.info(value))));
+    let over_time = Scan {
+        body,
+        scan_inputs,
+        carried,
+        input_axes: Ints::from_elem(0, scan_inputs),
+        output_axes: Ints::from_elem(0, scan_outputs),
+        input_reversed,
+        output_reversed: Ints::from_elem(0, scan_outputs),
+    };
+    let body = node.own_body(&of_one, |node, values| {
+        Ok(node.helper_many("time", over_time, values.to_vec(), outputs)?.to_vec())
+    })?;
+    let op = Scan {
+        body,
+        scan_inputs: operands.len(),
+        carried: 0,
+        input_axes: Ints::from_elem(0, operands.len()),
+        output_axes: Ints::from_elem(0, outputs),
+        input_reversed: Ints::from_elem(0, operands.len()),
+        output_reversed: Ints::from_elem(0, outputs),
+    };
+    let inputs: Vec<_> = operands.into_iter().map(Some).chain(captured.inputs()).collect();
     node.emit_all(op, inputs)
 }
 

@@ -133,7 +133,7 @@ impl Layer {
         if hidden < 1 || hidden > i64::from(i32::MAX) {
             return Err(fault("hidden_size", format!("{hidden} found, at least 1 expected")).into());
         }
-        if node.rank(0)? != 3 {
+        if node.input_info(0)?.rank().is_some_and(|rank| rank != 3) {
             return Err(ImportError::Operands { reason: "its input has not 3 dimensions".to_owned() }.into());
         }
         let reversed: &[bool] = node.attrs.choice(
@@ -336,7 +336,11 @@ impl Direction<'_> {
             captures.extend(split(node, peepholes, 0, &[hidden; 3])?);
         }
 
-        let slice = |info: ValueInfo| ValueInfo::new(info.dtype, info.shape.into_iter().flatten().skip(1));
+        let slice = |info: ValueInfo| ValueInfo {
+            shape: info.shape.map(|shape| shape.into_iter().skip(1).collect()),
+            known: Default::default(),
+            ..info
+        };
         let mut inputs = Vec::new();
         for (state, name) in states.iter().zip(["hidden", "cell"]) {
             inputs.push((name, ValueInfo { known: Default::default(), ..node.info(*state) }));
