@@ -543,7 +543,7 @@ mod tests {
     #[test]
     fn fires_on_antialiasing() {
         let attrs = "mode=linear coordinates=half_pixel nearest=floor aspect=stretch antialias=true";
-        let run = run("%x: f32[1, 2, 3, 4]", "_, _, %z", "f32[1, 2, 3, 9]", &attrs);
+        let run = run("%x: f32[1, 2, 3, 4]", "_, _, %z", "f32[1, 2, 3, 9]", attrs);
         insta::assert_snapshot!(run.equal_within(1e-6, 1).after, @"
         graph g(%x: f32[1, 2, 3, 4]) -> (%y) {
           %y.lower_resize = constant() value=f32[9, 4] #7ee18582f18cf317
@@ -605,7 +605,7 @@ mod tests {
     #[test]
     fn integers_are_rounded() {
         let attrs = "mode=linear coordinates=half_pixel nearest=floor aspect=stretch antialias=true";
-        let run = run("%x: i32[1, 2, 6, 9]", "_, _, %z", "i32[1, 2, 3, 9]", &attrs);
+        let run = run("%x: i32[1, 2, 6, 9]", "_, _, %z", "i32[1, 2, 3, 9]", attrs);
         assert_eq!(run.equal_within(0.0, 1).rewrites, 1);
     }
 
@@ -618,7 +618,7 @@ mod tests {
     #[test]
     fn refuses_symbolic_sizes() {
         let attrs = "mode=linear coordinates=half_pixel nearest=floor aspect=stretch antialias=true";
-        let run = run("%x: f32[1, 2, h, 5]", "_, _, %z", "f32[1, 2, 3, 9]", &attrs);
+        let run = run("%x: f32[1, 2, h, 5]", "_, _, %z", "f32[1, 2, 3, 9]", attrs);
         assert_eq!((run.rewrites, run.reasons()), (0, vec!["the sizes are known only at run time"]));
     }
 }
