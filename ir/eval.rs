@@ -95,6 +95,14 @@ impl<'a> Inputs<'a> {
     }
 }
 
+/// A tensor in another type, as ONNX `Cast` means it.
+///
+/// # Errors
+/// For types without a conversion.
+pub fn convert(tensor: &Tensor, to: crate::DType) -> Result<Tensor, String> {
+    cast::cast(tensor, to, true)
+}
+
 /// Evaluates one operator.
 ///
 /// # Errors

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Fires on a reshape whose shape is an input and may have zeros that mean the data's own size, on `squeeze` and
-//! `unsqueeze` with axes known only at run time, which become such reshapes, and on a slice with such axes, whose bounds
-//! are then spread over all axes.
+//! `unsqueeze` with axes known only at run time, which become such reshapes, and on a slice or pad with such axes, whose
+//! numbers are then spread over all axes.
 //!
 //! Refuses nothing; an unknown rank or number of axes is no match.
 //!
@@ -19,7 +19,7 @@
 //!
 //! Numerics: bit-exact.
 
-use trt_fuse_ir::op::{BinaryOp, Gather, Reshape, Slice};
+use trt_fuse_ir::op::{BinaryOp, Gather, Pad, Reshape, Slice};
 use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, ValueRef};
 
 use crate::axes::{named_axes, unnamed_dims};
@@ -36,13 +36,15 @@ impl Rule for LowerShapeInput {
     }
 
     fn roots(&self) -> &'static [OpKind] {
-        &[OpKind::Reshape, OpKind::Squeeze, OpKind::Unsqueeze, OpKind::Slice]
+        &[OpKind::Reshape, OpKind::Squeeze, OpKind::Unsqueeze, OpKind::Slice, OpKind::Pad]
     }
 
     fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
         let f = Formula::new(self.name(), graph, root);
-        if let Some(Op::Slice(_)) = graph.op(root) {
-            return slice(f);
+        match graph.op(root) {
+            Some(Op::Slice(_)) => return slice(f),
+            Some(Op::Pad(op)) => return pad(f, op),
+            _ => {}
         }
         let list = f.info(1)?;
         let count = list.fixed_dims().filter(|dims| dims.len() == 1).ok_or(Miss::NoMatch)?[0];
@@ -149,6 +151,36 @@ fn slice(mut f: Formula<'_>) -> Result<Patch, Miss> {
     Ok(f.results(&y))
 }
 
+/// Each axis has the pads of the entry that names it, if one does, else none.
+fn pad(mut f: Formula<'_>, op: &Pad) -> Result<Patch, Miss> {
+    let rank = f.shape(0)?.len();
+    let axes = f.info(3)?;
+    let count = axes.fixed_dims().filter(|dims| dims.len() == 1).ok_or(Miss::NoMatch)?[0];
+    if axes.known_ints().is_some() || count > rank || op.pads.is_some() {
+        return Err(Miss::NoMatch);
+    }
+    let (x, pads, mut axes) = (f.input(0)?, f.input(1)?, f.input(3)?);
+    if f.info(3)?.dtype != DType::I64 {
+        axes = f.cast(axes, DType::I64);
+    }
+    let axes = f.with_number(BinaryOp::Mod, axes, DType::I64, rank as f64)?;
+    let numbers = f.ints(&(0..rank as i64).collect::<Vec<_>>());
+    let zeros = f.ints(&vec![0; rank]);
+    let mut spread = [zeros, zeros];
+    for at in 0..count as i64 {
+        let axis = f.cut(axes, at, at + 1);
+        let is_named = f.binary(BinaryOp::Equal, numbers, axis);
+        for (side, spread) in spread.iter_mut().enumerate() {
+            let entry = at + (side * count) as i64;
+            let number = f.cut(pads, entry, entry + 1);
+            *spread = f.select(is_named, number, *spread);
+        }
+    }
+    let pads = f.concat(&spread, 0);
+    let y = f.many(op.clone().into(), &[Some(x), Some(pads), f.input(2).ok(), None], 1);
+    Ok(f.results(&y))
+}
+
 #[cfg(test)]
 mod tests {
     use trt_fuse_ir::Tensor;
@@ -196,6 +228,19 @@ mod tests {
         for (input, list) in inputs[1..].iter_mut().zip([[1, -1], [4, -7], [-2, 0], [2, -1]]) {
             *input = Tensor::vector(list.map(i64::from).to_vec());
         }
+        let expected = eval_graph(&run.before, &inputs).unwrap();
+        assert_eq!(eval_graph(&run.after, &inputs).unwrap(), expected, "{}", run.after);
+    }
+
+    #[test]
+    fn fires_on_a_pad_along_axes_of_run_time() {
+        let text = "graph g(%x: f32[4, 5, 6], %p: i64[4], %v: f32[], %a: i64[2]) -> (%y) {
+            %y = pad(%x, %p, %v, %a) mode=constant }";
+        let run = run_rule(LowerShapeInput, text);
+        assert_eq!(run.rewrites, 1);
+        let mut inputs = random_inputs(&run.before, 1, 7);
+        inputs[1] = Tensor::vector(vec![1_i64, 2, 3, -1]);
+        inputs[3] = Tensor::vector(vec![-1_i64, 0]);
         let expected = eval_graph(&run.before, &inputs).unwrap();
         assert_eq!(eval_graph(&run.after, &inputs).unwrap(), expected, "{}", run.after);
     }

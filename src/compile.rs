@@ -155,13 +155,13 @@ pub fn build(
     let capabilities = options.capabilities.clone().unwrap_or_else(|| library.capabilities());
     check_ranges(graph, &options.ranges)?;
     let start = Instant::now();
-    let graph = lowered(graph, &capabilities)?;
+    let lowered = lowered(graph, &capabilities)?;
     let mut network = TrtNetwork::new(library)?;
-    let layers = emit(verify(&graph)?, &capabilities, &mut network)?;
+    let layers = emit(verify(&lowered)?, &capabilities, &mut network)?;
     let emit = start.elapsed();
 
     let mut config = options.build.clone();
-    config.profiles = profile(&graph, &options.ranges, &network.shape_inputs()?)?.into_iter().collect();
+    config.profiles = profile(graph, &options.ranges, &network.shape_inputs()?)?.into_iter().collect();
     let start = Instant::now();
     let plan = network.build(&config, progress)?;
     Ok(Built { plan, layers, emit, build: start.elapsed() })

@@ -68,6 +68,15 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
     fn inputs(&mut self) -> Result<(), EmitError> {
         for id in self.graph.inputs() {
             let Some(value) = self.graph.value((*id).into()) else { continue };
+            if self.capabilities.carried_in(value.info.dtype).is_none() {
+                self.unsupported.push(Unsupported {
+                    node: value.name.to_string(),
+                    op: "input".to_string(),
+                    reason: format!("the target has no element type {}", value.info.dtype),
+                });
+                self.refused.insert((*id).into());
+                continue;
+            }
             let tensor = self.placeholder(value)?;
             self.tensors.insert((*id).into(), tensor);
             self.symbols.learn(&value.info, tensor);
@@ -232,7 +241,7 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             let name = self.unique(&output.name);
             let label = Label { name: &name, metadata: &output.name };
             let mut tensor = match self.graph.constant(output.value) {
-                Some(constant) => self.sink.constant(label, Weights::Borrowed(constant))?,
+                Some(constant) => self.constant_output(label, constant)?,
                 None => self.known(output.value, &output.name)?,
             };
             // TensorRT takes neither an input nor a tensor twice as an output.
@@ -259,12 +268,28 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             results.push(match self.graph.constant(output.value) {
                 Some(constant) => {
                     let name = self.unique(&output.name);
-                    self.sink.constant(Label::new(&name), Weights::Borrowed(constant))?
+                    self.constant_output(Label::new(&name), constant)?
                 }
                 None => self.known(output.value, &output.name)?,
             });
         }
         Ok(results)
+    }
+
+    /// A constant as an output, in the type that it is carried in.
+    fn constant_output(&mut self, label: Label<'_>, constant: &'g Tensor) -> Result<S::Tensor, EmitError> {
+        match self.capabilities.carried_in(constant.dtype()) {
+            Some(dtype) if dtype != constant.dtype() => {
+                let converted = trt_fuse_ir::eval::convert(constant, dtype).map_err(|found| EmitError::Parameter {
+                    layer: label.name.to_string(),
+                    parameter: "constant",
+                    expected: dtype.to_string(),
+                    found,
+                })?;
+                self.sink.constant(label, Weights::Owned(converted))
+            }
+            _ => self.sink.constant(label, Weights::Borrowed(constant)),
+        }
     }
 
     fn known(&self, value: ValueRef, reader: &str) -> Result<S::Tensor, EmitError> {

@@ -2,7 +2,7 @@
 //!
 //! A model is mapped and decoded without copying its weights (`proto`, `map`), within [`Limits`]; external data is
 //! read from the model's folder only. Its nodes are brought into an order, local functions inlined, bodies of control
-//! flow imported as graphs whose captures are inputs. Each operator is converted, whatever its opset (7 to 28), to the
+//! flow imported as graphs whose captures are inputs. Each operator is converted, whatever its opset (1 to 28), to the
 //! one form that [`trt_fuse_ir::op`] has for it (`ops`); what has none stays as an opaque node with the reason. What
 //! the model states of values is believed where inference says nothing; a contradiction is an error.
 

@@ -11,7 +11,7 @@ use super::error::ImportError;
 use super::proto::{AttributeProto, OperatorSetIdProto, TypeProto, ValueInfoProto};
 
 /// Oldest version of ONNX's own operator set that is converted.
-pub(crate) const OLDEST_OPSET: i64 = 7;
+pub(crate) const OLDEST_OPSET: i64 = 1;
 /// Newest version of ONNX's own operator set that is known: that of `onnx` 1.23.
 pub(crate) const NEWEST_OPSET: i64 = 28;
 

@@ -8,6 +8,7 @@ use trt_fuse_ir::op::{
 use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Gather as GatherLayer};
 use super::super::sink::NetworkSink;
+use super::super::symbols::index_dtype;
 use super::super::terms::{GatherMode, ScatterMode};
 use super::super::walk::Site;
 
@@ -83,11 +84,30 @@ pub(super) fn one_hot<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     op: &OneHot,
 ) -> Result<S::Tensor, EmitError> {
+    let is_whole = site.info(1).is_some_and(|info| info.dtype.is_integer());
+    let constant = site.constant(1).and_then(|depth| depth.to_f64s()?.first().copied());
+    if !is_whole && constant.is_none() {
+        return site.unsupported("a depth in floats that is known only at run time");
+    }
     let (indices, values) = (site.tensor(0)?, site.tensor(2)?);
+    if let Some(depth) = constant {
+        let depth = site.scalar(index_dtype(site.capabilities()), 0, depth.trunc(), "depth")?;
+        return one_hot_layer(site, op, indices, values, depth);
+    }
     let mut depth = site.tensor(1)?;
     if site.rank(1)? != 0 {
         depth = site.shuffle(depth, None, Some(DimsArg::Fixed(&[])), None, "depth")?;
     }
+    one_hot_layer(site, op, indices, values, depth)
+}
+
+fn one_hot_layer<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &OneHot,
+    indices: S::Tensor,
+    values: S::Tensor,
+    depth: S::Tensor,
+) -> Result<S::Tensor, EmitError> {
     // The axis counts in the output, which has one more.
     let axis = if op.axis < 0 { op.axis + site.rank(0)? as i64 + 1 } else { op.axis };
     site.layer("", |sink, label| sink.one_hot(label, indices, values, depth, axis))

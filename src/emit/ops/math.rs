@@ -130,6 +130,9 @@ pub(super) fn cast<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &
     let from = site.info(0).map_or(DType::Unknown, |info| info.dtype);
     let x = site.tensor(0)?;
     match (from, to) {
+        (DType::F4E2M1, _) | (_, DType::F4E2M1) => {
+            site.unsupported("TensorRT converts f4e2m1 only as quantized weights, in blocks")
+        }
         (DType::F8E4M3, _) => {
             let wide = if to.is_float() && to != DType::F8E4M3 { to } else { DType::F32 };
             let layer = unit_scale(site, wide, wide)?;

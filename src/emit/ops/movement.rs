@@ -1,7 +1,7 @@
 //! Layers that move data.
 
 use trt_fuse_ir::op::{Concat, ConstantOfShape, DepthToSpace, Pad, PadMode, ShapeOf, Slice, Split, Transpose};
-use trt_fuse_ir::{Dim, Shape};
+use trt_fuse_ir::{DType, Dim, Shape};
 
 use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Fill, FillArg, Slice as SliceLayer};
@@ -72,9 +72,20 @@ pub(super) fn range<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> R
     let start = site.tensor(0)?;
     let step = site.tensor(2)?;
     let step = site.shuffle(step, None, Some(DimsArg::Fixed(&[1])), None, "step")?;
-    let layer =
-        Fill { kind: FillKind::Linspace, dims, dtype, alpha: FillArg::Tensor(start), beta: FillArg::Tensor(step) };
-    site.layer("", |sink, label| sink.fill(label, &layer))
+    // Half types are counted in f32.
+    let counted = if dtype.is_float() { DType::F32 } else { dtype };
+    let (mut start, mut step) = (start, step);
+    if counted != dtype {
+        start = site.layer("start", |sink, label| sink.cast(label, start, counted))?;
+        step = site.layer("step", |sink, label| sink.cast(label, step, counted))?;
+    }
+    let (alpha, beta) = (FillArg::Tensor(start), FillArg::Tensor(step));
+    let layer = Fill { kind: FillKind::Linspace, dims, dtype: counted, alpha, beta };
+    if counted == dtype {
+        return site.layer("", |sink, label| sink.fill(label, &layer));
+    }
+    let y = site.layer("counted", |sink, label| sink.fill(label, &layer))?;
+    site.layer("", |sink, label| sink.cast(label, y, dtype))
 }
 
 pub(super) fn transpose<'g, S: NetworkSink<'g>>(
@@ -147,7 +158,8 @@ pub(super) fn slice<'g, S: NetworkSink<'g>>(
     let (Some(axes), Some(starts), Some(steps)) = (&op.axes, &op.starts, &op.steps) else {
         let (start, stride) = runtime::slice(site, op)?;
         let x = site.tensor(0)?;
-        return cut(site, x, Region::inside(&start, &size, &stride), "");
+        // A slice of nothing may start behind the last element.
+        return cut(site, x, Region { mode: SampleMode::Clamp, ..Region::inside(&start, &size, &stride) }, "");
     };
     let mut start = Shape::from_elem(Dim::fixed(0), size.len());
     let mut stride = Shape::from_elem(Dim::fixed(1), size.len());

@@ -98,18 +98,25 @@ pub(super) fn arg_reduce<'g, S: NetworkSink<'g>>(
     if op.select_last {
         return site.unsupported("TensorRT's top-k gives the first of equal elements");
     }
-    let rank = site.rank(0)?;
-    let x = site.tensor(0)?;
     let indices = index_dtype(site.capabilities());
-    let layer = TopKLayer {
-        kind: if op.largest { TopKKind::Max } else { TopKKind::Min },
-        axis: if op.axis < 0 { op.axis + rank as i64 } else { op.axis },
-        k: IntArg::Fixed(1),
-        indices,
-    };
+    let (x, axis, is_widened) = of_matrices(site, op.axis)?;
+    let kind = if op.largest { TopKKind::Max } else { TopKKind::Min };
+    let layer = TopKLayer { kind, axis, k: IntArg::Fixed(1), indices };
     let found = site.layer("", |sink, label| sink.top_k(label, x, &layer))?;
     let Some(y) = found.get(1).copied() else { return site.unsupported("top-k gave no indices") };
-    if op.keep_dims { Ok(y) } else { to_output_shape(site, y) }
+    if op.keep_dims && !is_widened { Ok(y) } else { to_output_shape(site, y) }
+}
+
+/// The data and the axis from the front, in rank 2 at least, as top-k takes no vector, and whether it was one.
+fn of_matrices<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    axis: i64,
+) -> Result<(S::Tensor, i64, bool), EmitError> {
+    let rank = site.rank(0)?;
+    if rank == 1 {
+        return Ok((site.aligned(0, 2)?, 1, true));
+    }
+    Ok((site.tensor(0)?, if axis < 0 { axis + rank as i64 } else { axis }, false))
 }
 
 pub(super) fn softmax<'g, S: NetworkSink<'g>>(
@@ -131,8 +138,7 @@ pub(super) fn top_k<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     op: &TopK,
 ) -> Result<Outputs<S::Tensor>, EmitError> {
-    let rank = site.rank(0)?;
-    let x = site.tensor(0)?;
+    let (x, axis, is_widened) = of_matrices(site, op.axis)?;
     let k = match site.info(1).and_then(|info| info.known_ints()).as_deref() {
         Some([k]) => IntArg::Fixed(*k),
         _ => {
@@ -141,13 +147,18 @@ pub(super) fn top_k<'g, S: NetworkSink<'g>>(
             IntArg::Tensor(site.shuffle(k, None, Some(DimsArg::Fixed(&[])), None, "k")?)
         }
     };
-    let layer = TopKLayer {
-        kind: if op.largest { TopKKind::Max } else { TopKKind::Min },
-        axis: if op.axis < 0 { op.axis + rank as i64 } else { op.axis },
-        k,
-        indices: DType::I64,
-    };
-    site.layer("", |sink, label| sink.top_k(label, x, &layer))
+    let layer =
+        TopKLayer { kind: if op.largest { TopKKind::Max } else { TopKKind::Min }, axis, k, indices: DType::I64 };
+    let found = site.layer("", |sink, label| sink.top_k(label, x, &layer))?;
+    if !is_widened {
+        return Ok(found);
+    }
+    let count = if let IntArg::Fixed(k) = k { k } else { -1 };
+    let mut vectors = Outputs::new();
+    for y in found {
+        vectors.push(site.shuffle(y, None, Some(DimsArg::Fixed(&[count])), None, "vector")?);
+    }
+    Ok(vectors)
 }
 
 pub(super) fn cumulative<'g, S: NetworkSink<'g>>(

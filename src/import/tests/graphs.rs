@@ -377,8 +377,8 @@ fn what_is_wrong_names_the_node() {
 #[test]
 fn versions_out_of_range_are_refused() {
     let with = |version| text(&model(version, graph(&["x: 1[2]"], &["y"], vec![plain("y = Abs(x)")])));
-    assert_snapshot!(with(6), @"opset 6 is not supported, 7 to 28 are; onnx.version_converter.convert_version converts it");
-    assert_snapshot!(with(29), @"opset 29 is not supported, 7 to 28 are; onnx.version_converter.convert_version converts it");
+    assert_snapshot!(with(0), @"opset 0 is not supported, 1 to 28 are; onnx.version_converter.convert_version converts it");
+    assert_snapshot!(with(29), @"opset 29 is not supported, 1 to 28 are; onnx.version_converter.convert_version converts it");
     assert!(with(7).starts_with("graph") && with(28).starts_with("graph"));
     let mut none = model(13, graph(&["x: 1[2]"], &["y"], vec![plain("y = Abs(x)")]));
     none.opset_import.clear();
