@@ -9,7 +9,7 @@ use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Gather as GatherLayer};
 use super::super::sink::NetworkSink;
 use super::super::symbols::index_dtype;
-use super::super::terms::{GatherMode, ScatterMode};
+use super::super::terms::{ElementwiseKind, GatherMode, ScatterMode};
 use super::super::walk::Site;
 
 fn gather_layer<'g, S: NetworkSink<'g>>(
@@ -18,11 +18,38 @@ fn gather_layer<'g, S: NetworkSink<'g>>(
 ) -> Result<S::Tensor, EmitError> {
     let dynamic = site.info(0).and_then(|info| info.fixed_dims()).is_none();
     let negative = site.info(1).and_then(|info| info.known_ints()).is_none_or(|all| all.iter().any(|index| *index < 0));
+    let (data, mut indices) = (site.tensor(0)?, site.tensor(1)?);
     if dynamic && negative {
-        return site.unsupported("indices that may be negative into dimensions known only at run time");
+        if layer.mode == GatherMode::Nd {
+            return site.unsupported("indices that may be negative into dimensions known only at run time");
+        }
+        indices = from_front(site, indices, layer.axis)?;
     }
-    let (data, indices) = (site.tensor(0)?, site.tensor(1)?);
     site.layer("", |sink, label| sink.gather(label, data, indices, layer))
+}
+
+/// Indices into an axis of the data, those that count from its end made to count from its beginning: TensorRT does so
+/// for sizes that it knows when it builds.
+fn from_front<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    indices: S::Tensor,
+    axis: i64,
+) -> Result<S::Tensor, EmitError> {
+    let shape = site.info(0).and_then(|info| info.shape.as_ref());
+    let size = usize::try_from(axis).ok().and_then(|axis| shape?.get(axis).cloned());
+    let (Some(size), Some(info)) = (size, site.info(1)) else {
+        return site.unsupported("indices into data of an unknown rank");
+    };
+    let (rank, dtype) = (site.rank(1)?, info.dtype);
+    let mut size = site.dim_tensor(&size)?;
+    if index_dtype(site.capabilities()) != dtype {
+        size = site.layer("size_cast", |sink, label| sink.cast(label, size, dtype))?;
+    }
+    let size = site.shuffle(size, None, Some(DimsArg::Fixed(&vec![1; rank])), None, "size")?;
+    let zero = site.scalar(dtype, rank, 0.0, "zero")?;
+    let is_negative = site.elementwise(indices, zero, ElementwiseKind::Less, "negative")?;
+    let moved = site.elementwise(indices, size, ElementwiseKind::Sum, "from_end")?;
+    site.layer("indices", |sink, label| sink.select(label, is_negative, moved, indices))
 }
 
 fn front_axis<'g, S: NetworkSink<'g>>(site: &Site<'_, '_, 'g, S>, axis: i64) -> Result<i64, EmitError> {
