@@ -1,9 +1,9 @@
 //! Gathers and scatters.
 
-use trt_fuse_ir::DType;
 use trt_fuse_ir::op::{
     Gather, GatherElements, GatherNd, OneHot, ReverseSequence, ScatterElements, ScatterNd, ScatterReduction,
 };
+use trt_fuse_ir::{DType, Shape};
 
 use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Gather as GatherLayer};
@@ -20,35 +20,44 @@ fn gather_layer<'g, S: NetworkSink<'g>>(
     let negative = site.info(1).and_then(|info| info.known_ints()).is_none_or(|all| all.iter().any(|index| *index < 0));
     let (data, mut indices) = (site.tensor(0)?, site.tensor(1)?);
     if dynamic && negative {
-        if layer.mode == GatherMode::Nd {
-            return site.unsupported("indices that may be negative into dimensions known only at run time");
-        }
-        indices = from_front(site, indices, layer.axis)?;
+        indices = from_front(site, indices, layer)?;
     }
     site.layer("", |sink, label| sink.gather(label, data, indices, layer))
 }
 
-/// Indices into an axis of the data, those that count from its end made to count from its beginning: TensorRT does so
-/// for sizes that it knows when it builds.
+/// Indices that count from the end of an axis made to count from its beginning: TensorRT does so for sizes that it
+/// knows when it builds.
 fn from_front<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     indices: S::Tensor,
-    axis: i64,
+    layer: &GatherLayer,
 ) -> Result<S::Tensor, EmitError> {
-    let shape = site.info(0).and_then(|info| info.shape.as_ref());
-    let size = usize::try_from(axis).ok().and_then(|axis| shape?.get(axis).cloned());
-    let (Some(size), Some(info)) = (size, site.info(1)) else {
+    let (Some(data), Some(info)) = (site.info(0).and_then(|info| info.shape.as_ref()), site.info(1)) else {
         return site.unsupported("indices into data of an unknown rank");
     };
     let (rank, dtype) = (site.rank(1)?, info.dtype);
-    let mut size = site.dim_tensor(&size)?;
+    // The axes that an index, or a tuple of them, goes along.
+    let (first, count) = match layer.mode {
+        GatherMode::Nd => match info.shape.as_ref().and_then(|shape| shape.last()?.value()) {
+            Some(count) => (layer.batch_dims, count),
+            None => return site.unsupported("tuples of indices of a length known only at run time"),
+        },
+        _ => (layer.axis, 1),
+    };
+    let (skipped, count) = (usize::try_from(first).unwrap_or(usize::MAX), usize::try_from(count).unwrap_or(0));
+    let sizes: Shape = data.iter().skip(skipped).take(count).cloned().collect();
+    let mut sizes = site.dims_tensor(&sizes)?;
     if index_dtype(site.capabilities()) != dtype {
-        size = site.layer("size_cast", |sink, label| sink.cast(label, size, dtype))?;
+        sizes = site.layer("sizes_cast", |sink, label| sink.cast(label, sizes, dtype))?;
     }
-    let size = site.shuffle(size, None, Some(DimsArg::Fixed(&vec![1; rank])), None, "size")?;
+    let mut shape = vec![1; rank];
+    if let Some(last) = shape.last_mut() {
+        *last = count as i64;
+    }
+    let sizes = site.shuffle(sizes, None, Some(DimsArg::Fixed(&shape)), None, "sizes")?;
     let zero = site.scalar(dtype, rank, 0.0, "zero")?;
     let is_negative = site.elementwise(indices, zero, ElementwiseKind::Less, "negative")?;
-    let moved = site.elementwise(indices, size, ElementwiseKind::Sum, "from_end")?;
+    let moved = site.elementwise(indices, sizes, ElementwiseKind::Sum, "from_end")?;
     site.layer("indices", |sink, label| sink.select(label, is_negative, moved, indices))
 }
 
