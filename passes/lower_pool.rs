@@ -21,7 +21,7 @@
 //! Numerics: sums of 16-bit floats are taken in f32; 1e-6 in f32. A maximum of several negative infinities has the index
 //! of one of them, or -1 in the padding.
 
-use trt_fuse_ir::op::{BinaryOp, Pad, PadMode, Pool, PoolKind, UnaryOp};
+use trt_fuse_ir::op::{BinaryOp, Pad, PadMode, Pool, PoolKind, Reduce, ReduceKind, UnaryOp};
 use trt_fuse_ir::{DType, Dim, Dims, Graph, Ints, NodeId, Op, OpKind, Padding, Patch, Shape, Tensor, ValueRef};
 
 use crate::formula::Formula;
@@ -241,14 +241,14 @@ impl Windows<'_> {
 
     /// The first of the largest elements wins: of a row the leftmost, then of the rows the uppermost.
     fn max_with_index(&self, mut f: Formula<'_>, x: ValueRef, dtype: DType) -> Result<Patch, Miss> {
-        let sizes: Option<Vec<i64>> = self.input.iter().map(Dim::value).collect();
-        let sizes = sizes.ok_or_else(|| self.blocked())?;
-        let (outer, spatial) = sizes.split_at_checked(2).ok_or(Miss::NoMatch)?;
+        let (outer, spatial) = self.input.split_at_checked(2).ok_or(Miss::NoMatch)?;
+        let spatial: Option<Vec<i64>> = spatial.iter().map(Dim::value).collect();
+        let spatial = spatial.ok_or_else(|| self.blocked())?;
         let plane: i64 = spatial.iter().product();
         let (fill, nowhere) = (f.constant(lowest(dtype)?), f.number(DType::I64, -1.0)?);
         let ones = Dims::from_elem(1, 2);
         let dims: Dims = ones.iter().copied().chain(spatial.iter().map(|size| *size as usize)).collect();
-        let places = (0..plane).map(|place| numbered(place, spatial, self.op.column_major)).collect();
+        let places = (0..plane).map(|place| numbered(place, &spatial, self.op.column_major)).collect();
         let mut index = f.constant(Tensor::from_vec(dims, places).map_err(|_| Miss::NoMatch)?);
         let mut most = x;
         for axis in (0..spatial.len()).rev() {
@@ -262,10 +262,21 @@ impl Windows<'_> {
                 index = f.select(larger, place, index);
             }
         }
-        let rows: i64 = outer.iter().product();
-        let starts = (0..rows).map(|row| row * plane).collect::<Vec<i64>>();
-        let dims: Dims = outer.iter().map(|size| *size as usize).chain(std::iter::repeat_n(1, spatial.len())).collect();
-        let starts = f.constant(Tensor::from_vec(dims, starts).map_err(|_| Miss::NoMatch)?);
+        // Each batch and channel has a plane of its own.
+        let sizes = f.dims(x);
+        let sizes = f.cut(sizes, 0, 2);
+        let product = Reduce {
+            kind: ReduceKind::Prod,
+            axes: Some(Ints::from_slice(&[0])),
+            keep_dims: false,
+            noop_if_empty: true,
+        };
+        let rows = f.op(product, &[sizes]);
+        let (first, step) = (f.number(DType::I64, 0.0)?, f.number(DType::I64, 1.0)?);
+        let rows = f.op(Op::Range, &[first, rows, step]);
+        let starts = f.with_number(BinaryOp::Mul, rows, DType::I64, plane as f64)?;
+        let ones = std::iter::repeat_n(Dim::fixed(1), spatial.len());
+        let starts = f.reshape(starts, outer.iter().cloned().chain(ones).collect());
         let index = f.binary(BinaryOp::Add, index, starts);
         Ok(f.results(&[most, index]))
     }
@@ -349,6 +360,9 @@ mod tests {
 
     #[test]
     fn indices_are_those_of_the_first_largest() {
+        let symbolic = "graph g(%x: f32[n, c, 5, 6]) -> (%y, %i) {
+            %y, %i = pool(%x) kind=max kernel=[3, 2] strides=[1, 2] dilations=[1, 2] }";
+        assert_eq!(run_rule(LowerPool, symbolic).equal_within(0.0, 3).rewrites, 1);
         for more in ["", "column_major=true", "padding=[1, 1, 1, 1]", "padding=[1, 0, 0, 2] ceil_mode=true"] {
             for dtype in ["f32", "i32", "i8"] {
                 let text = format!(

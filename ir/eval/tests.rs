@@ -7,6 +7,7 @@ mod arithmetic;
 mod control;
 mod data;
 mod linear;
+mod operators;
 mod reductions;
 mod windows;
 

@@ -58,10 +58,9 @@ fn taps(op: &GridSample, position: f64, size: usize) -> Taps {
     match op.kind {
         SampleKind::Nearest => vec![(place(op, x.round_ties_even(), size), 1.0)],
         SampleKind::Linear => vec![(place(op, floor, size), 1.0 - part), (place(op, floor + 1.0, size), part)],
-        SampleKind::Cubic => (-1..3)
-            .map(|step| f64::from(step))
-            .map(|step| (place(op, floor + step, size), cubic(step - part, CUBIC)))
-            .collect(),
+        SampleKind::Cubic => {
+            (-1..3).map(f64::from).map(|step| (place(op, floor + step, size), cubic(step - part, CUBIC))).collect()
+        }
     }
 }
 

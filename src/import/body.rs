@@ -79,16 +79,30 @@ impl<'m> NodeContext<'_, 'm> {
 
     /// Imports the nodes of a body without inputs into the graph around it. Its outputs are the node's.
     pub(crate) fn inline(&mut self, proto: &'m GraphProto) -> Imported {
-        expect_count("inputs of the body", proto.input.len(), 0)?;
         expect_count("outputs of the body", proto.output.len(), self.outputs.len())?;
         let mut scope = self.scope.body();
-        scope.hint(&proto.value_info);
-        scope.hint(&proto.output);
         for (inner, outer) in proto.output.iter().zip(&self.outputs) {
             scope.aliases.insert(inner.name.as_str(), outer.name.clone());
             if outer.used {
                 scope.outputs.insert(inner.name.as_str());
             }
+        }
+        self.inline_in(scope, proto, &[])
+    }
+
+    /// Imports the nodes of a body into the graph around it, on values of that graph.
+    pub(crate) fn inline_on(&mut self, proto: &'m GraphProto, inputs: &[ValueRef]) -> Imported {
+        let mut scope = self.scope.body();
+        scope.outputs = proto.output.iter().map(|output| output.name.as_str()).collect();
+        self.inline_in(scope, proto, inputs)
+    }
+
+    fn inline_in(&mut self, mut scope: Scope<'m>, proto: &'m GraphProto, inputs: &[ValueRef]) -> Imported {
+        expect_count("inputs of the body", proto.input.len(), inputs.len())?;
+        scope.hint(&proto.value_info);
+        scope.hint(&proto.output);
+        for (input, value) in proto.input.iter().zip(inputs) {
+            scope.define(input.name.as_str(), Some(*value))?;
         }
         for name in captures(proto) {
             let value = self.scope.lookup(name).ok_or_else(|| ImportError::Dangling { value: name.to_owned() })?;

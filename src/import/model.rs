@@ -455,10 +455,10 @@ fn wanted_name(node: &NodeProto, plan: &Plan<'_>, scope: &Scope<'_>) -> String {
 
 /// Adds the node in its typed form.
 fn known(context: &mut NodeContext<'_, '_>, domain: &str) -> Imported {
-    if !domain.is_empty() {
+    if !ops::DOMAINS.contains(&domain) {
         return Err(Fault::Unsupported(format!("no operator of domain `{}` is known", show(domain))));
     }
-    let Some(row) = ops::find(context.op_type) else {
+    let Some(row) = ops::find(domain, context.op_type) else {
         return Err(Fault::Unsupported("no form in a network is known for it".to_owned()));
     };
     let (inputs, outputs) = (context.inputs.len(), context.outputs.len());

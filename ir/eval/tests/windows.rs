@@ -113,8 +113,9 @@ fn sizes_from_scales_round_down() {
     let scales = f32s(&[4], &[1.0, 1.0, 1.0, 0.6]);
     let node = "resize(%0, _, %1) mode=linear coordinates=align_corners nearest=floor cubic_coeff=-0.75 \
                 extrapolation=0 aspect=stretch";
-    // onnxruntime; the last element is the last one's, whatever the scale.
-    assert_is(&eval(node, &[&counted(&[1, 1, 1, 4]), &scales]), &[1, 1, 1, 2], &[0.0, 3.0]);
+    // As ONNX's own tests: the corners are those of the 2.4 elements asked for, 3 / (2.4 - 1) apart. (onnxruntime takes
+    // the corners of the 2 there are.)
+    assert_close(&eval(node, &[&counted(&[1, 1, 1, 4]), &scales]), &[1, 1, 1, 2], &[0.0, 15.0 / 7.0]);
 }
 
 #[test]

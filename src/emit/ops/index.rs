@@ -19,46 +19,50 @@ fn gather_layer<'g, S: NetworkSink<'g>>(
     let (data, mut indices) = (site.tensor(0)?, site.tensor(1)?);
     let negative = site.info(1).and_then(|info| info.known_ints()).is_none_or(|all| all.iter().any(|index| *index < 0));
     // A negative index counts from the end of an axis only if TensorRT knows its size when it builds.
-    let dynamic: Vec<Dim> = gathered(site, layer)?.into_iter().filter(|size| size.value().is_none()).collect();
-    if negative && !dynamic.is_empty() {
-        let ([size], true) = (&dynamic[..], layer.mode != GatherMode::Nd) else {
-            return site.unsupported("tuples of indices that may be negative into dimensions known only at run time");
-        };
-        indices = from_front(site, indices, size)?;
+    let sizes = gathered(site, layer)?;
+    if negative && sizes.iter().any(|size| size.value().is_none()) {
+        indices = from_front(site, indices, &sizes)?;
     }
     site.layer("", |sink, label| sink.gather(label, data, indices, layer))
 }
 
-/// The sizes of the axes that indices count in.
-fn gathered<'g, S: NetworkSink<'g>>(site: &Site<'_, '_, 'g, S>, layer: &GatherLayer) -> Result<Vec<Dim>, EmitError> {
+/// The sizes of the axes that an index, or a tuple of them, goes along.
+fn gathered<'g, S: NetworkSink<'g>>(site: &Site<'_, '_, 'g, S>, layer: &GatherLayer) -> Result<Shape, EmitError> {
     let shape = |slot: usize| site.info(slot).and_then(|info| info.shape.clone());
     let (Some(data), Some(indices)) = (shape(0), shape(1)) else {
         return site.unsupported("the rank of data or indices is not known");
     };
     let (first, count) = match layer.mode {
-        GatherMode::Nd => (layer.batch_dims, indices.last().and_then(Dim::value).unwrap_or(i64::MAX)),
+        GatherMode::Nd => match indices.last().and_then(Dim::value) {
+            Some(count) => (layer.batch_dims, count),
+            None => return site.unsupported("tuples of indices of a length known only at run time"),
+        },
         _ => (layer.axis, 1),
     };
-    let skipped = usize::try_from(first).unwrap_or(usize::MAX);
-    Ok(data.into_iter().skip(skipped).take(usize::try_from(count).unwrap_or(usize::MAX)).collect())
+    let (skipped, count) = (usize::try_from(first).unwrap_or(usize::MAX), usize::try_from(count).unwrap_or(0));
+    Ok(data.into_iter().skip(skipped).take(count).collect())
 }
 
-/// Indices with the size added to those below 0.
+/// Indices that count from the end of an axis made to count from its beginning.
 fn from_front<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     indices: S::Tensor,
-    size: &Dim,
+    sizes: &Shape,
 ) -> Result<S::Tensor, EmitError> {
     let (rank, dtype) = (site.rank(1)?, site.info(1).map_or(DType::I64, |info| info.dtype));
-    let mut size = site.dims_tensor(&Shape::from_iter([size.clone()]))?;
-    size = site.shuffle(size, None, Some(DimsArg::Fixed(&vec![1; rank])), None, "size")?;
-    if dtype != index_dtype(site.capabilities()) {
-        size = site.layer("size", |sink, label| sink.cast(label, size, dtype))?;
+    let mut shape = vec![1; rank];
+    if let Some(last) = shape.last_mut() {
+        *last = sizes.len() as i64;
     }
+    let mut sizes = site.dims_tensor(sizes)?;
+    if index_dtype(site.capabilities()) != dtype {
+        sizes = site.layer("sizes_cast", |sink, label| sink.cast(label, sizes, dtype))?;
+    }
+    let sizes = site.shuffle(sizes, None, Some(DimsArg::Fixed(&shape)), None, "sizes")?;
     let zero = site.scalar(dtype, rank, 0.0, "zero")?;
-    let negative = site.elementwise(indices, zero, ElementwiseKind::Less, "negative")?;
-    let counted = site.elementwise(indices, size, ElementwiseKind::Sum, "counted")?;
-    site.layer("indices", |sink, label| sink.select(label, negative, counted, indices))
+    let is_negative = site.elementwise(indices, zero, ElementwiseKind::Less, "negative")?;
+    let moved = site.elementwise(indices, sizes, ElementwiseKind::Sum, "from_end")?;
+    site.layer("indices", |sink, label| sink.select(label, is_negative, moved, indices))
 }
 
 fn front_axis<'g, S: NetworkSink<'g>>(site: &Site<'_, '_, 'g, S>, axis: i64) -> Result<i64, EmitError> {

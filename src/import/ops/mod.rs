@@ -10,6 +10,7 @@ mod col2im;
 mod control;
 mod conv;
 mod index;
+mod linear_attention;
 mod loss;
 mod math;
 mod movement;
@@ -20,6 +21,7 @@ mod quant;
 mod random;
 mod recurrent;
 mod reduce;
+mod sampling;
 mod shape;
 mod signal;
 mod spatial;
@@ -77,6 +79,7 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
         control::ROWS,
         conv::ROWS,
         index::ROWS,
+        linear_attention::ROWS,
         loss::ROWS,
         math::BINARY,
         math::ROWS,
@@ -90,6 +93,7 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
         recurrent::ROWS,
         reduce::REDUCTIONS,
         reduce::ROWS,
+        sampling::ROWS,
         shape::ROWS,
         signal::ROWS,
         spatial::ROWS,
@@ -99,7 +103,16 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
     families.into_iter().flatten().map(|row| (row.name, row)).collect()
 });
 
+/// ONNX's domain of operators that are not settled yet.
+const PREVIEW: &str = "ai.onnx.preview";
+
+/// Domains with operators that have an internal form; ONNX's own is empty.
+pub(crate) const DOMAINS: &[&str] = &["", PREVIEW];
+
 /// The operator of a type, if it has an internal form.
-pub(crate) fn find(op_type: &str) -> Option<&'static Row> {
-    ROWS.get(op_type).copied()
+pub(crate) fn find(domain: &str, op_type: &str) -> Option<&'static Row> {
+    match domain {
+        PREVIEW => linear_attention::PREVIEW.iter().find(|row| row.name == op_type),
+        _ => ROWS.get(op_type).copied(),
+    }
 }

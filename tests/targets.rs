@@ -1,0 +1,132 @@
+//! What the networks for different targets have where only some of them have a layer.
+
+use trt_fuse::{Options, record};
+use trt_fuse_ir::{Capabilities, Graph};
+
+/// The recorded network of a graph in text form, or why there is none.
+fn network(text: &str, capabilities: Capabilities) -> String {
+    let graph: Graph = text.parse().unwrap();
+    match record(&graph, &Options { capabilities: Some(capabilities), ..Options::default() }) {
+        Ok((network, _)) => network.text().to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+const NMS: &str = "graph g(%b: f32[1, 9, 4], %s: f32[1, 2, 9], %o: f32[1]) -> (%y) {
+    %m = constant() value=i64[1] {3}
+    %y = non_max_suppression(%b, %s, %m, %o) center_point=false
+}";
+
+#[test]
+fn suppression_is_a_layer_of_tensorrt() {
+    insta::assert_snapshot!(network(NMS, Capabilities::tensorrt((10, 14, 0))), @r#"
+    %b f32[1,9,4] = input "b" type=f32 dims=[1,9,4]
+    %s f32[1,2,9] = input "s" type=f32 dims=[1,2,9]
+    %o f32[1] = input "o" type=f32 dims=[1]
+    %y::scores_out = shuffle "y::scores" (%s) first_transpose=[0,2,1] ; y
+    %m_out = constant "m" value=i64[1]#dbe8cf7dd1653afd
+    %y::most_out = shuffle "y::most" (%m_out) reshape=[] ; y
+    %y::most_i32_out = cast "y::most_i32" (%y::most_out) to=i32 ; y
+    %y::overlap_out = shuffle "y::overlap" (%o) reshape=[] ; y
+    %y::least_out = constant "y::least" value=f32[]#fac119187d9625d6 ; y
+    %y i64[y.selected,3], %y_out1 = nms "y" (%b, %y::scores_out, %y::most_i32_out) iou_threshold=%y::overlap_out score_threshold=%y::least_out format=corner_pairs indices=i64
+    output "y" (%y) type=i64
+    "#);
+}
+
+#[test]
+fn suppression_has_no_kernel_in_rtx() {
+    insta::assert_snapshot!(network(NMS, Capabilities::rtx((1, 7, 1))), @"
+    a node is unsupported: 'y' (non_max_suppression): TensorRT-RTX has no kernel for its layer of non-maximum suppression
+    ");
+}
+
+const ATTENTION: &str =
+    "graph g(%q: f16[b, 8, s, 64], %k: f16[b, 2, t, 64], %v: f16[b, 2, t, 64], %m: bool[b, 1, s, t])
+    -> (%y) {
+    %y = attention(%q, %k, %v, %m) scale=0.125 causal=none zero_hidden=true scores=product
+}";
+
+#[test]
+fn a_mask_that_may_hide_all_keys_is_guarded() {
+    insta::assert_snapshot!(network(ATTENTION, Capabilities::rtx((1, 7, 1))), @r#"
+    %q f16[b,8,s,64] = input "q" type=f16 dims=[-1,8,-1,64] symbols=[b,-,s,-]
+    %k f16[b,2,t,64] = input "k" type=f16 dims=[-1,2,-1,64] symbols=[b,-,t,-]
+    %v f16[b,2,t,64] = input "v" type=f16 dims=[-1,2,-1,64] symbols=[b,-,t,-]
+    %m bool[b,1,s,t] = input "m" type=bool dims=[-1,1,-1,-1] symbols=[b,-,s,t]
+    %y::scale_out = constant "y::scale" value=f16[1,1,1,1]#d42d5b4ebb187a99 ; y
+    %y::scaled_out = elementwise "y::scaled" (%q, %y::scale_out) kind=prod ; y
+    %y_out = attention "y" (%y::scaled_out, %k, %v) mask=%m
+    %y::kept_out = cast "y::kept" (%m) to=f16 ; y
+    %y::most_out = reduce "y::most" (%y::kept_out) kind=max axes=[3] keep_dims=true ; y
+    %y::hidden_out = constant "y::hidden" value=f16[1,1,1,1]#9516b9234c0102b2 ; y
+    %y::sees_out = elementwise "y::sees" (%y::most_out, %y::hidden_out) kind=greater ; y
+    %y::zero_out = constant "y::zero" value=f16[1,1,1,1]#9516b9234c0102b2 ; y
+    %y f16[b,8,s,64] = select "y::guarded" (%y::sees_out, %y_out, %y::zero_out) ; y
+    output "y" (%y) type=f16
+    "#);
+}
+
+#[test]
+fn attention_is_written_out_for_old_targets() {
+    insta::assert_snapshot!(network(ATTENTION, Capabilities::tensorrt((8, 6, 1))), @r#"
+    %q f16[b,8,s,64] = input "q" type=f16 dims=[-1,8,-1,64] symbols=[b,-,s,-]
+    %k f16[b,2,t,64] = input "k" type=f16 dims=[-1,2,-1,64] symbols=[b,-,t,-]
+    %v f16[b,2,t,64] = input "v" type=f16 dims=[-1,2,-1,64] symbols=[b,-,t,-]
+    %m bool[b,1,s,t] = input "m" type=bool dims=[-1,1,-1,-1] symbols=[b,-,s,t]
+    %y.11 f32[b,1,s,t] = cast "y.11" (%m) to=f32 ; y
+    %y.12 f32[b,1,s,1] = reduce "y.12" (%y.11) kind=max axes=[3] keep_dims=true ; y
+    %y.lower_attention.3_out = constant "y.lower_attention.3" value=f32[1,1,1,1]#5301f3beba97a046
+    %y.13 bool[b,1,s,1] = elementwise "y.13" (%y.12, %y.lower_attention.3_out) kind=greater ; y
+    %y.lower_attention_out = constant "y.lower_attention" value=f16[1,1,1,1]#36b5500570bfa743
+    %y.1 f16[b,8,s,64] = elementwise "y.1" (%q, %y.lower_attention_out) kind=prod ; y
+    %y.lower_attention.1_out = constant "y.lower_attention.1" value=f16[1,1,1,1]#36b5500570bfa743
+    %y.2 f16[b,2,t,64] = elementwise "y.2" (%k, %y.lower_attention.1_out) kind=prod ; y
+    %y.3::shape_out = shape "y.3::shape" (%q) ; y
+    %y.3::b_out = slice "y.3::b" (%y.3::shape_out) start=[0] size=[1] stride=[1] ; y
+    %y.3::dim_out = constant "y.3::dim" value=i32[1]#b156493ed09a262c ; y
+    %y.3::dim.2_out = constant "y.3::dim.2" value=i32[1]#f8ff3ef171be2883 ; y
+    %y.3::shape.2_out = shape "y.3::shape.2" (%k) ; y
+    %y.3::t_out = slice "y.3::t" (%y.3::shape.2_out) start=[2] size=[1] stride=[1] ; y
+    %y.3::dim.3_out = constant "y.3::dim.3" value=i32[1]#29f015f28b79e4eb ; y
+    %y.3::dims_out = concatenation "y.3::dims" (%y.3::b_out, %y.3::dim_out, %y.3::dim.2_out, %y.3::t_out, %y.3::dim.3_out) axis=0 ; y
+    %y.3 f16[b,2,1,t,64] = shuffle "y.3" (%y.2) reshape=%y.3::dims_out ; y
+    %y.4::dim_out = constant "y.4::dim" value=i32[1]#08347f5e347c28fe ; y
+    %y.4::dims_out = concatenation "y.4::dims" (%y.3::b_out, %y.3::dim_out, %y.4::dim_out, %y.3::t_out, %y.3::dim.3_out) axis=0 ; y
+    %y.4 f16[b,2,4,t,64] = slice "y.4" (%y.3) start=[0,0,0,0,0] size=%y.4::dims_out stride=[1,1,0,1,1] ; y
+    %y.5::dim_out = constant "y.5::dim" value=i32[1]#d607846504f6c6b3 ; y
+    %y.5::dims_out = concatenation "y.5::dims" (%y.3::b_out, %y.5::dim_out, %y.3::t_out, %y.3::dim.3_out) axis=0 ; y
+    %y.5 f16[b,8,t,64] = shuffle "y.5" (%y.4) reshape=%y.5::dims_out ; y
+    %y.9 f16[b,8,s,t] = matrix_multiply "y.9" (%y.1, %y.5) op1=transpose ; y
+    %y.lower_attention.2_out = constant "y.lower_attention.2" value=f16[1,1,1,1]#4b07abf87f4a403e
+    %y.10 f16[b,8,s,t] = select "y.10" (%m, %y.9, %y.lower_attention.2_out) ; y
+    %y.14 f16[b,8,s,t] = softmax "y.14" (%y.10) axis=3 ; y
+    %y.lower_attention.4_out = constant "y.lower_attention.4" value=f16[1,1,1,1]#9516b9234c0102b2
+    %y.15 f16[b,8,s,t] = select "y.15" (%y.13, %y.14, %y.lower_attention.4_out) ; y
+    %y.6::dims_out = concatenation "y.6::dims" (%y.3::b_out, %y.3::dim_out, %y.3::dim.2_out, %y.3::t_out, %y.3::dim.3_out) axis=0 ; y
+    %y.6 f16[b,2,1,t,64] = shuffle "y.6" (%v) reshape=%y.6::dims_out ; y
+    %y.7::dims_out = concatenation "y.7::dims" (%y.3::b_out, %y.3::dim_out, %y.4::dim_out, %y.3::t_out, %y.3::dim.3_out) axis=0 ; y
+    %y.7 f16[b,2,4,t,64] = slice "y.7" (%y.6) start=[0,0,0,0,0] size=%y.7::dims_out stride=[1,1,0,1,1] ; y
+    %y.8::dims_out = concatenation "y.8::dims" (%y.3::b_out, %y.5::dim_out, %y.3::t_out, %y.3::dim.3_out) axis=0 ; y
+    %y.8 f16[b,8,t,64] = shuffle "y.8" (%y.7) reshape=%y.8::dims_out ; y
+    %y f16[b,8,s,64] = matrix_multiply "y" (%y.15, %y.8)
+    output "y" (%y) type=f16
+    "#);
+}
+
+const ROTARY: &str = "graph g(%x: f16[b, 8, s, 64], %c: f16[b, s, 32], %s: f16[b, s, 32]) -> (%y) {
+    %y = rotary_embedding(%x, %c, %s) interleaved=false dim=64
+}";
+
+#[test]
+fn rotary_embeddings_are_layers_where_there_is_one() {
+    insta::assert_snapshot!(network(ROTARY, Capabilities::tensorrt((10, 15, 0))), @r#"
+    %x f16[b,8,s,64] = input "x" type=f16 dims=[-1,8,-1,64] symbols=[b,-,s,-]
+    %c f16[b,s,32] = input "c" type=f16 dims=[-1,-1,32] symbols=[b,s,-]
+    %s f16[b,s,32] = input "s" type=f16 dims=[-1,-1,32] symbols=[b,s,-]
+    %y f16[b,8,s,64] = rotary_embedding "y" (%x, %c, %s) dim=64
+    output "y" (%y) type=f16
+    "#);
+    let older = network(ROTARY, Capabilities::tensorrt((10, 0, 0)));
+    assert!(older.contains("= concatenation") && !older.contains("= rotary_embedding"), "{older}");
+}
