@@ -4,6 +4,7 @@
     python3 scripts/fetch.py tensorrt CACHE   TensorRT-RTX, a wheel of PyPI, pinned
     python3 scripts/fetch.py models CACHE     the models of testdata/, unpacked
     python3 scripts/fetch.py silero CACHE     silero-vad, real models with control flow, a wheel of PyPI, pinned
+    python3 scripts/fetch.py ocr CACHE        rapidocr, real models of PaddlePaddle, a wheel of PyPI, pinned
     python3 scripts/fetch.py operators CACHE  ONNX's own tests, written by the `onnx` package of PyPI, pinned
 """
 import lzma
@@ -17,6 +18,7 @@ import zipfile
 
 WHEEL = "tensorrt-rtx-cu13-libs==1.7.1.116"
 SILERO = "silero-vad==6.2.3"
+OCR = "rapidocr-onnxruntime==1.4.4"
 ONNX = ["onnx==1.23.2", "numpy==2.3.5"]
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -47,6 +49,10 @@ def tensorrt(cache):
 
 def silero(cache):
     wheel(SILERO, cache / f"silero-vad-{SILERO.rpartition('==')[2]}", "silero_vad/data")
+
+
+def ocr(cache):
+    wheel(OCR, cache / f"rapidocr-{OCR.rpartition('==')[2]}", "rapidocr_onnxruntime/models")
 
 
 def operators(cache):
@@ -82,7 +88,7 @@ def models(cache):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in ("tensorrt", "models", "silero", "operators"):
+    if len(sys.argv) != 3 or sys.argv[1] not in ("tensorrt", "models", "silero", "ocr", "operators"):
         sys.exit(__doc__)
     try:
         globals()[sys.argv[1]](pathlib.Path(sys.argv[2]))

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::{cache, library, npy, pattern, testdata};
+use common::{assert_outputs, cache, library, pattern};
 use trt_fuse::import::{ImportOptions, import_file};
 use trt_fuse::ir::eval::eval_graph;
 use trt_fuse::ir::{Graph, Op, Tensor};
@@ -41,18 +41,7 @@ fn inputs(graph: &Graph) -> Vec<Tensor> {
 }
 
 fn check(name: &str, graph: &Graph) {
-    let expected = npy(&testdata().join("references").join(format!("{name}.npy"))).to_f64s().unwrap();
-    let mut rest = expected.as_slice();
-    for output in eval_graph(graph, &inputs(graph)).unwrap() {
-        let found = output.to_f64s().unwrap();
-        let (expected, others) = rest.split_at(found.len());
-        rest = others;
-        let largest = expected.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
-        for (a, b) in found.iter().zip(expected) {
-            assert!((a - b).abs() <= 1e-3 * largest, "{name}: {a} where {b} was expected, of up to {largest}");
-        }
-    }
-    assert!(rest.is_empty());
+    assert_outputs(name, &eval_graph(graph, &inputs(graph)).unwrap());
 }
 
 #[test]

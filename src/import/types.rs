@@ -19,6 +19,11 @@ pub(crate) struct Symbols {
     sizes: BTreeMap<String, i64>,
 }
 
+/// Whether a parameter names a dimension. Exporters write `?` for any that they do not know, each another.
+fn is_name(param: &str) -> bool {
+    !matches!(param, "" | "?")
+}
+
 impl Symbols {
     /// The names in the types of graph inputs, and the numbers that some of them are to be.
     pub(crate) fn of(inputs: &[ValueInfoProto], sizes: &BTreeMap<String, i64>) -> Self {
@@ -27,7 +32,7 @@ impl Symbols {
             Some(DimensionValue::DimParam(name)) => Some(name.clone()),
             _ => None,
         });
-        Self { names: params.filter(|name| !name.is_empty()).collect(), sizes: sizes.clone() }
+        Self { names: params.filter(|name| is_name(name)).collect(), sizes: sizes.clone() }
     }
 
     /// A type with numbers for the dimensions that are to be such.
@@ -127,7 +132,7 @@ impl Symbols {
                 }
                 Some(DimensionValue::DimValue(dim)) => Dim::fixed(*dim),
                 Some(DimensionValue::DimParam(param)) => {
-                    unknown(axis, Some(param.as_str()).filter(|name| !name.is_empty()))
+                    unknown(axis, Some(param.as_str()).filter(|name| is_name(name)))
                 }
             });
         }

@@ -119,3 +119,19 @@ pub(crate) fn difference(expected: &Tensor, found: &Tensor) -> f64 {
         worst.max(gap)
     })
 }
+
+/// Fails unless outputs are, one after another, those of testdata/references/NAME.npy, within 1e-3 of the largest.
+pub(crate) fn assert_outputs(name: &str, outputs: &[Tensor]) {
+    let expected = npy(&testdata().join("references").join(format!("{name}.npy"))).to_f64s().unwrap();
+    let mut rest = expected.as_slice();
+    for output in outputs {
+        let found = output.to_f64s().unwrap();
+        let (expected, others) = rest.split_at(found.len());
+        rest = others;
+        let largest = expected.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
+        for (a, b) in found.iter().zip(expected) {
+            assert!((a - b).abs() <= 1e-3 * largest, "{name}: {a} where {b} was expected, of up to {largest}");
+        }
+    }
+    assert!(rest.is_empty(), "{name}: {} elements more were expected", rest.len());
+}
