@@ -3,7 +3,7 @@
 CACHE := $(if $(TRT_FUSE_CACHE),$(TRT_FUSE_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/trt-fuse)
 MODEL ?= resnet50.raw
 
-.PHONY: help demo test tensorrt silero ocr operators models bench
+.PHONY: help demo test tensorrt silero ocr operators oracle models bench
 
 help:
 	@echo "make demo      fuse and build a ResNet-50, print the report (MODEL=name of testdata/zoo)"
@@ -15,7 +15,7 @@ help:
 demo: tensorrt models
 	cargo run --release --quiet --bin fuse-report -- $(CACHE)/models/$(MODEL).onnx --build --compare-parser
 
-test: tensorrt silero ocr operators
+test: tensorrt silero ocr operators oracle
 	cargo test --workspace --profile $(or $(TEST_PROFILE),dev)
 
 tensorrt:
@@ -29,6 +29,9 @@ ocr:
 
 operators:
 	@python3 scripts/fetch.py operators $(CACHE)
+
+oracle:
+	@python3 scripts/fetch.py oracle $(CACHE)
 
 models:
 	@python3 scripts/fetch.py models $(CACHE)

@@ -6,6 +6,7 @@
     python3 scripts/fetch.py silero CACHE     silero-vad, real models with control flow, a wheel of PyPI, pinned
     python3 scripts/fetch.py ocr CACHE        rapidocr, real models of PaddlePaddle, a wheel of PyPI, pinned
     python3 scripts/fetch.py operators CACHE  ONNX's own tests, written by the `onnx` package of PyPI, pinned
+    python3 scripts/fetch.py oracle CACHE     onnxruntime for the tests on random models, of PyPI, pinned
 """
 import lzma
 import os
@@ -19,7 +20,7 @@ import zipfile
 WHEEL = "tensorrt-rtx-cu13-libs==1.7.1.116"
 SILERO = "silero-vad==6.2.3"
 OCR = "rapidocr-onnxruntime==1.4.4"
-ONNX = ["onnx==1.23.2", "numpy==2.3.5"]
+ORACLE = ["onnxruntime==1.31.1", "onnx==1.23.2", "numpy==2.3.5"]
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -55,16 +56,29 @@ def ocr(cache):
     wheel(OCR, cache / f"rapidocr-{OCR.rpartition('==')[2]}", "rapidocr_onnxruntime/models")
 
 
-def operators(cache):
-    target = cache / f"onnx-tests-{ONNX[0].rpartition('==')[2]}"
+def oracle(cache):
+    """The folder with the Python packages, installed unless it is there."""
+    target = cache / f"packages-{ORACLE[0].replace('==', '-')}"
     if target.exists():
-        return
+        return target
     cache.mkdir(parents=True, exist_ok=True)
-    print(f"writing the tests of {ONNX[0]} into {target}", flush=True)
+    print(f"installing {' '.join(ORACLE)} into {target}", flush=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         packages = pathlib.Path(scratch) / "packages"
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--target", str(packages)]
-        subprocess.run(install + ONNX, check=True)
+        subprocess.run(install + ORACLE, check=True)
+        if not target.exists():
+            os.replace(packages, target)
+    return target
+
+
+def operators(cache):
+    target = cache / f"onnx-tests-{ORACLE[1].rpartition('==')[2]}"
+    if target.exists():
+        return
+    packages = oracle(cache)
+    print(f"writing the tests of {ORACLE[1]} into {target}", flush=True)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
         written = pathlib.Path(scratch) / "tests"
         environment = dict(os.environ, PYTHONPATH=str(packages))
         # NumPy warns of every infinity that a test is about.
@@ -88,7 +102,7 @@ def models(cache):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in ("tensorrt", "models", "silero", "ocr", "operators"):
+    if len(sys.argv) != 3 or sys.argv[1] not in ("tensorrt", "models", "silero", "ocr", "operators", "oracle"):
         sys.exit(__doc__)
     try:
         globals()[sys.argv[1]](pathlib.Path(sys.argv[2]))

@@ -2,7 +2,8 @@
 
 use trt_fuse_ir::attr::F32;
 use trt_fuse_ir::op::{
-    AspectPolicy, CoordinateMode, NearestMode, Pool, PoolKind, Reduce, ReduceKind, Resize, ResizeMode,
+    AspectPolicy, BinaryOp, CoordinateMode, NearestMode, Pool, PoolKind, Reduce, ReduceKind, Resize, ResizeMode,
+    UnaryOp,
 };
 use trt_fuse_ir::{Ints, Tensor};
 
@@ -57,25 +58,39 @@ fn lp_pool(node: &mut NodeContext<'_, '_>) -> Imported {
     node.emit_same(pool)
 }
 
-/// Over all spatial axes: a reduction.
-fn global(node: &mut NodeContext<'_, '_>, kind: ReduceKind) -> Imported {
+/// All axes but the first two.
+fn spatial_axes(node: &NodeContext<'_, '_>) -> Result<Vec<i64>, Fault> {
     let rank = i64::try_from(node.rank(0)?).unwrap_or(i64::MAX);
     if rank < 2 {
         let reason = format!("input 0 has rank {rank}, at least 2 expected");
         return Err(crate::import::ImportError::Operands { reason }.into());
     }
-    let axes = Some((2..rank).collect());
-    let reduce = Reduce { kind, axes, keep_dims: true, noop_if_empty: true };
-    node.emit_same(reduce)
+    Ok((2..rank).collect())
+}
+
+/// Over all spatial axes: a reduction.
+fn global(node: &mut NodeContext<'_, '_>, kind: ReduceKind) -> Imported {
+    let axes = Some(spatial_axes(node)?.into_iter().collect());
+    node.emit_same(Reduce { kind, axes, keep_dims: true, noop_if_empty: true })
 }
 
 fn global_lp_pool(node: &mut NodeContext<'_, '_>) -> Imported {
-    let kind = match node.attrs.int_at_least("p", 1, 2)? {
-        1 => ReduceKind::L1,
-        2 => ReduceKind::L2,
-        p => return Err(Fault::Unsupported(format!("a global norm of exponent {p}"))),
-    };
-    global(node, kind)
+    match node.attrs.int_at_least("p", 1, 2)? {
+        1 => global(node, ReduceKind::L1),
+        2 => global(node, ReduceKind::L2),
+        p => global_norm(node, p as f64),
+    }
+}
+
+/// `sum(|x|^p)^(1/p)`
+fn global_norm(node: &mut NodeContext<'_, '_>, p: f64) -> Imported {
+    let axes = spatial_axes(node)?;
+    let (x, dtype) = (node.required(0)?, node.dtype(0)?);
+    let magnitude = node.unary("abs", UnaryOp::Abs, x)?;
+    let powers = node.with_number("powers", BinaryOp::Pow, magnitude, p)?;
+    let sum = node.reduce("sum", ReduceKind::Sum, powers, &axes, true)?;
+    let root = node.scalar_part("root", dtype, 1.0 / p)?;
+    node.emit(Op::Binary(BinaryOp::Pow), [Some(sum), Some(root)])
 }
 
 /// How opset 10 and older sample.
