@@ -5,7 +5,7 @@ use trt_fuse_ir::op::{
     AspectPolicy, BinaryOp, CoordinateMode, NearestMode, Pool, PoolKind, Reduce, ReduceKind, Resize, ResizeMode,
     UnaryOp,
 };
-use trt_fuse_ir::{Ints, Tensor};
+use trt_fuse_ir::{Ints, Op, Tensor};
 
 use super::Row;
 use super::conv::padding;

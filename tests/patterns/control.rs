@@ -1,0 +1,90 @@
+//! Branches and loops.
+
+use onnx_protobuf as onnx;
+
+use super::write::Value::{Graph as Body, Int, Ints, Text};
+use super::write::{floats, graph, ints, node, plain};
+use super::{builds, gives, import, network, operators, tensor, with_weights};
+
+fn scalar(name: &str, value: i64) -> onnx::TensorProto {
+    onnx::TensorProto { dims: vec![], ..ints(name, &[value]) }
+}
+
+/// `Equal(Shape(x)[1], 1) ? Squeeze(x, 1) : x`
+fn squeezed(input: &str) -> onnx::ModelProto {
+    let then = graph(&[], &["t"], vec![plain("t = Squeeze(x, one)")]);
+    let other = graph(&[], &["e"], vec![plain("e = Identity(x)")]);
+    let nodes = vec![
+        plain("shape = Shape(x)"),
+        node("size = Gather(shape, at)", vec![("axis", Int(0))]),
+        plain("is_one = Equal(size, at)"),
+        node("y = If(is_one)", vec![("then_branch", Body(then)), ("else_branch", Body(other))]),
+    ];
+    with_weights(17, graph(&[input], &["y"], nodes), vec![scalar("at", 1), ints("one", &[1])])
+}
+
+#[test]
+fn a_branch_that_shapes_choose_may_have_another_rank() {
+    let data = [1.0_f32, 2.0, 3.0, 4.0];
+    let one = gives(&squeezed("x: 1[n, 1, 2, 1]"), &[tensor(&[2, 1, 2, 1], &data)], &[tensor(&[2, 2, 1], &data)]);
+    let two = gives(&squeezed("x: 1[n, 2, 1, 1]"), &[tensor(&[2, 2, 1, 1], &data)], &[tensor(&[2, 2, 1, 1], &data)]);
+    assert!(!operators(&one).iter().chain(&operators(&two)).any(|op| op == "if"), "{one}\n{two}");
+    builds(&one, &["n=1:2:4"]);
+    builds(&two, &["n=1:2:4"]);
+}
+
+#[test]
+fn branches_of_ranks_that_only_run_time_tells_are_refused_with_the_reason() {
+    let model = import(&squeezed("x: 1[n, c, 2, 1]")).unwrap();
+    let error = network(&model.graph).unwrap_err();
+    assert!(error.contains("'y' (If): output 0 has 3 dimensions in one branch and 4 in the other"), "{error}");
+}
+
+/// `condition ? a constant of the branch : a value from outside`
+#[test]
+fn branches_without_nodes() {
+    let then = graph(&[], &["k"], vec![]);
+    let then = onnx::GraphProto { initializer: vec![floats("k", &[2], &[5.0, 6.0])], ..then };
+    let other = graph(&[], &["r"], vec![]);
+    let nodes =
+        vec![plain("r = Relu(x)"), node("y = If(c)", vec![("then_branch", Body(then)), ("else_branch", Body(other))])];
+    let model = with_weights(17, graph(&["c: 9[]", "x: 1[2]"], &["y"], nodes), vec![]);
+    let x = tensor(&[2], &[-1.0_f32, 2.0]);
+    gives(&model, &[tensor(&[], &[true]), x.clone()], &[tensor(&[2], &[5.0_f32, 6.0])]);
+    builds(&gives(&model, &[tensor(&[], &[false]), x], &[tensor(&[2], &[0.0_f32, 2.0])]), &[]);
+}
+
+#[test]
+fn a_run_time_condition_before_layers_that_move_and_resample() {
+    let then = graph(&[], &["t"], vec![node("t = Transpose(x)", vec![("perm", Ints(&[0, 1, 3, 2]))])]);
+    let other = graph(&[], &["e"], vec![plain("e = Neg(x)")]);
+    let nodes = vec![
+        node("chosen = If(c)", vec![("then_branch", Body(then)), ("else_branch", Body(other))]),
+        node("turned = Transpose(chosen)", vec![("perm", Ints(&[0, 1, 3, 2]))]),
+        node("y = Resize(turned, -, scales)", vec![("mode", Text("nearest"))]),
+    ];
+    let scales = floats("scales", &[4], &[1.0, 1.0, 1.0, 2.0]);
+    let model = with_weights(17, graph(&["c: 9[]", "x: 1[1, 1, 2, 2]"], &["y"], nodes), vec![scales]);
+    let x = tensor(&[1, 1, 2, 2], &[1.0_f32, 2.0, 3.0, 4.0]);
+    let found = [1.0_f32, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0, 4.0];
+    gives(&model, &[tensor(&[], &[true]), x.clone()], &[tensor(&[1, 1, 2, 4], &found)]);
+    let found = [-1.0_f32, -1.0, -3.0, -3.0, -2.0, -2.0, -4.0, -4.0];
+    builds(&gives(&model, &[tensor(&[], &[false]), x], &[tensor(&[1, 1, 2, 4], &found)]), &[]);
+}
+
+#[test]
+fn a_loop_that_carries_nothing_and_reads_what_is_outside() {
+    let body = graph(
+        &["i: 7[]", "on: 9[]"],
+        &["on_again", "row"],
+        vec![
+            plain("on_again = Identity(on)"),
+            node("step = Cast(i)", vec![("to", Int(1))]),
+            plain("row = Add(r, step)"),
+        ],
+    );
+    let nodes = vec![plain("r = Relu(x)"), node("y = Loop(count, -)", vec![("body", Body(body))])];
+    let model = with_weights(17, graph(&["x: 1[2]"], &["y"], nodes), vec![scalar("count", 3)]);
+    let expected = tensor(&[3, 2], &[0.0_f32, 2.0, 1.0, 3.0, 2.0, 4.0]);
+    builds(&gives(&model, &[tensor(&[2], &[-1.0_f32, 2.0])], &[expected]), &[]);
+}
