@@ -3,7 +3,7 @@
 CACHE := $(if $(TRT_FUSE_CACHE),$(TRT_FUSE_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/trt-fuse)
 MODEL ?= resnet50.raw
 
-.PHONY: help demo test tensorrt silero models bench
+.PHONY: help demo test tensorrt silero operators models bench
 
 help:
 	@echo "make demo      fuse and build a ResNet-50, print the report (MODEL=name of testdata/zoo)"
@@ -15,7 +15,7 @@ help:
 demo: tensorrt models
 	cargo run --release --quiet --bin fuse-report -- $(CACHE)/models/$(MODEL).onnx --build --compare-parser
 
-test: tensorrt silero
+test: tensorrt silero operators
 	cargo test --workspace --profile $(or $(TEST_PROFILE),dev)
 
 tensorrt:
@@ -23,6 +23,9 @@ tensorrt:
 
 silero:
 	@python3 scripts/fetch.py silero $(CACHE)
+
+operators:
+	@python3 scripts/fetch.py operators $(CACHE)
 
 models:
 	@python3 scripts/fetch.py models $(CACHE)

@@ -39,8 +39,16 @@ pub fn shapes_at(
                 let known: Vec<Option<&ValueInfo>> =
                     slots.iter().map(|input| input.and_then(|input| found.get(&input))).collect();
                 let infos = infer(&with_dims(op, &number), &known, &context)?;
-                for (slot, info) in infos.into_iter().enumerate() {
-                    found.insert(ValueRef { node: id, slot: slot as u32 }, info);
+                for ((value, old), info) in outputs.zip(infos) {
+                    let stated = at_sizes(&old.info);
+                    if !info.is_compatible(&stated) {
+                        return Err(GraphError::Contradiction {
+                            value: old.name.clone(),
+                            inferred: info.to_string(),
+                            stated: stated.to_string(),
+                        });
+                    }
+                    found.insert(value, info);
                 }
             }
         }

@@ -359,6 +359,32 @@ mod tests {
     }
 
     #[test]
+    fn nodes_of_a_body_keep_their_names_and_origins() {
+        let mut graph = graph(GRAPH);
+        let body: Graph = "graph b(%v: f32[n, 4], %w: f32[4]) -> (%e, %v as \"same\") { %d = neg(%v) %e = mul(%d, %w) %dead = exp(%v) }".parse().unwrap();
+        let (sum, act) = (graph.find("sum"), graph.find("act"));
+        let mut patch = Patch::new("test", act);
+        assert!(patch.inline(&body, &[graph.find("x").into()]).is_err());
+        let outputs = patch.inline(&body, &[sum.into(), graph.find("y").into()]).unwrap();
+        assert_eq!(outputs[1], sum.into());
+        patch.replace(act.into(), outputs[0]).absorb([act]);
+        graph.apply(&patch).unwrap();
+        verify(&graph).unwrap();
+        insta::assert_snapshot!(graph, @r#"
+        graph g(%x: f32[n, 4], %y: f32[4]) -> (%out as "public") {
+          %sum = add(%x, %y) : f32[n, 4]
+          %d = neg(%sum) : f32[n, 4]
+          %act = mul(%d, %y) : f32[n, 4]
+          %out = exp(%act) : f32[n, 4]
+        }
+        "#);
+        let named = |name: &str| graph.node_ids().find(|id| graph.node_name(*id) == name).unwrap();
+        let origin: Vec<&str> = graph.origins(named("e")).map(|source| &*source.name).collect();
+        assert_eq!(origin, ["e"]);
+        assert_eq!(graph.sources().len(), 3 + 2);
+    }
+
+    #[test]
     fn an_output_keeps_its_public_name() {
         let mut graph = graph(GRAPH);
         let (act, out) = (graph.find("act"), graph.find("out"));

@@ -268,6 +268,34 @@ mod tests {
     }
 
     #[test]
+    fn bodies() {
+        let body: Graph = "graph b(%x: f32[n, 4]) -> (%y) { %y = relu(%x) }".parse().unwrap();
+        let with_body = |body: Graph| {
+            move |graph: &mut Graph| {
+                let body = crate::op::Body(Arc::new(body));
+                let looped = crate::op::Scan {
+                    body,
+                    scan_inputs: 1,
+                    carried: 0,
+                    input_axes: Default::default(),
+                    output_axes: Default::default(),
+                    input_reversed: Default::default(),
+                    output_reversed: Default::default(),
+                };
+                let b = graph.find("b");
+                graph.set_info(b.into(), ValueInfo::unshaped(DType::F32));
+                graph.set_info(graph.find("c").into(), ValueInfo::unshaped(DType::F32));
+                graph.node_mut(b).op = looped.into();
+            }
+        };
+        let mut broken = body.clone();
+        broken.node_mut(body.find("y")).origin = Origin::one(99);
+        check(with_body(broken), &["origins at `y`: an origin is no source of the graph"]);
+        let two: Graph = "graph b(%x: f32[4], %z: f32[4]) -> (%y) { %y = relu(%x) }".parse().unwrap();
+        check(with_body(two), &["bodies at `b`: a body has 2 inputs, 1 expected"]);
+    }
+
+    #[test]
     fn origins() {
         let foreign = |graph: &mut Graph| graph.node_mut(graph.find("b")).origin = Origin::one(99);
         check(foreign, &["origins at `b`: an origin is no source of the graph"]);

@@ -14,8 +14,8 @@
 //!
 //! Fires on every value of a type that [`Capabilities::computed_in`] puts another in the place of.
 //!
-//! Leaves alone what quantization reads and makes, the inputs and outputs of control flow (its bodies have types of
-//! their own), and constants that the nearest type cannot hold.
+//! Leaves alone what quantization reads and makes, what takes bits for another type, the inputs and outputs of control
+//! flow (its bodies have types of their own), and constants that the nearest type cannot hold.
 //!
 //! Order: after all other lowering, which asks for the model's types.
 //!
@@ -24,7 +24,7 @@
 
 use std::collections::BTreeMap;
 
-use trt_fuse_ir::op::{Cast, ConstantOfShape};
+use trt_fuse_ir::op::{Cast, ConstantOfShape, Random};
 use trt_fuse_ir::{Capabilities, DType, Graph, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
 
 use crate::fold_constants::evaluate_one;
@@ -91,9 +91,14 @@ impl Rule for LowerTypes {
                 let value = to.map(|to| converted(&op.value, to)).unwrap_or(Some(op.value.clone()));
                 Op::from(ConstantOfShape { value: value.ok_or(Miss::NoMatch)? })
             }
+            Op::Random(op) => {
+                let dtype = stand_in(op.dtype, context.capabilities).unwrap_or(op.dtype);
+                Op::from(Random { dtype, ..op.clone() })
+            }
             Op::Input | Op::Constant(_) | Op::Opaque(_) | Op::If(_) | Op::Loop(_) | Op::Scan(_) => {
                 return Err(Miss::NoMatch);
             }
+            // Another type has other bits.
             Op::Quantize(_) | Op::Dequantize(_) | Op::BitCast(_) => return Err(Miss::NoMatch),
             op => op.clone(),
         };

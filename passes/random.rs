@@ -4,6 +4,7 @@
 //! far, and its parameters. An instruction that fits nothing is skipped, so that any list is a graph and shrinking one
 //! means leaving instructions out.
 
+mod control;
 mod maker;
 mod motifs;
 
@@ -31,11 +32,13 @@ const EXACT: &[&str] = &[
     "canonicalize_padding",
     "canonicalize_reshape",
     "fold_constants",
+    "fold_control_flow",
     "merge_common",
     "merge_concats",
     "merge_reshapes",
     "merge_slices",
     "merge_transposes",
+    "sink_captures",
 ];
 
 fn make(instructions: &[Instruction], symbolic: bool) -> Graph {

@@ -4,6 +4,7 @@
     python3 scripts/fetch.py tensorrt CACHE   TensorRT-RTX, a wheel of PyPI, pinned
     python3 scripts/fetch.py models CACHE     the models of testdata/, unpacked
     python3 scripts/fetch.py silero CACHE     silero-vad, real models with control flow, a wheel of PyPI, pinned
+    python3 scripts/fetch.py operators CACHE  ONNX's own tests, written by the `onnx` package of PyPI, pinned
 """
 import lzma
 import os
@@ -16,6 +17,7 @@ import zipfile
 
 WHEEL = "tensorrt-rtx-cu13-libs==1.7.1.116"
 SILERO = "silero-vad==6.2.3"
+ONNX = ["onnx==1.23.2", "numpy==2.3.5"]
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -47,6 +49,25 @@ def silero(cache):
     wheel(SILERO, cache / f"silero-vad-{SILERO.rpartition('==')[2]}", "silero_vad/data")
 
 
+def operators(cache):
+    target = cache / f"onnx-tests-{ONNX[0].rpartition('==')[2]}"
+    if target.exists():
+        return
+    cache.mkdir(parents=True, exist_ok=True)
+    print(f"writing the tests of {ONNX[0]} into {target}", flush=True)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        packages = pathlib.Path(scratch) / "packages"
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--only-binary=:all:", "--target", str(packages)]
+        subprocess.run(install + ONNX, check=True)
+        written = pathlib.Path(scratch) / "tests"
+        environment = dict(os.environ, PYTHONPATH=str(packages))
+        # NumPy warns of every infinity that a test is about.
+        run = [sys.executable, "-W", "ignore", str(ROOT / "scripts" / "operator_tests.py"), str(written)]
+        subprocess.run(run, check=True, env=environment)
+        if not target.exists():
+            os.replace(written, target)
+
+
 def models(cache):
     folder = cache / "models"
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +82,7 @@ def models(cache):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in ("tensorrt", "models", "silero"):
+    if len(sys.argv) != 3 or sys.argv[1] not in ("tensorrt", "models", "silero", "operators"):
         sys.exit(__doc__)
     try:
         globals()[sys.argv[1]](pathlib.Path(sys.argv[2]))

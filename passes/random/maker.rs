@@ -21,6 +21,12 @@ impl Maker {
         Self { builder, values, made: 0, operands: 0, parameters: 0 }
     }
 
+    /// A number that no node has yet.
+    pub(super) fn made(&mut self) -> usize {
+        self.made += 1;
+        self.made
+    }
+
     /// Takes a number below `count` out of the parameters.
     pub(super) fn pick(&mut self, count: usize) -> usize {
         let picked = (self.parameters % count as u64) as usize;

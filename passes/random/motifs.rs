@@ -9,7 +9,7 @@ use super::maker::Maker;
 impl Maker {
     pub(super) fn motif(&mut self) -> Option<()> {
         let x = self.image();
-        match self.pick(11) {
+        match self.pick(12) {
             0 | 1 => self.convolution(x),
             2 => self.padded(x),
             3 => self.concatenated(x),
@@ -17,7 +17,8 @@ impl Maker {
             5 | 6 => self.activation(x),
             7 | 8 => self.product(x),
             9 => self.moved(x),
-            _ => self.reduced(x),
+            10 => self.reduced(x),
+            _ => self.controlled(x),
         }
     }
 

@@ -13,6 +13,9 @@ use trt_fuse_ir::{DType, Dim, Epilogue, Ints, Op, Shape, Tensor, ValueRef};
 use super::attrs::fault;
 use super::node::{Fault, NodeContext};
 
+/// Most indices that are written out; more are counted by the network.
+const MAX_INDICES: i64 = 1 << 20;
+
 /// What a shorthand gives.
 pub(crate) type Part = Result<ValueRef, Fault>;
 
@@ -187,7 +190,7 @@ impl NodeContext<'_, '_> {
     /// The indices of an axis, a vector of i64.
     pub(crate) fn indices_of(&mut self, part: &str, x: ValueRef, axis: usize) -> Part {
         let size = self.info(x).shape.and_then(|shape| shape.get(axis)?.value());
-        match size {
+        match size.filter(|size| *size <= MAX_INDICES) {
             Some(size) => self.ints_part(part, &(0..size).collect::<Vec<_>>()),
             None => {
                 let size = self.size_of(&format!("{part}.size"), x, axis)?;

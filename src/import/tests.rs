@@ -30,6 +30,7 @@ fn one(version: i64, node: onnx::NodeProto, tensors: Vec<onnx::TensorProto>) -> 
     text(&model(version, onnx::GraphProto { initializer: tensors, ..graph }))
 }
 
+mod formulas;
 mod graphs;
 mod opsets;
 mod write;

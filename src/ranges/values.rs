@@ -57,6 +57,7 @@ fn candidates(graph: &Graph, value: &Value, ranges: &[Range]) -> Vec<Vec<i64>> {
             found.extend(shape.iter().map(|dim| dim.evaluate(&lookup)).collect::<Option<Vec<i64>>>());
         }
     }
+    found.extend(differences(graph, &lookup, count));
     let count = count as i64;
     found.push(vec![1; count as usize]);
     found.push((0..count).collect());
@@ -80,6 +81,30 @@ fn candidates(graph: &Graph, value: &Value, ranges: &[Range]) -> Vec<Vec<i64>> {
         }
     }
     unique
+}
+
+/// What leads from the sizes of an input to those that an output is stated to have: the output's sizes, the axes that
+/// differ, and what is added to those axes or to all, as pads list it.
+fn differences(graph: &Graph, symbols: &dyn Fn(&str) -> Option<i64>, count: usize) -> Vec<Vec<i64>> {
+    let sizes = |info: &ValueInfo| -> Option<Vec<i64>> {
+        info.shape.as_ref()?.iter().map(|dim| dim.evaluate(symbols)).collect()
+    };
+    let inputs: Vec<Vec<i64>> = graph.inputs().iter().filter_map(|id| sizes(graph.info((*id).into())?)).collect();
+    let mut found = Vec::new();
+    for after in graph.outputs().iter().filter_map(|output| sizes(graph.info(output.value)?)) {
+        for before in inputs.iter().filter(|before| before.len() == after.len()) {
+            let added: Vec<i64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+            let axes: Vec<i64> =
+                (0_i64..).zip(&added).filter(|(_, added)| **added != 0).map(|(axis, _)| axis).collect();
+            let padded = |added: Vec<i64>| -> Vec<i64> { vec![0; added.len()].into_iter().chain(added).collect() };
+            found.push(padded(added.iter().copied().filter(|added| *added != 0).collect()));
+            found.push(padded(added));
+            found.push(axes);
+        }
+        found.push(after);
+    }
+    found.retain(|values| values.len() == count && count > 0);
+    found
 }
 
 /// The first choice of one candidate an input at which every shape fits; preferably none is empty.

@@ -164,3 +164,36 @@ fn one_hots_and_nonzeros() {
     let y = eval("nonzero(%0)", &[&f32s(&[2, 2], &[1.0, 0.0, 0.0, f32::NAN])]);
     assert_is(&y, &[2, 2], &[0.0, 1.0, 0.0, 1.0]);
 }
+
+#[test]
+fn reversed_sequences() {
+    // Sequences are columns, of which 3, 1 and no elements are reversed.
+    let x = counted(&[3, 3]);
+    let node = "reverse_sequence(%0, %1) batch_axis=1 time_axis=0";
+    let y = eval(node, &[&x, &i64s(&[3], &[3, 1, 0])]);
+    assert_is(&y, &[3, 3], &[6.0, 1.0, 2.0, 3.0, 4.0, 5.0, 0.0, 7.0, 8.0]);
+    let rows = eval("reverse_sequence(%0, %1) batch_axis=0 time_axis=-1", &[&x, &i64s(&[3], &[2, 3, 1])]);
+    assert_is(&rows, &[3, 3], &[1.0, 0.0, 2.0, 5.0, 4.0, 3.0, 6.0, 7.0, 8.0]);
+    for bad in [vec![4, 0, 0], vec![-1, 0, 0]] {
+        assert!(try_eval(node, &[&x, &i64s(&[3], &[0, 0, 0])], &[&x, &i64s(&[3], &bad)]).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn bits_of_other_types() {
+    let ones = eval("bit_cast(%0) to=i32", &[&Tensor::full([2], 1.0_f32).unwrap()]);
+    assert_eq!(ones.to_i64s().unwrap(), [0x3f80_0000; 2]);
+    let nan = eval("bit_cast(%0) to=f16", &[&Tensor::vector(vec![0x7e00_u16, 0xc000])]);
+    let [nan, minus_two] = nan.to_f64s().unwrap()[..] else { panic!() };
+    assert!(nan.is_nan() && minus_two == -2.0);
+}
+
+#[test]
+fn random_numbers_of_a_seed() {
+    let draw = |rest: &str| eval(&format!("random(%0) {rest}"), &[&i64s(&[2], &[3, 4])]);
+    let uniform = draw("kind=uniform dtype=f32 alpha=0.0 beta=1.0 seed=5");
+    assert_eq!(uniform.dims(), [3, 4]);
+    assert_eq!(uniform, draw("kind=uniform dtype=f32 alpha=0.0 beta=1.0 seed=5"));
+    assert_ne!(uniform, draw("kind=uniform dtype=f32 alpha=0.0 beta=1.0 seed=6"));
+    assert_eq!(draw("kind=normal dtype=f16 alpha=0.0 beta=1.0").dtype(), DType::F16);
+}

@@ -271,3 +271,20 @@ fn indices() {
     );
     check_refused("%x: f32[2], %i: i64[1, 2]", "%y = gather_nd(%x, %i) batch_dims=0", "for ranks 1 and 2");
 }
+
+#[test]
+fn sequences_bits_and_random_numbers() {
+    check(
+        "%x: f32[t, n, 4], %l: i64[n], %s: i64[2], %b: f16[n]",
+        "%a = reverse_sequence(%x, %l) batch_axis=1 time_axis=0
+         %c = bit_cast(%b) to=i16
+         %d = shape(%x) start=0 end=2
+         %e = random(%d) kind=uniform dtype=f32 alpha=0.0 beta=1.0
+         %f = random(%s) kind=normal dtype=f16 alpha=0.0 beta=1.0",
+        "a: f32[t, n, 4]
+         c: i16[n]
+         d: i64[2] = [t, n]
+         e: f32[t, n]
+         f: f16[f.d0, f.d1]",
+    );
+}

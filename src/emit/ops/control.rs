@@ -1,5 +1,7 @@
 //! Control flow: conditionals and loops, whose bodies are walked like graphs.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashSet;
 use trt_fuse_ir::infer::resolve_axis;
 use trt_fuse_ir::op::{Body, If, Loop, Scan};
@@ -19,18 +21,25 @@ pub(super) fn branch<'g, S: NetworkSink<'g>>(
 ) -> Result<Outputs<S::Tensor>, EmitError> {
     let (then, otherwise) = (&*op.then_branch.0, &*op.else_branch.0);
     for (at, (a, b)) in then.outputs().iter().zip(otherwise.outputs()).enumerate() {
-        let rank = |body: &Graph, value: ValueRef| body.info(value).and_then(ValueInfo::rank);
-        match (rank(then, a.value), rank(otherwise, b.value)) {
-            (Some(a), Some(b)) if a == b => {}
-            (Some(a), Some(b)) => {
-                return site.unsupported(format!(
-                    "output {at} has {a} dimensions in one branch and {b} in the other, and its condition is only known \
-                     at run time"
-                ));
-            }
-            _ => {
-                return site.unsupported(format!("the rank of output {at} is not known in one of the branches"));
-            }
+        let shape = |body: &'g Graph, value: ValueRef| body.info(value).and_then(|info| info.shape.as_ref());
+        let (Some(a), Some(b)) = (shape(then, a.value), shape(otherwise, b.value)) else {
+            return site.unsupported(format!("the rank of output {at} is not known in one of the branches"));
+        };
+        if a.len() != b.len() {
+            let (a, b) = (a.len(), b.len());
+            return site.unsupported(format!(
+                "output {at} has {a} dimensions in one branch and {b} in the other, and its condition is only known at \
+                 run time"
+            ));
+        }
+        let fixed = |(a, b): (&Dim, &Dim)| Some((a.value()?, b.value()?));
+        let other = a.iter().zip(b).filter_map(fixed).find(|(a, b)| a != b);
+        // TensorRT-RTX 1.7.1 fails to build this.
+        if let Some((x, y)) = other.filter(|_| a.iter().chain(b).any(|dim| dim.value().is_none())) {
+            return site.unsupported(format!(
+                "output {at} has a dimension of {x} in one branch and of {y} in the other, which TensorRT takes only \
+                 where all dimensions are fixed"
+            ));
         }
     }
     let condition = scalar(site, 0)?;
@@ -103,7 +112,13 @@ pub(super) fn repeat<'g, S: NetworkSink<'g>>(
     }
     let looped = site.layer("", |sink, label| sink.start_loop(label))?;
     if let Some(trips) = trips {
-        site.layer("count", |sink, label| sink.trip_limit(label, looped, trips, TripLimit::Count))?;
+        // A loop that also has a condition counts in 32 bits.
+        let limit = if goes_on || site.info(0).is_some_and(|info| info.dtype == DType::I32) {
+            trips
+        } else {
+            site.layer("count32", |sink, label| sink.cast(label, trips, DType::I32))?
+        };
+        site.layer("count", |sink, label| sink.trip_limit(label, looped, limit, TripLimit::Count))?;
     }
     let holds = site.scalar(DType::Bool, 0, 1.0, "true")?;
     let condition = if goes_on {
@@ -238,6 +253,19 @@ fn check_carried<'g, S: NetworkSink<'g>>(
     output: usize,
 ) -> Result<(), EmitError> {
     let graph = &body.0;
+    let mut told: FxHashSet<Arc<str>> = FxHashSet::default();
+    for dim in graph.inputs().iter().filter_map(|id| graph.info((*id).into())?.shape.as_ref()).flatten() {
+        dim.visit_symbols(&mut |name| {
+            told.insert(name.clone());
+        });
+    }
+    // Two expressions over symbols that are told differ, but for sizes that nobody uses. A symbol may be a number, and
+    // what depends on data may be equal each time.
+    let differ = |a: &Dim, b: &Dim| {
+        let mut certain = a.value().is_some() == b.value().is_some();
+        b.visit_symbols(&mut |name| certain &= told.contains(name));
+        certain && a != b
+    };
     let entries = graph.inputs().iter().skip(input).take(carried);
     for (entry, exit) in entries.zip(graph.outputs().iter().skip(output)) {
         let (Some(entry), Some(exit)) = (graph.value((*entry).into()), graph.info(exit.value)) else { continue };
@@ -247,7 +275,8 @@ fn check_carried<'g, S: NetworkSink<'g>>(
                 entry.name, entry.info
             ));
         }
-        if !entry.info.is_compatible(exit) {
+        let pairs = || entry.info.shape.iter().flatten().zip(exit.shape.iter().flatten());
+        if entry.info.rank() != exit.rank() || pairs().any(|(a, b)| differ(a, b)) {
             return site.unsupported(format!(
                 "carried value `{}` changes its shape: it comes in as {} and leaves as {exit}",
                 entry.name, entry.info
@@ -305,3 +334,6 @@ fn iteration<'g, S: NetworkSink<'g>>(
     site.emitter.sink.set_recurrence(number, next)?;
     Ok(number)
 }
+
+#[cfg(test)]
+mod tests;

@@ -161,6 +161,10 @@ fn mat_mul(transpose_a: bool, transpose_b: bool) -> MatMul {
 
 /// `alpha * a * b + beta * c`: a matrix product, with what is not neutral around it.
 fn gemm(node: &mut NodeContext<'_, '_>) -> Imported {
+    // Before opset 7; what it forbids needs no support.
+    if node.opset < 7 {
+        node.attrs.ignore("broadcast");
+    }
     let (alpha, beta) = (node.attrs.float("alpha", 1.0)?, node.attrs.float("beta", 1.0)?);
     let op = mat_mul(node.attrs.flag("transA", false)?, node.attrs.flag("transB", false)?);
     for slot in [0, 1] {

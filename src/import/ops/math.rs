@@ -1,6 +1,7 @@
 //! Elementwise arithmetic and logic, casts, selection, constants and identities.
 
-use trt_fuse_ir::op::{BinaryOp, BitCast, Cast, Constant, ConstantOfShape, ShapeOf, UnaryOp};
+use trt_fuse_ir::infer::resolve_axis;
+use trt_fuse_ir::op::{BinaryOp, BitCast, Cast, Constant, ConstantOfShape, ShapeOf, UnaryOp, Unsqueeze};
 use trt_fuse_ir::{DType, Op, Tensor};
 
 use super::random::uniform_like;
@@ -45,7 +46,14 @@ pub(super) const UNARY: &[Row] = plain!(1, Op::Unary:
     "IsNaN" => UnaryOp::IsNan,
 );
 
-pub(super) const BINARY: &[Row] = plain!(2, Op::Binary:
+/// Rows of operators that are one internal binary operator.
+macro_rules! binary_rows {
+    ($($name:literal => $variant:expr),* $(,)?) => {
+        &[$(Row::new($name, (2, 2), 1, |node| binary(node, $variant))),*]
+    };
+}
+
+pub(super) const BINARY: &[Row] = binary_rows!(
     "Add" => BinaryOp::Add,
     "Sub" => BinaryOp::Sub,
     "Mul" => BinaryOp::Mul,
@@ -80,6 +88,32 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("Sum", (1, ANY), 1, |node| variadic(node, BinaryOp::Add)),
     Row::new("Where", (3, 3), 1, |node| node.emit_same(Op::Where)),
 ];
+
+/// Before opset 7 the second operand says where it is broadcast: its first axis is `axis`, or its last one the last.
+fn binary(node: &mut NodeContext<'_, '_>, op: BinaryOp) -> Imported {
+    if node.opset >= 7 {
+        return node.emit_same(Op::Binary(op));
+    }
+    node.attrs.ignore("consumed_inputs");
+    // A slope is one a channel.
+    let axis = if op == BinaryOp::PRelu { Some(1) } else { node.attrs.int("axis")? };
+    let is_broadcast = op == BinaryOp::PRelu || node.attrs.flag("broadcast", false)?;
+    let (a, b) = (node.required(0)?, node.required(1)?);
+    let (rank, own) = (node.rank(0)?, node.rank(1)?);
+    let axis = match axis {
+        Some(axis) if is_broadcast && own < rank && own > 0 => {
+            resolve_axis(axis, rank).map_err(|why| fault("axis", why))?
+        }
+        _ => return node.emit_same(Op::Binary(op)),
+    };
+    let behind = rank.saturating_sub(axis + own);
+    if behind == 0 {
+        return node.emit_same(Op::Binary(op));
+    }
+    let axes = (own as i64..(own + behind) as i64).collect();
+    let b = node.helper("aligned", Unsqueeze { axes: Some(axes) }, [b])?;
+    node.emit(Op::Binary(op), [Some(a), Some(b)])
+}
 
 fn bit_shift(node: &mut NodeContext<'_, '_>) -> Imported {
     if !node.attrs.has("direction") {
@@ -139,10 +173,12 @@ fn constant(node: &mut NodeContext<'_, '_>) -> Imported {
     node.emit(Constant { value }, [])
 }
 
-/// The same bits as another type. Of a Bool, whose byte is 0 or 1, that is the number.
+/// The same bits as another type. Between integers of one width that is a conversion, which wraps around; a Bool is a
+/// byte of 0 or 1.
 fn bit_cast(node: &mut NodeContext<'_, '_>) -> Imported {
     let to = node.attrs.dtype("to")?.ok_or_else(|| fault("to", "it is missing"))?;
-    if node.dtype(0)? == DType::Bool && to.is_integer() && to.bits() == 8 {
+    let from = node.dtype(0)?;
+    if to.is_integer() && from.bits() == to.bits() && (from.is_integer() || from == DType::Bool) {
         return node.emit_same(Cast::new(to));
     }
     node.emit_same(BitCast { to })

@@ -6,6 +6,7 @@
 
 mod activation;
 mod attention;
+mod col2im;
 mod control;
 mod conv;
 mod index;
@@ -73,6 +74,7 @@ static ROWS: LazyLock<FxHashMap<&'static str, &'static Row>> = LazyLock::new(|| 
     let families = [
         activation::ROWS,
         activation::WITH_FLOATS,
+        col2im::ROWS,
         attention::ROWS,
         control::ROWS,
         conv::ROWS,

@@ -23,6 +23,12 @@ pub(super) const ROWS: &[Row] = &[
 
 fn batch_norm(node: &mut NodeContext<'_, '_>) -> Imported {
     node.attrs.ignore("momentum");
+    if node.opset < 7 {
+        node.attrs.ignore("consumed_inputs");
+        if !node.attrs.flag("is_test", false)? {
+            return Err(Fault::Unsupported("it is training".to_owned()));
+        }
+    }
     if node.attrs.flag("training_mode", false)? || (1..5).any(|output| node.is_used(output)) {
         return Err(Fault::Unsupported("it is training".to_owned()));
     }

@@ -59,7 +59,9 @@ fn qlinear_conv(node: &mut NodeContext<'_, '_>) -> Imported {
     if let Some(bias) = node.input(8) {
         let (of_x, of_w) = (scale(node, "bias.x_scale", 1)?, scale(node, "bias.w_scale", 4)?);
         let scale = node.binary("bias.scale", BinaryOp::Mul, of_x, of_w)?;
-        inputs.push(node.helper("bias", Dequantize { axis: 0, block_size: None }, [bias, scale])?);
+        // Not a dequantization: those of TensorRT take no i32.
+        let exact = node.cast("bias.f32", bias, DType::F32)?;
+        inputs.push(node.binary("bias", BinaryOp::Mul, exact, scale)?);
     }
     let y = node.helper("conv", op, inputs)?;
     quantized(node, y, 6)

@@ -34,14 +34,14 @@ fn quantize(node: &mut NodeContext<'_, '_>) -> Imported {
     if let Some(precision) = stated.filter(|precision| !is_real(*precision)) {
         return Err(fault("precision", format!("{precision} is no type of a division")).into());
     }
+    let (mut x, scale, zero) = (node.required(0)?, node.required(1)?, node.input(2));
+    let scale_dtype = node.dtype(1)?;
+    let precision = stated.unwrap_or(if is_real(scale_dtype) { scale_dtype } else { DType::F32 });
     // The scale's type is that of the division.
-    let scale = node.dtype(1)?;
-    let precision = stated.unwrap_or(if is_real(scale) { scale } else { DType::F32 });
-    if precision == scale {
-        return node.emit_same(op);
-    }
-    let (x, scale, zero) = (node.required(0)?, node.required(1)?, node.input(2));
     let scale = node.cast("scale", scale, precision)?;
+    if stated.is_some() {
+        x = node.cast("x", x, precision)?;
+    }
     node.emit(op, [Some(x), Some(scale), zero])
 }
 

@@ -79,10 +79,16 @@ fn bernoulli(node: &mut NodeContext<'_, '_>) -> Imported {
     node.emit(Cast::new(to), [Some(below)])
 }
 
+/// Most samples drawn of one distribution.
+const MAX_SAMPLES: i64 = 1 << 24;
+
 /// For each sample the class whose log-probability is largest after Gumbel noise is added, which is a draw from the
 /// distribution: `-ln(-ln(uniform))`.
 fn multinomial(node: &mut NodeContext<'_, '_>) -> Imported {
     let samples = node.attrs.int_at_least("sample_size", 1, 1)?;
+    if samples > MAX_SAMPLES {
+        return Err(fault("sample_size", format!("{samples} found, at most {MAX_SAMPLES} are drawn")).into());
+    }
     let to = node.attrs.dtype("dtype")?.unwrap_or(DType::I32);
     if !matches!(to, DType::I32 | DType::I64) {
         return Err(fault("dtype", format!("{to} is no type of classes")).into());

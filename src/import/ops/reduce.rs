@@ -1,7 +1,7 @@
 //! Reductions, and what works along one axis.
 
 use trt_fuse_ir::op::{
-    ArgReduce, BinaryOp, Cumulative, Flatten, OneHot, Reduce, ReduceKind, Reshape, ShapeOf, Softmax, TopK, UnaryOp,
+    ArgReduce, BinaryOp, Cast, Cumulative, Flatten, Reduce, ReduceKind, Reshape, ShapeOf, Softmax, TopK, UnaryOp,
 };
 use trt_fuse_ir::{Dim, Ints, Op, Tensor, ValueRef};
 
@@ -150,16 +150,20 @@ fn hardmax(node: &mut NodeContext<'_, '_>) -> Imported {
         Along::Axis(axis) => (data, front_axis("axis", axis, node.rank(0)?)?, false),
         Along::From(first) => (node.helper("flat", Flatten { axis: first }, [data])?, 1, true),
     };
-    let at = axis as i64;
-    let largest = ArgReduce { largest: true, axis: at, keep_dims: false, select_last: false };
-    let largest = node.helper("largest", largest, [data])?;
-    let depth = node.size_of("depth", data, axis)?;
-    let values = node.numbers_part("values", dtype, &[2], &[0.0, 1.0])?;
-    let op = OneHot { axis: at };
-    if !is_flat {
-        return node.emit(op, [Some(largest), Some(depth), Some(values)]);
+    let rank = node.info(data).rank().unwrap_or(0);
+    let largest = ArgReduce { largest: true, axis: axis as i64, keep_dims: true, select_last: false };
+    let largest = node.helper("largest", Op::from(largest), [data])?;
+    let mut positions = node.indices_of("positions", data, axis)?;
+    let after: Vec<i64> = (1..(rank - axis) as i64).collect();
+    if !after.is_empty() {
+        positions = node.unsqueeze("positions.aligned", positions, &after)?;
     }
-    let matrix = node.helper("hardmax", op, [largest, depth, values])?;
+    let is_largest = node.binary("is_largest", BinaryOp::Equal, positions, largest)?;
+    let op = Cast::new(dtype);
+    if !is_flat {
+        return node.emit(op, [Some(is_largest)]);
+    }
+    let matrix = node.helper("hardmax", op, [is_largest])?;
     unflatten(node, matrix)
 }
 

@@ -23,6 +23,9 @@ pub(super) const ROWS: &[Row] = &[
 /// Most elements of a matrix that is written out.
 const MAX_MATRIX: usize = 1 << 26;
 
+/// Longest signal whose possible frames are tried, where run time gives them.
+const MAX_SIGNAL: i64 = 1 << 20;
+
 /// A Fourier transform along one axis.
 #[derive(Clone, Copy)]
 struct Transform {
@@ -193,7 +196,7 @@ fn transform(node: &NodeContext<'_, '_>, shape: &[Dim], axis: usize) -> Result<T
     let size = shape.get(axis).and_then(Dim::value);
     let length = match node.input(1) {
         Some(_) => known_int(node, 1),
-        None if inverse && onesided => size.map(|size| 2 * (size - 1)),
+        None if inverse && onesided => size.map(|size| size.saturating_sub(1).saturating_mul(2)),
         None => size,
     };
     let (Some(length), Some(_)) = (length, size) else {
@@ -212,9 +215,9 @@ fn transformed(node: &mut NodeContext<'_, '_>, data: ValueRef, axis: usize, tran
     let size = shape.get(axis).and_then(|size| usize::try_from(size.value()?).ok()).unwrap_or(0);
     let rows = size.min(transform.inputs());
     let (columns, parts) = transform.outputs();
-    let width = columns * parts;
+    // Refuses sizes whose products could overflow.
     let matrix = transform.matrix(rows)?;
-    let matrix = node.numbers_part("matrix", dtype, &[rows * transform.parts, width], &matrix)?;
+    let matrix = node.numbers_part("matrix", dtype, &[rows * transform.parts, columns * parts], &matrix)?;
 
     let used = node.slice("used", data, axis, Dim::fixed(0), Dim::from(rows))?;
     let outer: Vec<usize> = (0..last).filter(|at| *at != axis).collect();
@@ -241,14 +244,17 @@ fn stft(node: &mut NodeContext<'_, '_>) -> Imported {
     }
     let parts = parts(&shape)?;
     let window = node.input(2);
-    let at_run_time = |what: &str| Fault::Unsupported(format!("{what} is known only at run time"));
-    let step = known_int(node, 1).ok_or_else(|| at_run_time("frame_step"))?;
-    let length = match (node.input(3), window) {
-        (Some(_), _) => known_int(node, 3),
-        (None, Some(window)) => node.info(window).shape.and_then(|shape| shape.first()?.value()),
+    let of_window = window.and_then(|window| node.info(window).shape?.first()?.value());
+    let length = match (node.input(3), of_window) {
         (None, None) => shape.get(1).and_then(Dim::value),
+        (_, of_window) => known_int(node, 3).or(of_window),
     };
-    let length = length.ok_or_else(|| at_run_time("frame_length"))?;
+    let (step, length) = match (known_int(node, 1), length) {
+        (Some(step), Some(length)) => (step, length),
+        (step, length) => stated_frames(node, &shape, onesided, step, length).ok_or_else(|| {
+            Fault::Unsupported("how long its frames are and how far apart is known only at run time".to_owned())
+        })?,
+    };
     let wrong = || ImportError::Operands { reason: format!("frames of {length} every {step} elements") };
     let length = usize::try_from(length).ok().filter(|length| *length > 0 && step > 0).ok_or_else(wrong)?;
 
@@ -280,6 +286,38 @@ fn stft(node: &mut NodeContext<'_, '_>) -> Imported {
     let dims = node.info(frames).shape.unwrap_or_default();
     let outer = dims.iter().take(2).cloned();
     node.emit(to_shape(outer.chain([Dim::from(bins), Dim::from(of_bin)])), [Some(frames)])
+}
+
+/// The distance and length of frames that give an output of the shape that the model states, if only one pair does. The
+/// parts that are known are given.
+fn stated_frames(
+    node: &NodeContext<'_, '_>,
+    shape: &[Dim],
+    onesided: bool,
+    step: Option<i64>,
+    length: Option<i64>,
+) -> Option<(i64, i64)> {
+    let stated = node.stated_dims(0)?;
+    let (frames, bins) = (stated.get(1)?.value()?, stated.get(2)?.value()?);
+    let whole = shape.get(1)?.value().filter(|whole| *whole <= MAX_SIGNAL)?;
+    let step = match step {
+        Some(step) if step < 1 => return None,
+        step => step,
+    };
+    let lengths = match length {
+        Some(length) => vec![length],
+        None if onesided => {
+            let twice = bins.saturating_mul(2);
+            vec![twice.saturating_sub(2), twice.saturating_sub(1)]
+        }
+        None => vec![bins],
+    };
+    let mut fits = lengths.into_iter().filter(|length| (1..=whole).contains(length)).flat_map(|length| {
+        let steps = step.map_or(1..=whole, |step| step..=step);
+        steps.filter(move |step| (whole - length) / step + 1 == frames).map(move |step| (step, length))
+    });
+    let first = fits.next()?;
+    fits.next().is_none().then_some(first)
 }
 
 /// `a + b cos(x) + c cos(2x)`, where x goes once around: a constant if the size is known, from the input or from what the
@@ -349,15 +387,16 @@ fn mel_weight_matrix(node: &mut NodeContext<'_, '_>) -> Imported {
     let mel = |hertz: f64| 2595.0 * (hertz / 700.0).ln_1p() / std::f64::consts::LN_10;
     let hertz = |mel: f64| 700.0 * (mel / 2595.0 * std::f64::consts::LN_10).exp_m1();
     let corners = bands + 2;
-    let corner = |at: usize| {
+    let corner = |at: usize| -> f64 {
         let mel = at as f64 * ((mel(high) - mel(low)) / corners as f64) + mel(low);
         ((length + 1) as f64 * hertz(mel) / rate as f64).floor()
     };
+    let corners: Vec<f64> = (0..corners).map(corner).collect();
     let mut matrix = Vec::with_capacity(size);
     for bin in 0..bins {
         let bin = bin as f64;
-        for band in 0..bands {
-            let (left, centre, right) = (corner(band), corner(band + 1), corner(band + 2));
+        for corners in corners.windows(3) {
+            let [left, centre, right] = *corners else { continue };
             matrix.push(if bin == centre {
                 1.0
             } else if left <= bin && bin < centre {

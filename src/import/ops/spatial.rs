@@ -1,9 +1,7 @@
-//! Operators on images that are others in disguise: crops, columns, unpooling, sampling grids.
+//! Operators on images that are others in disguise: crops, unpooling, sampling grids.
 
-use trt_fuse_ir::op::{
-    ConvTranspose, Expand, MatMul, Pad, PadMode, Reshape, ScatterElements, ScatterReduction, Slice, UnaryOp,
-};
-use trt_fuse_ir::{Dim, Epilogue, Ints, Op, Padding, Shape};
+use trt_fuse_ir::op::{Expand, MatMul, Pad, PadMode, Reshape, ScatterElements, ScatterReduction, Slice, UnaryOp};
+use trt_fuse_ir::{Dim, Ints, Op, Shape};
 
 use super::Row;
 use crate::import::ImportError;
@@ -14,12 +12,11 @@ use crate::import::node::{Fault, Imported, NodeContext};
 pub(super) const ROWS: &[Row] = &[
     Row::new("AffineGrid", (2, 2), 1, affine_grid),
     Row::new("CenterCropPad", (2, 2), 1, center_crop_pad),
-    Row::new("Col2Im", (3, 3), 1, col2im),
     Row::new("MaxUnpool", (2, 3), 1, max_unpool),
 ];
 
 /// Sizes that an input holds: known ones, else those that the model states of the output's axes that `stated` picks.
-fn sizes(
+pub(super) fn sizes(
     node: &NodeContext<'_, '_>,
     slot: usize,
     stated: impl Fn(&[Dim]) -> Option<Vec<Dim>>,
@@ -30,7 +27,7 @@ fn sizes(
 }
 
 /// Zeros at the beginning and at the end of each axis, before and after in this order.
-fn zero_padding(pads: Ints) -> Pad {
+pub(super) fn zero_padding(pads: Ints) -> Pad {
     Pad { mode: PadMode::Constant, pads: Some(pads) }
 }
 
@@ -81,79 +78,6 @@ fn center_crop_pad(node: &mut NodeContext<'_, '_>) -> Imported {
             node.emit(zero_padding(pads), [Some(middle)])
         }
     }
-}
-
-/// A transposed convolution that puts each element of a column at its place in the block: each channel of the image is a
-/// group, whose kernels hold a single 1 each.
-fn col2im(node: &mut NodeContext<'_, '_>) -> Imported {
-    let (data, shape) = (node.required(0)?, node.shape(0)?);
-    let fixed = |dims: Vec<Dim>| dims.iter().map(Dim::value).collect::<Option<Vec<i64>>>();
-    let image = fixed(sizes(node, 1, |dims| Some(dims.get(2..)?.to_vec()))?);
-    let block = fixed(sizes(node, 2, |_| None)?);
-    let (Some(image), Some(block)) = (image, block) else {
-        return Err(Fault::Unsupported("the sizes of image and block are no numbers".to_owned()));
-    };
-    let axes = block.len();
-    let wrong = |reason: String| Fault::Invalid(ImportError::Operands { reason });
-    if image.len() != axes || block.iter().chain(&image).any(|size| *size < 1) {
-        return Err(wrong(format!("an image of {image:?} from blocks of {block:?}")));
-    }
-    let strides = node.attrs.ints_of("strides", axes, 1, 1)?;
-    let dilations = node.attrs.ints_of("dilations", axes, 1, 1)?;
-    let mut pads = node.attrs.ints_of("pads", 2 * axes, 0, 0)?;
-    let dtype = node.dtype(0)?;
-    let area = block.iter().try_fold(1_i64, |area, side| area.checked_mul(*side));
-    let [batch, columns, _] = &shape[..] else { return Err(wrong(format!("columns of rank {}", shape.len()))) };
-    let (Some(columns), Some(area)) = (columns.value(), area) else {
-        return Err(Fault::Unsupported("the number of its channels is known only at run time".to_owned()));
-    };
-    let channels = columns / area;
-    if columns < 1 || columns % area != 0 {
-        return Err(wrong(format!("columns of {columns} elements from blocks of {block:?}")));
-    }
-
-    // How many blocks fit along each axis, and what they leave over at its end.
-    let mut counts = Vec::new();
-    let mut extra = Ints::from_elem(0, 2 * (axes + 2));
-    for axis in 0..axes {
-        let at = |list: &[i64]| list.get(axis).copied().unwrap_or(1);
-        let before = pads.get(axis).copied().unwrap_or(0);
-        let Some(after) = pads.get_mut(axes + axis) else { continue };
-        let reach = at(&dilations).saturating_mul(at(&block) - 1).saturating_add(1);
-        let room = at(&image).saturating_add(before).saturating_add(*after).saturating_sub(reach);
-        if room < 0 {
-            return Err(wrong(format!("a block of {reach} on an image of {}", at(&image))));
-        }
-        counts.push(Dim::fixed(room / at(&strides) + 1));
-        // Padding takes away what is beyond the image; the rest of the image holds zeros.
-        let left = room % at(&strides);
-        let taken = left.min(*after);
-        *after -= taken;
-        if let Some(end) = extra.get_mut(axes + 2 + 2 + axis) {
-            *end = left - taken;
-        }
-    }
-    let blocks: Shape = [batch.clone(), Dim::fixed(columns)].into_iter().chain(counts).collect();
-    let blocks = node.reshape("blocks", data, blocks)?;
-    let one_each: Vec<f64> = (0..columns)
-        .flat_map(|column| (0..area).map(move |place| if column % area == place { 1.0 } else { 0.0 }))
-        .collect();
-    let kernel: Vec<usize> = [columns, 1].iter().chain(&block).map(|size| *size as usize).collect();
-    let kernel = node.numbers_part("places", dtype, &kernel, &one_each)?;
-    let op = ConvTranspose {
-        strides,
-        dilations,
-        padding: Padding::Explicit(pads),
-        output_padding: Ints::from_elem(0, axes),
-        output_shape: None,
-        groups: channels,
-        epilogue: Epilogue::default(),
-    };
-    if extra.iter().all(|extra| *extra == 0) {
-        return node.emit(op, [Some(blocks), Some(kernel)]);
-    }
-    let image = node.helper("image", op, [blocks, kernel])?;
-    node.emit(zero_padding(extra), [Some(image)])
 }
 
 /// Zeros, with each element at the flat index that its maximum had.

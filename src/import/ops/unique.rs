@@ -124,8 +124,8 @@ struct Grams {
     columns: Vec<usize>,
 }
 
-/// The n-grams of the pool by their lengths, of those that are counted.
-fn grams(node: &NodeContext<'_, '_>) -> Result<(Vec<Grams>, usize), Fault> {
+/// The n-grams of the pool by their lengths, of those that are counted, and the columns of all.
+fn grams(node: &NodeContext<'_, '_>) -> Result<(Vec<Grams>, Vec<usize>), Fault> {
     let attrs = &node.attrs;
     let pool = attrs.ints("pool_int64s")?;
     if attrs.has("pool_strings") {
@@ -138,7 +138,6 @@ fn grams(node: &NodeContext<'_, '_>) -> Result<(Vec<Grams>, usize), Fault> {
         columns.iter().map(|column| usize::try_from(*column).ok().filter(|column| *column < MAX_COLUMNS)).collect();
     let columns = columns.filter(|columns| !columns.is_empty());
     let columns = columns.ok_or_else(|| fault("ngram_indexes", "its numbers are no columns"))?;
-    let width = columns.iter().max().map_or(0, |column| column + 1);
     let (least, most) = (attrs.required_int("min_gram_length")?, attrs.required_int("max_gram_length")?);
     let mut all = Vec::new();
     let mut taken = 0;
@@ -156,16 +155,24 @@ fn grams(node: &NodeContext<'_, '_>) -> Result<(Vec<Grams>, usize), Fault> {
             all.push(Grams { length, items: items.iter().copied().take(count * length).collect(), columns });
         }
     }
-    Ok((all, width))
+    Ok((all, columns))
 }
 
 /// Most columns of a vectorizer's output.
 const MAX_COLUMNS: usize = 1 << 24;
+/// Most elements of the tables made for it.
+const MAX_TABLE: usize = 1 << 26;
+/// Most distances of items that are compared.
+const MAX_SKIPS: i64 = 1 << 10;
 
 /// Each window of the sequence compared with each n-gram; the sums go to their columns by a product with ones.
 fn tf_idf_vectorizer(node: &mut NodeContext<'_, '_>) -> Imported {
-    let (grams, width) = grams(node)?;
+    let (grams, all_columns) = grams(node)?;
+    let width = all_columns.iter().max().map_or(0, |column| column + 1);
     let skips = node.attrs.int_at_least("max_skip_count", 0, 0)?;
+    if skips > MAX_SKIPS {
+        return Err(Fault::Unsupported(format!("it skips up to {skips} items, at most {MAX_SKIPS} are compared")));
+    }
     let mode = node.attrs.string("mode")?.ok_or_else(|| fault("mode", "it is missing"))?;
     if !matches!(mode, "TF" | "IDF" | "TFIDF") {
         return Err(fault("mode", format!("`{mode}` found, one of TF, IDF, TFIDF expected")).into());
@@ -187,6 +194,11 @@ fn tf_idf_vectorizer(node: &mut NodeContext<'_, '_>) -> Imported {
         let items = crate::import::node::index_tensor(dtype, &[1, 1, count, grams.length], &grams.items);
         let items = items.ok_or_else(|| fault("pool_int64s", format!("its numbers do not fit {dtype}")))?;
         let items = node.constant_part("grams", items)?;
+        let is_small = |a: usize, b: usize| a.checked_mul(b).is_some_and(|size| size <= MAX_TABLE);
+        if !is_small(count, width) || !is_small(length, grams.length) {
+            let reason = format!("{count} n-grams in {width} columns of sequences of {length} are too many");
+            return Err(Fault::Unsupported(reason));
+        }
         let mut ones = vec![0.0; count * width];
         for (gram, column) in grams.columns.iter().enumerate() {
             if let Some(one) = ones.get_mut(gram * width + column) {
@@ -233,11 +245,18 @@ fn tf_idf_vectorizer(node: &mut NodeContext<'_, '_>) -> Imported {
         total = node.with_number("present", BinaryOp::Min, total, 1.0)?;
     }
     if mode != "TF" && !weights.is_empty() {
-        if weights.len() != width {
-            return Err(fault("weights", format!("{} numbers found, {width} expected", weights.len())).into());
+        if weights.len() != all_columns.len() {
+            let reason = format!("{} numbers found, {} expected", weights.len(), all_columns.len());
+            return Err(fault("weights", reason).into());
         }
-        let weights: Vec<f64> = weights.iter().map(|weight| f64::from(*weight)).collect();
-        let weights = node.numbers_part("weights", DType::F32, &[width], &weights)?;
+        // One of each n-gram, to those of the columns.
+        let mut of_columns = vec![0.0; width];
+        for (weight, column) in weights.iter().zip(&all_columns) {
+            if let Some(of_column) = of_columns.get_mut(*column) {
+                *of_column = f64::from(*weight);
+            }
+        }
+        let weights = node.numbers_part("weights", DType::F32, &[width], &of_columns)?;
         total = node.binary("weighted", BinaryOp::Mul, total, weights)?;
     }
     let batch = shape.first().cloned().filter(|_| shape.len() == 2);

@@ -323,16 +323,58 @@ fn loops_and_scans() {
 }
 
 #[test]
-fn the_scan_of_opset_8_stays_opaque() {
-    let body = graph(&["s: 1[]", "e: 1[]"], &["s", "o"], vec![plain("o = Add(e, x)")]);
-    let attributes = vec![("body", Graph(body)), ("num_scan_inputs", Int(1))];
-    let nodes = vec![node("last, all = Scan(-, s, e)", attributes)];
-    let graph = graph(&["s: 1[1]", "e: 1[1, 5]", "x: 1[]"], &["last", "all"], nodes);
-    assert_snapshot!(text(&model(8, graph)), @r#"
+fn the_scan_of_opset_8_is_a_scan_over_the_batch() {
+    let body = || graph(&["s: 1[]", "e: 1[]"], &["s", "o"], vec![plain("o = Add(e, x)")]);
+    let attributes = || vec![("body", Graph(body())), ("num_scan_inputs", Int(1))];
+    let inputs = ["s: 1[1]", "e: 1[1, 5]", "x: 1[]"];
+    let nodes = vec![node("last, all = Scan(-, s, e)", attributes())];
+    assert_snapshot!(text(&model(8, graph(&inputs, &["last", "all"], nodes))), @r#"
     graph g(%s: f32[1], %e: f32[1, 5], %x: f32[]) -> (%last, %all) {
-      %last, %all = opaque(_, %s, %e, %x) domain="" op_type=Scan opset=8 reason="the batched form of opset 8" attrs=["body=graph g", "num_scan_inputs=1"] : unknown[..], unknown[..]
+      %last, %all = scan(%s, %e, %x) body="graph last(%last.item: f32[], %last.item.1: f32[5], %last.captured: f32[]) -> (%last.time as \"last.0\", %last.time.1 as \"last.1\") {\n  %last.time, %last.time.1 = scan(%last.item, %last.item.1, %last.captured) body=\"graph g(%s: f32[], %e: f32[], %x: f32[]) -> (%s, %o) {\\n  %o = add(%e, %x) : f32[]\\n}\\n\" scan_inputs=1 carried=1 input_axes=[0] output_axes=[0] input_reversed=[0] output_reversed=[0] : f32[], f32[5]\n}\n" scan_inputs=2 carried=0 input_axes=[0, 0] output_axes=[0, 0] input_reversed=[0, 0] output_reversed=[0, 0] : f32[1], f32[1, 5]
     }
     "#);
+    let nodes = vec![node("last, all = Scan(n, s, e)", attributes())];
+    let lengths = [&inputs[..], &["n: 7[1]"]].concat();
+    let text = text(&model(8, graph(&lengths, &["last", "all"], nodes)));
+    assert!(text.contains("opaque") && text.contains("it has sequence lengths, a form of opset 8"), "{text}");
+}
+
+/// What is taken is known from the shape: the other branch is not even looked at.
+#[test]
+fn a_branch_that_shapes_choose_is_imported_alone() {
+    let then_branch = graph(&[], &["t"], vec![plain("u = Relu(x)"), plain("t = Exp(u)")]);
+    let else_branch = graph(&[], &["e"], vec![plain("e = NoSuchOperator(x)")]);
+    let branches = vec![("then_branch", Graph(then_branch)), ("else_branch", Graph(else_branch))];
+    let nodes = vec![
+        plain("shape = Shape(x)"),
+        plain("rank = Size(shape)"),
+        plain("same = Equal(rank, rank)"),
+        node("y = If(same)", branches),
+        plain("z = Neg(y)"),
+    ];
+    assert_snapshot!(text(&model(13, graph(&["x: 1[n, 3]"], &["z"], nodes))), @r"
+    graph g(%x: f32[n, 3]) -> (%z) {
+      %u = relu(%x) : f32[n, 3]
+      %y = exp(%u) : f32[n, 3]
+      %z = neg(%y) : f32[n, 3]
+      %shape = shape(%x) start=0 : i64[2]
+      %rank = size(%shape) : i64[]
+      %same = equal(%rank, %rank) : bool[]
+    }
+    ");
+}
+
+#[test]
+fn a_dimension_may_be_given_a_size() {
+    let nodes = vec![plain("y = Relu(x)")];
+    let bytes = model(13, graph(&["x: 1[n, m, n]"], &["y"], nodes)).write_to_bytes().unwrap();
+    let sized = |name: &str| {
+        let sizes = [(name.to_owned(), 4)].into();
+        import_bytes(bytes.clone(), &ImportOptions { sizes, ..ImportOptions::default() })
+    };
+    let graph = sized("n").unwrap().graph;
+    assert_eq!(graph.info(graph.outputs()[0].value).unwrap().to_string(), "f32[4, m, 4]");
+    assert_snapshot!(sized("k").unwrap_err().to_string(), @r"no input has a dimension `k`; there are: m, n");
 }
 
 #[test]

@@ -1,0 +1,93 @@
+//! Control flow whose way is known, and some whose way is not.
+
+use std::sync::Arc;
+
+use trt_fuse_ir::op::*;
+use trt_fuse_ir::{Builder, DType, Ints, Op, Tensor, ValueInfo, ValueRef};
+
+use super::maker::Maker;
+
+impl Maker {
+    /// An `if`, `loop` or `scan` on a value of four axes, with a constant for a capture.
+    pub(super) fn controlled(&mut self, x: ValueRef) -> Option<()> {
+        let capture = self.floats(&[1])?;
+        let outputs = match self.pick(3) {
+            0 => {
+                let condition = self.condition(x)?;
+                let inputs = [self.described(x), self.described(capture)];
+                let (then_branch, else_branch) = (self.body(&inputs, 0, 1)?, self.body(&inputs, 0, 1)?);
+                let inputs = [Some(condition), Some(x), Some(capture)];
+                self.node(If { then_branch, else_branch }, &inputs, 1)?
+            }
+            1 => {
+                let trips = self.pick(4) as i64;
+                let trips = self.constant(Tensor::scalar(trips))?;
+                let number = ValueInfo::new(DType::I64, [0_i64; 0]);
+                let holds = ValueInfo::new(DType::Bool, [0_i64; 0]);
+                let inputs = [number, holds, self.described(x), self.described(capture)];
+                let body = self.body(&inputs, 2, 2)?;
+                self.node(Loop { body, carried: 1 }, &[Some(trips), None, Some(x), Some(capture)], 1)?
+            }
+            _ => {
+                let mut slice = self.described(x);
+                slice.shape = slice
+                    .shape
+                    .map(|shape| shape.into_iter().enumerate().filter(|axis| axis.0 != 1).map(|axis| axis.1).collect());
+                let inputs = [slice, self.described(capture)];
+                let body = self.body(&inputs, 0, 1)?;
+                let reversed = Ints::from_elem(self.pick(2) as i64, 1);
+                let scan = Scan {
+                    body,
+                    scan_inputs: 1,
+                    carried: 0,
+                    input_axes: Ints::from_elem(1, 1),
+                    output_axes: Ints::from_elem(1, 1),
+                    input_reversed: reversed.clone(),
+                    output_reversed: reversed,
+                };
+                self.node(scan, &[Some(x), Some(capture)], 1)?
+            }
+        };
+        self.keep(outputs)
+    }
+
+    fn described(&self, value: ValueRef) -> ValueInfo {
+        let info = self.builder.graph().info(value).unwrap();
+        ValueInfo { known: Default::default(), ..info.clone() }
+    }
+
+    /// A constant, or what the number of channels says.
+    fn condition(&mut self, x: ValueRef) -> Option<ValueRef> {
+        if self.pick(2) == 0 {
+            let holds = self.pick(2) == 0;
+            return self.constant(Tensor::scalar(holds));
+        }
+        let shape = self.node(ShapeOf { start: 0, end: None }, &[Some(x)], 1)?[0];
+        let axis = self.pick(4) as i64;
+        let axis = self.constant(Tensor::scalar(axis))?;
+        let size = self.node(Gather { axis: 0 }, &[Some(shape), Some(axis)], 1)?[0];
+        let six = self.constant(Tensor::scalar(6_i64))?;
+        Some(self.node(Op::Binary(BinaryOp::Equal), &[Some(size), Some(six)], 1)?[0])
+    }
+
+    /// A body that scales its input `from` by the one after it, and gives its inputs 1 to `outputs`, that one changed.
+    fn body(&mut self, inputs: &[ValueInfo], from: usize, outputs: usize) -> Option<Body> {
+        let prefix = format!("body.{}", self.made());
+        let mut builder = Builder::new(prefix.as_str());
+        let values: Vec<ValueRef> = inputs
+            .iter()
+            .enumerate()
+            .map(|(at, info)| builder.input(format!("{prefix}.x{at}"), info.clone()))
+            .collect();
+        let scaled = builder
+            .op(format!("{prefix}.scaled"), Op::Binary(BinaryOp::Mul), &[*values.get(from)?, *values.get(from + 1)?])
+            .ok()?;
+        let activation = self.one_of(&[Activation::Relu, Activation::Tanh, Activation::Sigmoid]);
+        let next = builder.op(format!("{prefix}.next"), Op::Activation(activation), &[scaled]).ok()?;
+        for at in 1..outputs {
+            builder.output(format!("{prefix}.go{at}"), *values.get(at)?);
+        }
+        builder.output(format!("{prefix}.y"), next);
+        Some(Body(Arc::new(builder.finish())))
+    }
+}

@@ -1,0 +1,71 @@
+//! ONNX's own tests: each operator's outputs by the evaluator, and an engine. What each test gives is kept in
+//! `operators.tsv`: a test that gets worse fails here, and so does one that gets better and is not recorded. Without the
+//! tests or the library, the test prints why and passes: `make operators tensorrt` gets both, and
+//! `RECORD=1 cargo test --test operators` writes the file anew.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use common::{cache, library};
+use trt_fuse::conformance::{Verdict, cases, run_case};
+
+const FOLDERS: &[&str] = &["node", "pytorch-converted", "pytorch-operator", "simple"];
+
+#[test]
+fn operators_give_what_is_recorded() {
+    let tests = cache().join("onnx-tests-1.23.2");
+    if !tests.is_dir() {
+        eprintln!("skipped: {} is not there, run `make operators`", tests.display());
+        return;
+    }
+    let Some(library) = library() else { return };
+    let mut found = String::from("test\teval\tbuild\treason\n");
+    let mut counts: BTreeMap<(&str, &str, Verdict), usize> = BTreeMap::new();
+    for folder in FOLDERS {
+        for case in cases(&tests.join(folder)).unwrap() {
+            let result = run_case(&case, Some(&library));
+            assert_ne!(result.eval, Verdict::Panic, "{result:?}");
+            assert_ne!(result.build, Verdict::Panic, "{result:?}");
+            *counts.entry((folder, "eval", result.eval)).or_default() += 1;
+            *counts.entry((folder, "build", result.build)).or_default() += 1;
+            // Paths of the machine are none of the record.
+            let reason = result.reason.replace(&format!("{}/", case.display()), "");
+            let _ = writeln!(found, "{folder}/{}\t{}\t{}\t{reason}", result.name, result.eval, result.build);
+        }
+    }
+    println!("{counts:#?}");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/operators.tsv");
+    if std::env::var_os("RECORD").is_some() {
+        std::fs::write(&file, &found).unwrap();
+    }
+    let recorded = std::fs::read_to_string(&file).unwrap_or_default();
+    let differences: Vec<String> = differences(&recorded, &found);
+    assert!(
+        differences.is_empty(),
+        "{} tests differ from tests/operators.tsv (RECORD=1 writes it anew):\n{}",
+        differences.len(),
+        differences.join("\n")
+    );
+    for (verdict, least) in [("eval", 1600), ("build", 1350)] {
+        let passed = counts.get(&("node", verdict, Verdict::Pass)).copied().unwrap_or_default();
+        assert!(passed >= least, "{verdict}: {passed} of the operator tests pass, {least} are the least");
+    }
+}
+
+/// Lines that one of two records has and the other has not.
+fn differences(recorded: &str, found: &str) -> Vec<String> {
+    let by_name = |text: &str| -> BTreeMap<String, String> {
+        text.lines().filter_map(|line| Some((line.split('\t').next()?.to_string(), line.to_string()))).collect()
+    };
+    let (recorded, found) = (by_name(recorded), by_name(found));
+    let names: std::collections::BTreeSet<&String> = recorded.keys().chain(found.keys()).collect();
+    let none = "none".to_string();
+    names
+        .into_iter()
+        .filter(|name| recorded.get(*name) != found.get(*name))
+        .map(|name| format!("- {}\n+ {}", recorded.get(name).unwrap_or(&none), found.get(name).unwrap_or(&none)))
+        .collect()
+}
