@@ -102,6 +102,11 @@ impl Pipeline {
         self.passes.iter().map(|pass| pass.name()).collect()
     }
 
+    /// Names of the rules and of the passes that are none, in order.
+    pub fn rules(&self) -> Vec<&'static str> {
+        self.passes.iter().flat_map(|pass| pass.rules()).collect()
+    }
+
     /// With other options.
     #[must_use]
     pub fn with_options(mut self, options: Options) -> Self {
