@@ -73,7 +73,7 @@ fn global_lp_pool(node: &mut NodeContext<'_, '_>) -> Imported {
     let kind = match node.attrs.int_at_least("p", 1, 2)? {
         1 => ReduceKind::L1,
         2 => ReduceKind::L2,
-        p => return Err(Fault::Unsupported(format!("a global norm of exponent {p}"))),
+        p => return Err(Fault::attribute("p", format!("a global norm of exponent {p}"))),
     };
     global(node, kind)
 }

@@ -147,7 +147,7 @@ fn roi_align(node: &mut NodeContext<'_, '_>) -> Imported {
     let grid = attrs.int_at_least("sampling_ratio", 0, 0)?;
     if grid == 0 {
         let reason = "its number of samples follows from each region: sampling_ratio is 0";
-        return Err(Fault::Unsupported(reason.to_owned()));
+        return Err(Fault::attribute("sampling_ratio", reason));
     }
     let largest = attrs.choice("mode", &[("avg", false), ("max", true)])?;
     // Opset 10 has no shift.
