@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn symbols_become_numbers() {
-        let text = "graph g(%x: f32[n, 8]) -> (%y) { %1 = reshape(%x) shape=[2*n, 4] %y = transpose(%1) perm=[1, 0] }";
+        let text =
+            "graph g(%x: f32[n, 8]) -> (%y) { %1 = reshape(%x) shape=[(2*n), 4] %y = transpose(%1) perm=[1, 0] }";
         assert_eq!(at(text, 3), Ok("f32[4, 6]".to_string()));
     }
 

@@ -175,6 +175,8 @@ attributes! {
         opset: i64,
         /// Why it has no typed form.
         reason: String,
+        /// The attribute whose value is the reason, if one is.
+        attribute: Option<String>,
         /// Its attributes as ONNX prints them, `key=value`.
         attrs: Vec<String>,
     }

@@ -136,7 +136,7 @@ fn slice(mut f: Formula<'_>) -> Result<Patch, Miss> {
     let dims = f.dims(x);
     let numbers = f.ints(&(0..rank as i64).collect::<Vec<_>>());
     let (zeros, ones) = (f.ints(&vec![0; rank]), f.ints(&vec![1; rank]));
-    let mut spread = vec![zeros, dims, ones];
+    let mut spread = [zeros, dims, ones];
     for at in 0..count as i64 {
         let axis = f.cut(axes, at, at + 1);
         let is_named = f.binary(BinaryOp::Equal, numbers, axis);
@@ -145,7 +145,7 @@ fn slice(mut f: Formula<'_>) -> Result<Patch, Miss> {
             *spread = f.select(is_named, bound, *spread);
         }
     }
-    let [starts, ends, steps] = spread[..] else { return Err(Miss::NoMatch) };
+    let [starts, ends, steps] = spread;
     let op = Slice { axes: None, starts: None, ends: None, steps: None };
     let y = f.many(op.into(), &[Some(x), Some(starts), Some(ends), None, Some(steps)], 1);
     Ok(f.results(&y))

@@ -189,6 +189,11 @@ pub trait Pass: Debug + Send + Sync {
     /// Its name: the stem of its file.
     fn name(&self) -> &'static str;
 
+    /// The rules that it is made of, each named as its file: itself, unless it is several.
+    fn rules(&self) -> Vec<&'static str> {
+        vec![self.name()]
+    }
+
     /// Runs it.
     ///
     /// # Errors
@@ -319,6 +324,10 @@ impl Limit {
 impl Pass for Rules {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn rules(&self) -> Vec<&'static str> {
+        self.rules.iter().map(|rule| rule.name()).collect()
     }
 
     fn run(&self, graph: &mut Graph, context: &mut PassContext<'_>) -> Result<Outcome, PassError> {

@@ -4,7 +4,8 @@
     pip install onnxruntime==1.31.1 numpy && python3 scripts/references.py [NAME...]
 
 Inputs are not random: element i of a float input is ((i * 1103515245 + 12345) mod 2^31) / 2^29 - 2, computed in double
-and rounded to single precision; a dynamic batch is 2. tests/zoo.rs makes the same inputs. Only the first output is kept.
+and rounded to single precision; integers are tokens or a mask (pattern.py); a dynamic batch is 2, a dynamic sequence 16.
+tests/zoo.rs makes the same inputs. Only the first output is kept, of a large one every so-manieth element.
 """
 import lzma
 import pathlib
@@ -13,7 +14,9 @@ import sys
 import numpy as np
 import onnxruntime
 
-from pattern import pattern
+from pattern import kept, mask, pattern, tokens
+
+SIZES = {"seq": 16}
 
 root = pathlib.Path(__file__).resolve().parent.parent / "testdata"
 wanted = set(sys.argv[1:])
@@ -29,8 +32,9 @@ for file in sorted(root.glob("zoo/*.onnx.xz")) + sorted(root.glob("light/*.onnx.
     inputs = {}
     for value in session.get_inputs():
         if value.name not in initializers:
-            shape = [dim if isinstance(dim, int) else 2 for dim in value.shape]
-            inputs[value.name] = pattern(shape)
-    output = session.run(None, inputs)[0]
+            shape = [dim if isinstance(dim, int) else SIZES.get(dim, 2) for dim in value.shape]
+            make = pattern if value.type == "tensor(float)" else mask if "mask" in value.name else tokens
+            inputs[value.name] = make(shape)
+    output = kept(session.run(None, inputs)[0])
     np.save(root / "references" / f"{name}.npy", output)
     print(name, output.shape, float(np.abs(output).max()), flush=True)

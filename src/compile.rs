@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use trt_fuse_ir::{Capabilities, Graph, NodeId, Op, verify};
+use rustc_hash::FxHashSet;
+use trt_fuse_ir::{Capabilities, Graph, Op, ValueRef, verify};
 use trt_fuse_passes::{Pipeline, Report, UnknownPass};
 
 use crate::Error;
@@ -11,6 +12,7 @@ use crate::emit::record::Record;
 use crate::emit::sink::LayerCounts;
 use crate::emit::{EmitError, Unsupported, emit};
 use crate::import::{ImportOptions, Model, import_file};
+use crate::notes::{Note, type_note, value_notes};
 use crate::ranges::{Range, check_ranges, profile};
 use crate::tensorrt::{BuilderConfig, Library, Plan, Progress, Search, TrtNetwork};
 
@@ -140,6 +142,8 @@ pub struct Built {
     pub emit: Duration,
     /// Time to build the engine.
     pub build: Duration,
+    /// What differs from the model or was chosen for the user.
+    pub notes: Vec<Note>,
 }
 
 /// Makes a graph's network in TensorRT and builds the engine.
@@ -162,9 +166,11 @@ pub fn build(
 
     let mut config = options.build.clone();
     config.profiles = profile(graph, &options.ranges, &network.shape_inputs()?)?.into_iter().collect();
+    let mut notes: Vec<Note> = type_note(graph, &capabilities).into_iter().collect();
+    notes.extend(config.profiles.iter().flat_map(|profile| value_notes(profile, &options.ranges)));
     let start = Instant::now();
     let plan = network.build(&config, progress)?;
-    Ok(Built { plan, layers, emit, build: start.elapsed() })
+    Ok(Built { plan, layers, emit, build: start.elapsed(), notes })
 }
 
 /// The nodes of a graph that the target cannot express, without TensorRT.
@@ -179,14 +185,31 @@ pub fn unsupported(graph: &Graph, options: &Options) -> Result<Vec<Unsupported>,
     }
 }
 
-/// The nodes that import found no typed form for.
+/// The nodes that import found no typed form for, those in the bodies of control flow too. One that has none
+/// because it knows nothing of what another of them gives is left out: it cannot be judged.
 pub fn unsupported_nodes(graph: &Graph) -> Vec<Unsupported> {
-    let opaque = |id: NodeId| match graph.op(id)? {
-        Op::Opaque(op) => {
-            let node = graph.origins(id).next().map_or(graph.node_name(id), |source| &*source.name).to_string();
-            Some(Unsupported { node, op: graph.op(id)?.to_string(), reason: op.reason.clone() })
+    let mut found = Vec::new();
+    let mut unjudged = FxHashSet::default();
+    for id in graph.live() {
+        let Some(node) = graph.node(id) else { continue };
+        let follows = graph.node_inputs(id).into_iter().flatten().any(|input| unjudged.contains(&input));
+        if let Op::Opaque(opaque) = &node.op {
+            let source = graph.origins(id).next();
+            let refused = Unsupported {
+                node: source.map_or(&node.name, |source| &source.name).to_string(),
+                op: node.op.to_string(),
+                attribute: opaque.attribute.clone(),
+                reason: opaque.reason.clone(),
+            };
+            if !(follows && refused.is_for_lack_of_knowledge()) {
+                found.push(refused);
+            }
         }
-        _ => None,
-    };
-    graph.live().into_iter().filter_map(opaque).collect()
+        if follows || matches!(node.op, Op::Opaque(_)) {
+            let unshaped = (0..).zip(&node.outputs).filter(|(_, value)| value.info.shape.is_none());
+            unjudged.extend(unshaped.map(|(slot, _)| ValueRef { node: id, slot }));
+        }
+        found.extend(node.op.bodies().iter().flat_map(|body| unsupported_nodes(&body.0)));
+    }
+    found
 }

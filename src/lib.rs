@@ -9,20 +9,24 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod check;
 mod compile;
 pub mod conformance;
 pub mod emit;
 mod error;
 pub mod import;
+mod notes;
 mod ranges;
 pub mod report;
 pub mod tensorrt;
 
+pub use check::{Checked, Finding, check};
 pub use compile::{
     Built, Optimized, Options, PassSelection, Timings, build, open_library, optimize, optimize_and_build, record,
     unsupported, unsupported_nodes,
 };
 pub use error::{Error, ErrorKind};
+pub use notes::{Note, TypeChange};
 pub use ranges::{Range, RangeError, check_ranges, profile};
 pub use trt_fuse_ir as ir;
 pub use trt_fuse_passes as passes;

@@ -10,6 +10,7 @@ use trt_fuse_passes::{PassReport, Remark, count_ops};
 
 use crate::emit::sink::LayerCounts;
 use crate::import::{Model, import_file};
+use crate::notes::{Note, type_note};
 use crate::tensorrt::{EngineLayer, Library, Progress, parse_onnx};
 use crate::{Error, Options, build, optimize, profile, record};
 
@@ -34,6 +35,8 @@ pub struct FuseReport {
     pub parser: Option<Parser>,
     /// How long the stages took.
     pub timings_ms: Timings,
+    /// What differs from the model or was chosen for the user.
+    pub notes: Vec<Note>,
     /// Rewrites that nearly applied.
     pub remarks: Vec<Remark>,
 }
@@ -185,19 +188,21 @@ pub fn fuse_report(
     timings.optimize = ms(start.elapsed());
     let graph = optimized.graph;
 
-    let (counts, engine) = match &library {
+    let (counts, engine, notes) = match &library {
         Some(library) if wanted.build => {
             let built = build(&graph, library, &options, progress)?;
             (timings.emit, timings.build) = (ms(built.emit), Some(ms(built.build)));
             let layers = built.plan.layers().iter().map(EngineLayerLine::from).collect();
             let plan_bytes = built.plan.bytes().len();
-            (built.layers, Some(Engine { library: library.version().to_string(), plan_bytes, layers }))
+            let engine = Engine { library: library.version().to_string(), plan_bytes, layers };
+            (built.layers, Some(engine), built.notes)
         }
         _ => {
             let start = Instant::now();
             let (_, counts) = record(&graph, &options)?;
             timings.emit = ms(start.elapsed());
-            (counts, None)
+            let capabilities = options.capabilities.clone().unwrap_or_default();
+            (counts, None, type_note(&graph, &capabilities).into_iter().collect())
         }
     };
     let parser = match &library {
@@ -214,6 +219,7 @@ pub fn fuse_report(
         engine,
         parser,
         timings_ms: timings,
+        notes,
         remarks: optimized.report.remarks,
     };
     Ok(Reported { report, graph })

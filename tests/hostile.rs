@@ -192,7 +192,7 @@ fn graphs(corpus: &mut Corpus) {
     corpus.model("negative_dim", &model(17, graph(&["x: 1[2, -5]"], &["y"], relu())), "`x`: dimension 1 is -5");
     let huge = "x: 1[9223372036854775807, 9223372036854775807]";
     corpus.model("huge_input", &model(17, graph(&[huge], &["y"], relu())), "tensor `x`: elements");
-    corpus.model("old_opset", &model(3, graph(&["x: 1[2]"], &["y"], relu())), "opset 3 is not supported");
+    corpus.model("old_opset", &model(0, graph(&["x: 1[2]"], &["y"], relu())), "opset 0 is not supported");
     corpus.model("future_opset", &model(999, graph(&["x: 1[2]"], &["y"], relu())), "opset 999 is not supported");
     let none = onnx::ModelProto { opset_import: Vec::new(), ..model(17, graph(&["x: 1[2]"], &["y"], relu())) };
     corpus.model("no_opset", &none, "imports no opset");

@@ -69,6 +69,7 @@ fn a_graph_of_many_operators_is_printed_and_parsed_back() {
         op_type: "Frob nicate".to_string(),
         opset: 7,
         reason: "it is \"new\"".to_string(),
+        attribute: Some("a".to_string()),
         attrs: vec!["a=1".to_string(), String::new(), "-inf".to_string()],
     };
     let opaque = node(&mut builder, opaque.into(), &[None, Some(open)], "opaque", &["o1", "o2"]);
@@ -112,7 +113,7 @@ fn a_graph_of_many_operators_is_printed_and_parsed_back() {
       %"//pool", %"say \"hi\"\n\u{7f}é\0" = pool(%"conv/out:0") kind=max kernel=[2, 2] strides=[1, 1] dilations=[1, 1] padding=same_lower ceil_mode=true column_major=true : f32[1, 8, 4, 4], i64[1, 8, 4, 4]
       %k = constant() value=i64[1] {3}
       %top.values, %top.indices = topk(%"//pool", %k) axis=-1 largest=true : f32[1, 8, 4, 3], i64[1, 8, 4, 3]
-      %o1, %o2 = opaque(_, %open) domain=com.example op_type="Frob nicate" opset=7 reason="it is \"new\"" attrs=["a=1", "", "-inf"] : unknown[..], unknown[..]
+      %o1, %o2 = opaque(_, %open) domain=com.example op_type="Frob nicate" opset=7 reason="it is \"new\"" attribute=a attrs=["a=1", "", "-inf"] : unknown[..], unknown[..]
       %slice = slice(%x) axes=[2] starts=[1] ends=["h 1"] steps=[2] : f32[batch, c, (max(0, `h 1`-1)+1)/2]
     }
     "#);

@@ -66,6 +66,7 @@ fn run(arguments: &Arguments) -> Result<(), trt_fuse::Error> {
     let progress = shared::BuildProgress::new(arguments.build);
     let reported = fuse_report(&arguments.model, &options, wanted, Some(&mut progress.callback()))?;
     progress.finish();
+    shared::warn(&reported.report.notes);
     if arguments.network {
         shared::print(&trt_fuse::record(&reported.graph, &options)?.0.text());
     } else if arguments.json {

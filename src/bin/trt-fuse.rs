@@ -1,6 +1,5 @@
 //! Builds engines, and tells what cannot be built.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use trt_fuse::conformance::{CaseResult, Verdict, cases, run_case};
 use trt_fuse::import::import_file;
-use trt_fuse::{Error, build, open_library, optimize, unsupported};
+use trt_fuse::{Error, Finding, build, check, open_library, optimize};
 
 #[path = "shared/mod.rs"]
 mod shared;
@@ -42,10 +41,13 @@ enum Command {
         #[command(flatten)]
         common: shared::Common,
     },
-    /// List every node that cannot be taken, without TensorRT. Exit code 2 if there is one.
+    /// List what cannot be taken, one line for each operator and reason, without TensorRT. Exit code 2 if there is any.
     Check {
         /// The model.
         model: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         common: shared::Common,
     },
@@ -70,7 +72,7 @@ enum Command {
 fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Build { model, output, common } => shared::exit(build_plan(&model, &output, &common)),
-        Command::Check { model, common } => check(&model, &common),
+        Command::Check { model, json, common } => check_model(&model, json, &common),
         Command::Conformance { folder, build, tsv, filter, common } => {
             conformance(&folder, build, tsv.as_deref(), filter.as_deref(), &common)
         }
@@ -85,6 +87,7 @@ fn build_plan(model: &Path, output: &Path, common: &shared::Common) -> Result<()
     let progress = shared::BuildProgress::new(true);
     let built = build(&optimized.graph, &library, &options, Some(&mut progress.callback()))?;
     progress.finish();
+    shared::warn(&built.notes);
     built.plan.save(output)?;
     shared::print(&format!(
         "{}: {:.1} MB, {} network layers, built by {} in {:.1} s",
@@ -97,35 +100,40 @@ fn build_plan(model: &Path, output: &Path, common: &shared::Common) -> Result<()
     Ok(())
 }
 
-fn check(model: &Path, common: &shared::Common) -> ExitCode {
+fn check_model(model: &Path, json: bool, common: &shared::Common) -> ExitCode {
     let options = common.options();
-    let run = || {
-        let model = import_file(model, &options.import)?;
-        let opset = model.opsets.get("").copied();
-        let optimized = optimize(model, &options)?;
-        Ok((opset, unsupported(&optimized.graph, &options)?))
-    };
-    let (opset, nodes) = match run() {
-        Ok(found) => found,
+    let checked = import_file(model, &options.import).map_err(Error::from).and_then(|model| check(model, &options));
+    let checked = match checked {
+        Ok(checked) => checked,
         Err(error) => return shared::exit(Err(error)),
     };
-    if nodes.is_empty() {
+    shared::warn(&checked.notes);
+    if json {
+        // Numbers, strings and lists of them.
+        shared::print(&serde_json::to_string_pretty(&checked).unwrap_or_default());
+    } else if checked.findings.is_empty() {
         shared::print(&format!("{}: every node can be taken", model.display()));
-        return ExitCode::SUCCESS;
+    } else {
+        shared::print(&checked.findings.iter().map(line).collect::<String>());
     }
-    let mut groups: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
-    for node in &nodes {
-        groups.entry((&node.op, &node.reason)).or_default().push(&node.node);
+    if checked.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) }
+}
+
+/// A group of nodes that cannot be taken, as a line.
+fn line(finding: &Finding) -> String {
+    let Finding { op, opset, attribute, reason, count, first_node, workaround } = finding;
+    let mut line = format!("{count} x {op}");
+    if let Some(opset) = opset {
+        let _ = write!(line, " (opset {opset})");
     }
-    let mut text = format!("{}: {} nodes cannot be taken\n", model.display(), nodes.len());
-    let opset = opset.map_or(String::new(), |opset| format!(" (opset {opset})"));
-    for ((op, reason), names) in groups {
-        let first = names.first().copied().unwrap_or_default();
-        let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
-        let _ = writeln!(text, "{:>5} x {op}{opset}: {reason}; at {first}{more}", names.len());
+    if let Some(attribute) = attribute {
+        let _ = write!(line, ", attribute `{attribute}`");
     }
-    shared::print(&text);
-    ExitCode::from(2)
+    let _ = write!(line, ": {reason}; {} `{first_node}`", if *count == 1 { "at" } else { "first at" });
+    if let Some(workaround) = workaround {
+        let _ = write!(line, "; try: {workaround}");
+    }
+    shared::one_line(&line) + "\n"
 }
 
 fn conformance(

@@ -65,8 +65,17 @@ fn list(nodes: &[Unsupported]) -> String {
 pub struct Unsupported {
     /// The ONNX node.
     pub node: String,
-    /// Its ONNX type.
+    /// Its ONNX type; `input` for an input of the model.
     pub op: String,
+    /// The attribute that the reason is about, if it is about one.
+    pub attribute: Option<String>,
     /// Why not, as a phrase.
     pub reason: String,
+}
+
+impl Unsupported {
+    /// Whether the reason is that something is not known of the inputs before the engine runs.
+    pub(crate) fn is_for_lack_of_knowledge(&self) -> bool {
+        ["only at run time", "is not known", "are not known"].iter().any(|phrase| self.reason.contains(phrase))
+    }
 }

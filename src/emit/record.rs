@@ -7,6 +7,7 @@
 //! %conv1_out f32[1,64,112,112] = convolution "conv1" (%x) kernel=f32[64,3,7,7]#0123456789abcdef stride=[2,2]
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use smallvec::SmallVec;
@@ -63,6 +64,15 @@ impl Record {
     /// The network as text, each line ended by a newline.
     pub fn text(&self) -> String {
         self.lines.iter().map(|line| self.render(line)).collect()
+    }
+
+    /// The kinds of layer in the network, each with the number of its layers.
+    pub fn layer_kinds(&self) -> BTreeMap<&'static str, usize> {
+        let mut kinds = BTreeMap::new();
+        for line in self.lines.iter().filter(|line| !matches!(line.kind, "input" | "output")) {
+            *kinds.entry(line.kind).or_insert(0) += 1;
+        }
+        kinds
     }
 
     fn render(&self, line: &Line) -> String {
@@ -306,6 +316,10 @@ mod tests {
         output "y" (%y) type=f32
         "#);
         assert_eq!(record.layer_counts(), LayerCounts { all: 3, without_constants: 3 });
+        assert_eq!(
+            record.layer_kinds().into_iter().collect::<Vec<_>>(),
+            [("activation", 1), ("convolution", 1), ("top_k", 1)]
+        );
     }
 
     #[test]

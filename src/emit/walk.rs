@@ -72,6 +72,7 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
                 self.unsupported.push(Unsupported {
                     node: value.name.to_string(),
                     op: "input".to_string(),
+                    attribute: None,
                     reason: format!("the target has no element type {}", value.info.dtype),
                 });
                 self.refused.insert((*id).into());
@@ -348,9 +349,14 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
     pub(super) fn unsupported<T>(&self, reason: impl Into<String>) -> Result<T, EmitError> {
         let graph = self.emitter.graph;
         let source = graph.origins(self.id).next();
+        let attribute = match &self.node.op {
+            Op::Opaque(op) => op.attribute.clone(),
+            _ => None,
+        };
         Err(EmitError::Unsupported(vec![Unsupported {
             node: source.map_or_else(|| self.node.name.to_string(), |source| source.name.to_string()),
             op: source.map_or_else(|| self.node.op.to_string(), |source| source.op_type.to_string()),
+            attribute,
             reason: reason.into(),
         }]))
     }

@@ -25,7 +25,7 @@ mod scope;
 mod tensor;
 mod types;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -89,6 +89,12 @@ pub fn import_bytes(bytes: impl Into<Bytes>, options: &ImportOptions) -> Result<
         None => ExternalFiles::none(),
     };
     import(bytes.into(), external, options)
+}
+
+/// The types of the ONNX operators that have an internal form, those of other domains than ONNX's own as `domain::type`.
+/// Each may have attributes or types that keep a node from being taken.
+pub fn operators() -> BTreeSet<String> {
+    ops::names()
 }
 
 /// Reads a file that holds one tensor, as ONNX's own tests keep their data.

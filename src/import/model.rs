@@ -119,7 +119,7 @@ pub(crate) fn add_initializer(
         Ok(value) => Constant { value }.into(),
         Err(reason) => {
             let (domain, op_type) = (String::new(), "Constant".to_owned());
-            Opaque { domain, op_type, opset: 0, reason: reason.to_owned(), attrs: Vec::new() }.into()
+            Opaque { domain, op_type, opset: 0, reason: reason.to_owned(), attribute: None, attrs: Vec::new() }.into()
         }
     };
     let (name, origin): (Arc<str>, _) = (name.into(), Origin::default());
@@ -287,7 +287,8 @@ impl<'m> Importer<'m> {
         let values = match known(&mut context, key.0) {
             Ok(values) => values,
             Err(Fault::Invalid(error)) => return Err(error),
-            Err(Fault::Unsupported(reason)) => opaque(&mut context, node, reason)?,
+            Err(Fault::Unsupported(reason)) => opaque(&mut context, node, reason, None)?,
+            Err(Fault::Attribute { attribute, reason }) => opaque(&mut context, node, reason, Some(attribute))?,
         };
         let label = context.name;
         self.define_outputs(node, &label, values.into_iter().map(Some), builder, scope)
@@ -481,12 +482,14 @@ fn opaque<'m>(
     context: &mut NodeContext<'_, 'm>,
     node: &'m NodeProto,
     reason: String,
+    attribute: Option<&str>,
 ) -> Result<SmallVec<[ValueRef; 1]>, ImportError> {
     let op = Opaque {
         domain: domain(&node.domain).to_owned(),
         op_type: node.op_type.clone(),
         opset: context.opset,
         reason,
+        attribute: attribute.map(str::to_owned),
         attrs: context.attrs.printed(),
     };
     let graphs = node.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs));
@@ -496,7 +499,7 @@ fn opaque<'m>(
     match context.emit_all(op, inputs) {
         Ok(values) => Ok(values),
         Err(Fault::Invalid(error)) => Err(error),
-        Err(Fault::Unsupported(reason)) => Err(ImportError::Operands { reason }),
+        Err(Fault::Unsupported(reason) | Fault::Attribute { reason, .. }) => Err(ImportError::Operands { reason }),
     }
 }
 

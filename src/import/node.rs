@@ -20,6 +20,20 @@ pub(crate) enum Fault {
     Invalid(ImportError),
     /// The node has no typed form, for the reason given; it becomes opaque.
     Unsupported(String),
+    /// The node has no typed form where an attribute has the value that it has; it becomes opaque.
+    Attribute {
+        /// The attribute.
+        attribute: &'static str,
+        /// Why, as a phrase.
+        reason: String,
+    },
+}
+
+impl Fault {
+    /// No typed form for the value that an attribute has.
+    pub(crate) fn attribute(attribute: &'static str, reason: impl Into<String>) -> Self {
+        Self::Attribute { attribute, reason: reason.into() }
+    }
 }
 
 impl<E: Into<ImportError>> From<E> for Fault {

@@ -83,8 +83,8 @@ fn candidates(graph: &Graph, value: &Value, ranges: &[Range]) -> Vec<Vec<i64>> {
     unique
 }
 
-/// What leads from the sizes of an input to those that an output is stated to have: the output's sizes, the axes that
-/// differ, and what is added to those axes or to all, as pads list it.
+/// What leads from the sizes of an input to those that an output is stated to have: the output's sizes, of all axes or of
+/// those that differ, these axes, and what is added to them, as pads list it.
 fn differences(graph: &Graph, symbols: &dyn Fn(&str) -> Option<i64>, count: usize) -> Vec<Vec<i64>> {
     let sizes = |info: &ValueInfo| -> Option<Vec<i64>> {
         info.shape.as_ref()?.iter().map(|dim| dim.evaluate(symbols)).collect()
@@ -94,12 +94,17 @@ fn differences(graph: &Graph, symbols: &dyn Fn(&str) -> Option<i64>, count: usiz
     for after in graph.outputs().iter().filter_map(|output| sizes(graph.info(output.value)?)) {
         for before in inputs.iter().filter(|before| before.len() == after.len()) {
             let added: Vec<i64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
-            let axes: Vec<i64> =
-                (0_i64..).zip(&added).filter(|(_, added)| **added != 0).map(|(axis, _)| axis).collect();
-            let padded = |added: Vec<i64>| -> Vec<i64> { vec![0; added.len()].into_iter().chain(added).collect() };
-            found.push(padded(added.iter().copied().filter(|added| *added != 0).collect()));
-            found.push(padded(added));
-            found.push(axes);
+            // The axes that differ, and others in order, as many as are listed: by themselves, or with two numbers each.
+            for listed in [count, count / 2] {
+                let mut axes: Vec<usize> = (0..added.len()).collect();
+                axes.sort_by_key(|axis| added.get(*axis) == Some(&0));
+                axes.truncate(listed);
+                axes.sort_unstable();
+                let at = |sizes: &[i64]| axes.iter().filter_map(|axis| sizes.get(*axis).copied()).collect::<Vec<_>>();
+                found.push(at(&after));
+                found.push(vec![0; axes.len()].into_iter().chain(at(&added)).collect());
+                found.push(axes.iter().map(|axis| *axis as i64).collect());
+            }
         }
         found.push(after);
     }

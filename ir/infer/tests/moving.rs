@@ -196,7 +196,7 @@ fn pads_tiles_and_expansions() {
          e: f32[e.d0, e.d1, e.d2]
          f: f32[5, n, 3, h]
          g: f32[2, 3, 3]
-         i: f32[i.d0, i.d1, i.d2]",
+         i: f32[i.d0, 3, i.d2]",
     );
     check_refused("%x: f32[2]", "%y = pad(%x) mode=edge pads=[-2, -1]", "size of -1");
     check_refused("%x: f32[2]", "%y = pad(%x) mode=edge pads=[1]", "1 pads for 1 axes");

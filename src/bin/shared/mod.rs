@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use trt_fuse::tensorrt::ComputeCapability;
-use trt_fuse::{Error, ErrorKind, Options, PassSelection, Range};
+use trt_fuse::{Error, ErrorKind, Note, Options, PassSelection, Range};
 
 /// Options of every program that takes a model.
 #[derive(Args)]
@@ -106,6 +106,20 @@ pub(crate) fn print(text: &str) {
     let _ = stdout.write_all(text.as_bytes());
     if !text.ends_with('\n') {
         let _ = stdout.write_all(b"\n");
+    }
+}
+
+/// Text with names from a file in it, fit for one line of a terminal.
+pub(crate) fn one_line(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
+}
+
+/// What is worth knowing, one line each on stderr.
+pub(crate) fn warn(notes: &[Note]) {
+    let mut stderr = std::io::stderr().lock();
+    for note in notes {
+        let _ = writeln!(stderr, "warning: {}", one_line(&note.to_string()));
     }
 }
 

@@ -237,13 +237,12 @@ pub(super) fn expand<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> 
     let mut stride = Shape::new();
     for (axis, dim) in size.iter().enumerate() {
         let from = axis.checked_sub(lead).and_then(|axis| own.get(axis)).cloned().unwrap_or(Dim::fixed(1));
-        if from == *dim {
-            stride.push(Dim::fixed(1));
-        } else if from.is(1) {
-            stride.push(Dim::fixed(0));
-        } else {
-            return site.unsupported(format!("whether {from} is broadcast to {dim} is known only at run time"));
-        }
+        // Whether a size is 1, and so broadcast, may be known only at run time.
+        stride.push(match from.value() {
+            Some(1) if !dim.is(1) => Dim::fixed(0),
+            _ if from == *dim || from.value().is_some() => Dim::fixed(1),
+            _ => (&from - &Dim::fixed(1)).minimum(&Dim::fixed(1)),
+        });
     }
     let start = Shape::from_elem(Dim::fixed(0), size.len());
     cut(site, x, Region::inside(&start, &size, &stride), "")

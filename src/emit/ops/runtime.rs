@@ -54,7 +54,7 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
     fn bind_output(
         &mut self,
         output: usize,
-        size: &mut dyn FnMut(&mut Self, usize) -> Result<S::Tensor, EmitError>,
+        mut size: impl FnMut(&mut Self, usize) -> Result<S::Tensor, EmitError>,
     ) -> Result<(), EmitError> {
         let shape = self.node.outputs.get(output).and_then(|value| value.info.shape.clone());
         for (axis, dim) in shape.iter().flatten().enumerate() {
@@ -81,7 +81,7 @@ pub(super) fn sizes<'g, S: NetworkSink<'g>>(
 ) -> Result<(), EmitError> {
     let Some(rank) = site.output().and_then(|info| info.rank()) else { return Ok(()) };
     let count = site.info(slot).and_then(|info| info.fixed_dims()?.first().copied());
-    site.bind_output(0, &mut |site, axis| {
+    site.bind_output(0, |site, axis| {
         let index = match axes {
             Some(axes) => axes.iter().position(|named| (*named + rank as i64) % rank as i64 == axis as i64),
             None => (axis + count.unwrap_or(rank)).checked_sub(rank),
@@ -99,14 +99,14 @@ pub(super) fn split<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> R
         return Ok(());
     }
     for part in 0..site.node.outputs.len() {
-        site.bind_output(part, &mut |site, _| site.element(1, part))?;
+        site.bind_output(part, |site, _| site.element(1, part))?;
     }
     Ok(())
 }
 
 /// Sizes of `tile`: products with the repeats.
 pub(super) fn tile<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<(), EmitError> {
-    site.bind_output(0, &mut |site, axis| {
+    site.bind_output(0, |site, axis| {
         let repeats = site.element(1, axis)?;
         let dim = site.input_dim(0, axis);
         let dim = site.dim_tensor(&dim)?;
@@ -135,7 +135,7 @@ pub(super) fn pad<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, _: &Pa
             *before = &Dim::fixed(-1) * &first;
         }
     }
-    site.bind_output(0, &mut |site, axis| {
+    site.bind_output(0, |site, axis| {
         let size = site.input_dim(0, axis);
         let size = added.get(axis).cloned().flatten().map_or(size.clone(), |added| &size + &added);
         site.dim_tensor(&size)
@@ -173,7 +173,7 @@ pub(super) fn slice<'g, S: NetworkSink<'g>>(
             (*start, *stride, *size) = (bounds.0, step, Some(bounds.1));
         }
     }
-    site.bind_output(0, &mut |site, axis| match sizes.get(axis).copied().flatten() {
+    site.bind_output(0, |site, axis| match sizes.get(axis).copied().flatten() {
         Some(size) => Ok(size),
         None => site.dim_tensor(&site.input_dim(0, axis)),
     })?;
@@ -223,7 +223,7 @@ fn along<'g, S: NetworkSink<'g>>(
 
 /// The number of elements of a `range` of integers, rounded up, not below 0.
 pub(super) fn range<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<(), EmitError> {
-    site.bind_output(0, &mut |site, _| {
+    site.bind_output(0, |site, _| {
         let [start, limit, step] = [site.element(0, 0)?, site.element(1, 0)?, site.element(2, 0)?];
         let length = site.elementwise(start, limit, K::Sub, "length")?;
         // -floor(-length / step) rounds up, whatever the signs.

@@ -138,7 +138,7 @@ fn cast_to(node: &mut NodeContext<'_, '_>, to: DType) -> Imported {
     let saturate = node.attrs.flag("saturate", true)?;
     let rounding = node.attrs.choice("round_mode", &[("up", 0), ("down", 1), ("nearest", 2)])?;
     if to == DType::F8E8M0 && rounding != 0 {
-        return Err(Fault::Unsupported("a cast to f8e8m0 rounds up only".to_owned()));
+        return Err(Fault::attribute("round_mode", "a cast to f8e8m0 rounds up only"));
     }
     let from = node.input_info(0)?.dtype;
     if from == DType::String || to == DType::String {
@@ -166,7 +166,7 @@ fn constant(node: &mut NodeContext<'_, '_>) -> Imported {
     } else if attrs.has("value_string") || attrs.has("value_strings") {
         return Err(Fault::Unsupported(STRINGS.to_owned()));
     } else if attrs.has("sparse_value") {
-        return Err(Fault::Unsupported(SPARSE.to_owned()));
+        return Err(Fault::attribute("sparse_value", SPARSE));
     } else {
         return Err(fault("value", "it is missing").into());
     };
@@ -258,7 +258,7 @@ fn is_inf(node: &mut NodeContext<'_, '_>) -> Imported {
         (true, true) => UnaryOp::IsInf,
         (true, false) => UnaryOp::IsNegInf,
         (false, true) => UnaryOp::IsPosInf,
-        (false, false) => return Err(Fault::Unsupported("it detects nothing".to_owned())),
+        (false, false) => return Err(Fault::attribute("detect_negative", "it detects nothing")),
     };
     node.emit_same(Op::Unary(op))
 }

@@ -28,10 +28,12 @@ mod spatial;
 mod unique;
 mod vision;
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use rustc_hash::FxHashMap;
 
+use super::error::qualified;
 use super::node::{Imported, NodeContext};
 
 /// As many as one likes.
@@ -108,6 +110,12 @@ const PREVIEW: &str = "ai.onnx.preview";
 
 /// Domains with operators that have an internal form; ONNX's own is empty.
 pub(crate) const DOMAINS: &[&str] = &["", PREVIEW];
+
+/// The types of all operators, those of other domains than ONNX's own as `domain::type`.
+pub(crate) fn names() -> BTreeSet<String> {
+    let own = ROWS.keys().map(ToString::to_string);
+    own.chain(linear_attention::PREVIEW.iter().map(|row| qualified(PREVIEW, row.name))).collect()
+}
 
 /// The operator of a type, if it has an internal form.
 pub(crate) fn find(domain: &str, op_type: &str) -> Option<&'static Row> {

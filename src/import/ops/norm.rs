@@ -26,15 +26,18 @@ fn batch_norm(node: &mut NodeContext<'_, '_>) -> Imported {
     if node.opset < 7 {
         node.attrs.ignore("consumed_inputs");
         if !node.attrs.flag("is_test", false)? {
-            return Err(Fault::Unsupported("it is training".to_owned()));
+            return Err(Fault::attribute("is_test", "it is training"));
         }
     }
-    if node.attrs.flag("training_mode", false)? || (1..5).any(|output| node.is_used(output)) {
+    if node.attrs.flag("training_mode", false)? {
+        return Err(Fault::attribute("training_mode", "it is training"));
+    }
+    if (1..5).any(|output| node.is_used(output)) {
         return Err(Fault::Unsupported("it is training".to_owned()));
     }
     // Opsets 7 and 8 could have statistics of each element.
     if !node.attrs.flag("spatial", true)? {
-        return Err(Fault::Unsupported("its statistics are not of channels".to_owned()));
+        return Err(Fault::attribute("spatial", "its statistics are not of channels"));
     }
     let epsilon = F32(node.attrs.float("epsilon", 1e-5)?);
     node.emit_same(BatchNorm { epsilon })

@@ -1,5 +1,5 @@
 //! What samples images at positions that are data, and is written out: a deformable convolution is a sampling of its
-//! windows and a matrix product, an aligned region is four gathers and their weights.
+//! windows and a matrix product, an aligned region is four gathers and their weights, a pooled one is masked maxima.
 
 use trt_fuse_ir::op::{BinaryOp, GridSample, ReduceKind, SampleKind, SamplePadding, Transpose, UnaryOp};
 use trt_fuse_ir::{DType, Dim, Ints, Op, ValueRef};
@@ -10,8 +10,11 @@ use crate::import::attrs::fault;
 use crate::import::formula::{Part, mat_mul, to_shape};
 use crate::import::node::{Fault, Imported, NodeContext, Outputs};
 
-pub(super) const ROWS: &[Row] =
-    &[Row::new("DeformConv", (3, 5), 1, deform_conv), Row::new("RoiAlign", (3, 3), 1, roi_align)];
+pub(super) const ROWS: &[Row] = &[
+    Row::new("DeformConv", (3, 5), 1, deform_conv),
+    Row::new("MaxRoiPool", (2, 2), 1, max_roi_pool),
+    Row::new("RoiAlign", (3, 3), 1, roi_align),
+];
 
 /// The dimensions of an input of rank 4.
 fn four(node: &NodeContext<'_, '_>, slot: usize) -> Result<[Dim; 4], Fault> {
@@ -144,7 +147,7 @@ fn roi_align(node: &mut NodeContext<'_, '_>) -> Imported {
     let grid = attrs.int_at_least("sampling_ratio", 0, 0)?;
     if grid == 0 {
         let reason = "its number of samples follows from each region: sampling_ratio is 0";
-        return Err(Fault::Unsupported(reason.to_owned()));
+        return Err(Fault::attribute("sampling_ratio", reason));
     }
     let largest = attrs.choice("mode", &[("avg", false), ("max", true)])?;
     // Opset 10 has no shift.
@@ -243,4 +246,73 @@ fn samples(
     let second_weight = node.binary(&name("second_weight"), Mul, rest, valid)?;
     let first_weight = node.binary(&name("first_weight"), Sub, valid, second_weight)?;
     Ok(Samples { places: [first, second], weights: [first_weight, second_weight] })
+}
+
+/// The maxima of bins of whole elements. Each region has bins of its own size: what lies in a bin is told by a mask.
+fn max_roi_pool(node: &mut NodeContext<'_, '_>) -> Imported {
+    let [_, _, height, width] = four(node, 0)?;
+    let (height, width) = (number(&height, "height")?, number(&width, "width")?);
+    let bins = node.attrs.ints_of("pooled_shape", 2, 1, 0)?;
+    let [rows, columns] = bins[..] else { return Err(fault("pooled_shape", "it is missing").into()) };
+    let scale = f64::from(node.attrs.float("spatial_scale", 1.0)?);
+    if rows < 1 || columns < 1 {
+        return Err(fault("pooled_shape", "it is missing").into());
+    }
+    let dtype = node.dtype(0)?;
+    let regions = node.required(1)?;
+    let regions = node.cast("regions", regions, DType::F32)?;
+    let images = node.slice("images", regions, 1, Dim::fixed(0), Dim::fixed(1))?;
+    let images = node.squeeze("image", images, &[1])?;
+    let images = node.cast("image.index", images, DType::I64)?;
+    let data = node.required(0)?;
+    let data = node.gather("data", data, images, 0)?;
+    let bounds = node.slice("bounds", regions, 1, Dim::fixed(1), Dim::fixed(5))?;
+    let bounds = node.with_number("scaled", BinaryOp::Mul, bounds, scale)?;
+    let bounds = node.with_number("shifted", BinaryOp::Add, bounds, 0.5)?;
+    let bounds = node.unary("rounded", UnaryOp::Floor, bounds)?;
+    let hidden = node.scalar_part("hidden", dtype, f64::NEG_INFINITY)?;
+
+    // [regions, channels, height, 1, width] by a mask of columns, then [regions, channels, 1, height, columns] by rows.
+    let inside = bin_mask(node, ("x", 0), bounds, columns, width)?;
+    let inside = node.unsqueeze("x.mask", inside, &[1, 2])?;
+    let apart = node.unsqueeze("x.apart", data, &[3])?;
+    let kept = node.select("x.kept", inside, apart, hidden)?;
+    let lines = node.reduce("x.max", ReduceKind::Max, kept, &[4], false)?;
+    let inside = bin_mask(node, ("y", 1), bounds, rows, height)?;
+    let inside = node.unsqueeze("y.mask", inside, &[1, 4])?;
+    let apart = node.unsqueeze("y.apart", lines, &[2])?;
+    let kept = node.select("y.kept", inside, apart, hidden)?;
+    let most = node.reduce("y.max", ReduceKind::Max, kept, &[3], false)?;
+    // An empty bin gives 0.
+    let empty = node.binary("empty", BinaryOp::Equal, most, hidden)?;
+    let zero = node.scalar_part("zero", dtype, 0.0)?;
+    Ok(Outputs::from_iter([node.result(0, Op::Where, [empty, zero, most])?]))
+}
+
+/// Which elements of an axis each bin of each region holds, `[regions, bins, size]`.
+fn bin_mask(node: &mut NodeContext<'_, '_>, (part, axis): (&str, i64), bounds: ValueRef, bins: i64, size: i64) -> Part {
+    use BinaryOp::{Add, And, Div, GreaterOrEqual, Less, Max, Mul, Sub};
+    let name = |what: &str| format!("{part}.{what}");
+    let start = node.slice(&name("start"), bounds, 1, Dim::fixed(axis), Dim::fixed(axis + 1))?;
+    let end = node.slice(&name("end"), bounds, 1, Dim::fixed(axis + 2), Dim::fixed(axis + 3))?;
+    let length = node.binary(&name("length"), Sub, end, start)?;
+    let length = node.with_number(&name("elements"), Add, length, 1.0)?;
+    let length = node.with_number(&name("at_least_1"), Max, length, 1.0)?;
+    let bin = node.with_number(&name("bin"), Div, length, bins as f64)?;
+    let count = usize::try_from(bins).unwrap_or(0);
+    let edge = |node: &mut NodeContext<'_, '_>, what: &str, first: usize, round| {
+        let numbers: Vec<f64> = (first..first + count).map(|at| at as f64).collect();
+        let numbers = node.numbers_part(&name(&format!("{what}.bins")), DType::F32, &[1, count], &numbers)?;
+        let edge = node.binary(&name(&format!("{what}.edge")), Mul, bin, numbers)?;
+        let whole = node.unary(&name(&format!("{what}.whole")), round, edge)?;
+        let place = node.binary(&name(what), Add, whole, start)?;
+        node.unsqueeze(&name(&format!("{what}.column")), place, &[2])
+    };
+    let first = edge(node, "first", 0, UnaryOp::Floor)?;
+    let beyond = edge(node, "beyond", 1, UnaryOp::Ceil)?;
+    let places: Vec<f64> = (0..size).map(|at| at as f64).collect();
+    let places = node.numbers_part(&name("places"), DType::F32, &[1, 1, places.len()], &places)?;
+    let after = node.binary(&name("after"), GreaterOrEqual, places, first)?;
+    let before = node.binary(&name("before"), Less, places, beyond)?;
+    node.binary(&name("inside"), And, after, before)
 }

@@ -129,7 +129,7 @@ fn grams(node: &NodeContext<'_, '_>) -> Result<(Vec<Grams>, Vec<usize>), Fault> 
     let attrs = &node.attrs;
     let pool = attrs.ints("pool_int64s")?;
     if attrs.has("pool_strings") {
-        return Err(Fault::Unsupported(crate::import::model::STRINGS.to_owned()));
+        return Err(Fault::attribute("pool_strings", crate::import::model::STRINGS));
     }
     let pool = pool.ok_or_else(|| fault("pool_int64s", "it is missing"))?;
     let starts = attrs.ints("ngram_counts")?.ok_or_else(|| fault("ngram_counts", "it is missing"))?;
@@ -171,7 +171,8 @@ fn tf_idf_vectorizer(node: &mut NodeContext<'_, '_>) -> Imported {
     let width = all_columns.iter().max().map_or(0, |column| column + 1);
     let skips = node.attrs.int_at_least("max_skip_count", 0, 0)?;
     if skips > MAX_SKIPS {
-        return Err(Fault::Unsupported(format!("it skips up to {skips} items, at most {MAX_SKIPS} are compared")));
+        let reason = format!("it skips up to {skips} items, at most {MAX_SKIPS} are compared");
+        return Err(Fault::attribute("max_skip_count", reason));
     }
     let mode = node.attrs.string("mode")?.ok_or_else(|| fault("mode", "it is missing"))?;
     if !matches!(mode, "TF" | "IDF" | "TFIDF") {

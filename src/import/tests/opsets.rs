@@ -313,7 +313,7 @@ fn normalisations() {
       %b = constant() value=f32[3] {1.0, 2.0, 3.0}
       %m = constant() value=f32[3] {1.0, 2.0, 3.0}
       %v = constant() value=f32[3] {1.0, 2.0, 3.0}
-      %y = opaque(%x, %s, %b, %m, %v) domain="" op_type=BatchNormalization opset=15 reason="it is training" attrs=["training_mode=1"] : unknown[..]
+      %y = opaque(%x, %s, %b, %m, %v) domain="" op_type=BatchNormalization opset=15 reason="it is training" attribute=training_mode attrs=["training_mode=1"] : unknown[..]
     }
     "#);
     // One scale a group becomes one a channel.

@@ -1,0 +1,104 @@
+//! What users should know of an engine that is built all the same.
+
+use std::fmt;
+
+use serde::Serialize;
+use trt_fuse_ir::{Capabilities, Graph};
+use trt_fuse_passes::conversions;
+
+use crate::ranges::Range;
+use crate::tensorrt::{Profile, RangeKind};
+
+/// Values shown of an input.
+const SHOWN: usize = 8;
+
+/// Something that differs from what the model says, or that was chosen for the user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Note {
+    /// Types that the target lacks, computed in others.
+    Types {
+        /// The types.
+        types: Vec<TypeChange>,
+    },
+    /// An input whose values decide shapes, and the values that the engine was built for because none were given.
+    Values {
+        /// The input.
+        input: String,
+        /// Its values.
+        values: Vec<i64>,
+    },
+}
+
+/// A type that another stands for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TypeChange {
+    /// The model's type.
+    pub from: String,
+    /// The type that is computed in.
+    pub to: String,
+    /// Number of tensors.
+    pub tensors: usize,
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Types { types } => {
+                for (at, TypeChange { from, to, tensors }) in types.iter().enumerate() {
+                    match (at, tensors) {
+                        (0, 1) => write!(f, "{from} computed as {to} (1 tensor)")?,
+                        (0, _) => write!(f, "{from} computed as {to} ({tensors} tensors)")?,
+                        _ => write!(f, ", {from} as {to} ({tensors})")?,
+                    }
+                }
+                Ok(())
+            }
+            Self::Values { input, values } => {
+                let shown: Vec<String> = values.iter().take(SHOWN).map(ToString::to_string).collect();
+                let more = if values.len() > SHOWN { ", ..." } else { "" };
+                write!(
+                    f,
+                    "input `{input}` decides shapes; the engine takes its values [{}{more}] only: give others by \
+                     --range '{input}[0]=MIN:OPT:MAX'",
+                    shown.join(", ")
+                )
+            }
+        }
+    }
+}
+
+/// The types of a graph that the target computes in others, if there are any.
+pub(crate) fn type_note(graph: &Graph, capabilities: &Capabilities) -> Option<Note> {
+    let types: Vec<TypeChange> = conversions(graph, capabilities)
+        .iter()
+        .map(|change| TypeChange { from: change.from.to_string(), to: change.to.to_string(), tensors: change.tensors })
+        .collect();
+    (!types.is_empty()).then_some(Note::Types { types })
+}
+
+/// The inputs of a profile whose values were chosen, not given.
+pub(crate) fn value_notes(profile: &Profile, ranges: &[Range]) -> Vec<Note> {
+    let is_given = |input: &str, at: usize| ranges.iter().any(|range| range.symbol == format!("{input}[{at}]"));
+    let chosen = profile
+        .ranges
+        .iter()
+        .filter(|range| range.kind == RangeKind::Values && !(0..range.opt.len()).all(|at| is_given(&range.input, at)));
+    chosen.map(|range| Note::Values { input: range.input.clone(), values: range.opt.clone() }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_told_in_one_line() {
+        let text = "graph g(%x: f64[2], %k: u8[2]) -> (%y, %k2) {\n  %y = sqrt(%x)\n  %k2 = add(%k, %k)\n}";
+        let graph: Graph = text.parse().unwrap();
+        let note = type_note(&graph, &Capabilities::default()).unwrap();
+        assert_eq!(note.to_string(), "f64 computed as f32 (2 tensors), u8 as i32 (2)");
+        let plain: Graph = "graph g(%x: f32[2]) -> (%y) { %y = sqrt(%x) }".parse().unwrap();
+        assert_eq!(type_note(&plain, &Capabilities::default()), None);
+    }
+}
