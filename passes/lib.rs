@@ -21,6 +21,7 @@ mod fuse_affine;
 mod fuse_conv_bias;
 mod fuse_conv_bn;
 mod fuse_conv_scale;
+mod fuse_gelu;
 mod fuse_global_pool;
 mod fuse_hard_sigmoid;
 mod fuse_hard_swish;

@@ -21,6 +21,7 @@ use crate::fuse_affine::FuseAffine;
 use crate::fuse_conv_bias::FuseConvBias;
 use crate::fuse_conv_bn::FuseConvBn;
 use crate::fuse_conv_scale::FuseConvScale;
+use crate::fuse_gelu::FuseGelu;
 use crate::fuse_global_pool::FuseGlobalPool;
 use crate::fuse_hard_sigmoid::FuseHardSigmoid;
 use crate::fuse_hard_swish::FuseHardSwish;
@@ -352,6 +353,7 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseHardSwish), // looks for hard sigmoids
         rule(FuseSwish),
         rule(FuseMish),
+        rule(FuseGelu),
         // Constants into weights and biases, while there is no epilogue in the way.
         rule(FuseConvBn),
         rule(FuseConvScale),

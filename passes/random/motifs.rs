@@ -167,7 +167,7 @@ impl Maker {
     fn activation(&mut self, x: ValueRef) -> Option<()> {
         use Activation::*;
         let clip = Clip(0.0.into(), 6.0.into());
-        let value = match self.pick(7) {
+        let value = match self.pick(9) {
             0 => {
                 let value = self.activate(Relu, x)?;
                 self.with_scalar(BinaryOp::Min, value, 6.0)?
@@ -196,6 +196,19 @@ impl Maker {
                 let value = self.activate(Tanh, value)?;
                 self.binary(BinaryOp::Mul, x, value)?
             }
+            6 => {
+                let value = self.with_scalar(BinaryOp::Mul, x, std::f32::consts::FRAC_1_SQRT_2)?;
+                let value = self.link(Op::Unary(UnaryOp::Erf), &[value])?;
+                self.gelu_of(x, value)?
+            }
+            7 => {
+                let cube = self.with_scalar(BinaryOp::Pow, x, 3.0)?;
+                let cube = self.with_scalar(BinaryOp::Mul, cube, 0.044_715)?;
+                let sum = self.binary(BinaryOp::Add, x, cube)?;
+                let value = self.with_scalar(BinaryOp::Mul, sum, (2.0 / std::f32::consts::PI).sqrt())?;
+                let value = self.activate(Tanh, value)?;
+                self.gelu_of(x, value)?
+            }
             _ => {
                 // Scale and shift of each channel, no convolution before them.
                 let channels = self.dims(x)[1].value()? as usize;
@@ -205,6 +218,17 @@ impl Maker {
             }
         };
         self.done(value)
+    }
+
+    /// The product of a value, a half and the gate that an error function or tangent opens, in some grouping.
+    fn gelu_of(&mut self, x: ValueRef, gate: ValueRef) -> Option<ValueRef> {
+        let gate = self.with_scalar(BinaryOp::Add, gate, 1.0)?;
+        if self.pick(2) == 0 {
+            let half = self.with_scalar(BinaryOp::Mul, x, 0.5)?;
+            return self.binary(BinaryOp::Mul, half, gate);
+        }
+        let value = self.binary(BinaryOp::Mul, x, gate)?;
+        self.with_scalar(BinaryOp::Mul, value, 0.5)
     }
 
     /// A matrix product with a weight, and what follows one.
