@@ -11,6 +11,7 @@ mod graphs;
 mod layers;
 mod maker;
 mod movement;
+mod regions;
 #[path = "../../src/import/tests/write.rs"]
 #[allow(dead_code, reason = "the importer's own tests use the rest")]
 mod write;
@@ -53,7 +54,7 @@ fn random_models_give_what_onnxruntime_gives() {
     let count = std::env::var("PROPTEST_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(CASES);
     let folder = tempfile::tempdir().unwrap();
     let families: Vec<Family> =
-        [elementwise::FAMILIES, layers::FAMILIES, movement::FAMILIES, graphs::FAMILIES].concat();
+        [elementwise::FAMILIES, layers::FAMILIES, movement::FAMILIES, regions::FAMILIES, graphs::FAMILIES].concat();
     let mut names = Vec::new();
     for (family, make) in &families {
         for case in 0..count {
