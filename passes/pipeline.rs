@@ -25,6 +25,7 @@ use crate::fuse_gelu::FuseGelu;
 use crate::fuse_global_pool::FuseGlobalPool;
 use crate::fuse_hard_sigmoid::FuseHardSigmoid;
 use crate::fuse_hard_swish::FuseHardSwish;
+use crate::fuse_layer_norm::FuseLayerNorm;
 use crate::fuse_matmul_bias::FuseMatmulBias;
 use crate::fuse_matmul_bn::FuseMatmulBn;
 use crate::fuse_matmul_scale::FuseMatmulScale;
@@ -33,6 +34,7 @@ use crate::fuse_pad::FusePad;
 use crate::fuse_reduce_reshape::FuseReduceReshape;
 use crate::fuse_relu_clip::FuseReluClip;
 use crate::fuse_residual::FuseResidual;
+use crate::fuse_rms_norm::FuseRmsNorm;
 use crate::fuse_swish::FuseSwish;
 use crate::fuse_transpose_matmul::FuseTransposeMatmul;
 use crate::lower_arg_reduce::LowerArgReduce;
@@ -354,6 +356,9 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseSwish),
         rule(FuseMish),
         rule(FuseGelu),
+        // Before anything takes a scale or bias into a product.
+        rule(FuseLayerNorm),
+        rule(FuseRmsNorm), // a layer norm has its formula inside
         // Constants into weights and biases, while there is no epilogue in the way.
         rule(FuseConvBn),
         rule(FuseConvScale),

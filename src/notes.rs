@@ -101,4 +101,21 @@ mod tests {
         let plain: Graph = "graph g(%x: f32[2]) -> (%y) { %y = sqrt(%x) }".parse().unwrap();
         assert_eq!(type_note(&plain, &Capabilities::default()), None);
     }
+
+    #[test]
+    fn values_that_were_chosen_are_told_and_given_ones_are_not() {
+        let graph: Graph =
+            "graph g(%x: f32[2, 6], %shape: i64[2]) -> (%y) { %y = reshape(%x, %shape) : f32[a, b] }".parse().unwrap();
+        let notes = |ranges: &[&str]| {
+            let ranges: Vec<Range> = ranges.iter().map(|text| text.parse().unwrap()).collect();
+            let profile = crate::profile(&graph, &ranges, &["shape".to_string()]).unwrap().unwrap();
+            value_notes(&profile, &ranges).iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            notes(&[]),
+            ["input `shape` decides shapes; the engine takes its values [2, 6] only: give others by \
+              --range 'shape[0]=MIN:OPT:MAX'"]
+        );
+        assert_eq!(notes(&["shape[0]=2:3:4", "shape[1]=3:4:6"]), Vec::<String>::new());
+    }
 }

@@ -130,7 +130,7 @@ fn layers_cell(networks: &[BTreeSet<&str>]) -> String {
 }
 
 /// Reasons without node names, those that differ in types, tensors or numbers alone as one.
-fn reasons_cell(reasons: &[String]) -> String {
+fn reasons_cell(op: &str, reasons: &[String]) -> String {
     let mut groups: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for reason in reasons {
         // Tests whose data are no tensors have no data that could be read.
@@ -140,9 +140,9 @@ fn reasons_cell(reasons: &[String]) -> String {
         }
         let listed = reason.strip_prefix("a node is unsupported: ").or(reason.strip_prefix("nodes are unsupported: "));
         for part in listed.unwrap_or(reason).split("; '") {
-            // `'node' (Type): why`, or `Type: why`, or only why.
+            // `'node' (Type): why`, or `Type: why`, or only why. Another type is that of a node in a body.
             let why = match part.split_once(": ") {
-                Some((place, why)) if listed.is_some() || !place.contains(' ') => why,
+                Some((place, why)) if listed.is_some() || place == op => why,
                 _ => part,
             };
             groups.entry(without_details(why)).or_default().insert(why.to_string());
@@ -226,7 +226,7 @@ fn section(results: &[TestResult<'_>], tests: &Path) -> String {
                 found.built,
                 found.types.iter().map(ToString::to_string).collect::<Vec<_>>().join(" "),
                 layers_cell(&found.networks),
-                reasons_cell(&found.reasons)
+                reasons_cell(&op, &found.reasons)
             ),
         };
     }

@@ -9,7 +9,7 @@ use super::maker::Maker;
 impl Maker {
     pub(super) fn motif(&mut self) -> Option<()> {
         let x = self.image();
-        match self.pick(12) {
+        match self.pick(13) {
             0 | 1 => self.convolution(x),
             2 => self.padded(x),
             3 => self.concatenated(x),
@@ -18,6 +18,7 @@ impl Maker {
             7 | 8 => self.product(x),
             9 => self.moved(x),
             10 => self.reduced(x),
+            11 => self.normal(x),
             _ => self.controlled(x),
         }
     }
@@ -229,6 +230,31 @@ impl Maker {
         }
         let value = self.binary(BinaryOp::Mul, x, gate)?;
         self.with_scalar(BinaryOp::Mul, value, 0.5)
+    }
+
+    /// The RMS norm or, of data less its mean, the layer norm of the last axis.
+    fn normal(&mut self, x: ValueRef) -> Option<()> {
+        let size = self.dims(x).last()?.value()? as usize;
+        let mean = |kind| Reduce { kind, axes: Some(Ints::from_slice(&[-1])), keep_dims: true, noop_if_empty: false };
+        let is_layer_norm = self.pick(2) == 0;
+        let data = if is_layer_norm {
+            let mean = self.link(mean(ReduceKind::Mean), &[x])?;
+            self.link(Op::Binary(BinaryOp::Sub), &[x, mean])?
+        } else {
+            x
+        };
+        let square = self.binary(BinaryOp::Mul, data, data)?;
+        let variance = self.link(mean(ReduceKind::Mean), &[square])?;
+        let sum = self.with_scalar(BinaryOp::Add, variance, 1e-2)?;
+        let root = self.link(Op::Unary(UnaryOp::Sqrt), &[sum])?;
+        let normal = self.link(Op::Binary(BinaryOp::Div), &[data, root])?;
+        let scale = self.floats(&[size])?;
+        let mut value = self.binary(BinaryOp::Mul, normal, scale)?;
+        if self.pick(2) == 0 {
+            let bias = self.floats(&[size])?;
+            value = self.binary(BinaryOp::Add, value, bias)?;
+        }
+        self.done(value)
     }
 
     /// A matrix product with a weight, and what follows one.

@@ -9,7 +9,7 @@ const VERBS: &[&str] = &["fold", "drop", "merge", "fuse", "sink", "split", "cano
 
 /// Files that are no pass.
 const OTHERS: &[&str] =
-    &["axes", "channels", "formula", "lib", "pass", "pattern", "pipeline", "random", "report", "testing"];
+    &["axes", "channels", "formula", "lib", "normal", "pass", "pattern", "pipeline", "random", "report", "testing"];
 
 fn stems() -> BTreeSet<String> {
     let files = std::fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap();
