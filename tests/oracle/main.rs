@@ -29,7 +29,7 @@ use trt_fuse::passes::Pipeline;
 use trt_fuse::{Options, optimize, unsupported_nodes};
 
 /// Models of each family if nobody asks for more.
-const CASES: u64 = 12;
+const CASES: u64 = 16;
 
 /// What makes a random model of a family.
 type Family = (&'static str, fn(&mut Maker));

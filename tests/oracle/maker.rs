@@ -28,7 +28,7 @@ pub(crate) enum Attr {
     Float(f32),
     Text(String),
     Ints(Vec<i64>),
-    Graph(onnx::GraphProto),
+    Graph(Box<onnx::GraphProto>),
 }
 
 impl From<i64> for Attr {
@@ -279,7 +279,7 @@ impl Maker {
         let outputs = make(self);
         let mut body = std::mem::replace(&mut self.graph, outside);
         body.output = outputs.iter().map(|name| value(name)).collect();
-        Attr::Graph(body)
+        Attr::Graph(Box::new(body))
     }
 
     /// The name of an input of the body that is being made.
@@ -336,7 +336,7 @@ fn attribute(name: &str, value: Attr) -> onnx::AttributeProto {
             AttributeType::INTS
         }
         Attr::Graph(graph) => {
-            proto.g = Some(graph).into();
+            proto.g = Some(*graph).into();
             AttributeType::GRAPH
         }
     }
