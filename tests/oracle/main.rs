@@ -1,5 +1,5 @@
 //! Random models against onnxruntime: operators with random attributes, shapes and data, and small graphs. The outputs
-//! must be onnxruntime's as imported, after the passes, and in operators that targets have layers for.
+//! must be onnxruntime's as imported, after the passes, and in operators that targets have layers for; a network is made.
 //!
 //! `PROPTEST_CASES` is the number of models of each family; the seeds are fixed. Without python3 or the packages the
 //! test prints why and passes: `make oracle` gets them.
@@ -26,7 +26,7 @@ use trt_fuse::import::{ImportOptions, import_file, read_tensor};
 use trt_fuse::ir::eval::eval_graph;
 use trt_fuse::ir::{Capabilities, DType, Graph, Tensor};
 use trt_fuse::passes::Pipeline;
-use trt_fuse::{Options, optimize, unsupported_nodes};
+use trt_fuse::{ErrorKind, Options, optimize, record, unsupported_nodes};
 
 /// Models of each family if nobody asks for more.
 const CASES: u64 = 16;
@@ -123,7 +123,10 @@ fn compare(case: &Path) -> Result<Verdict, String> {
         let (lowered, _) = lowering.run(graph.clone()).map_err(|error| format!("lowering: {error}"))?;
         check(&lowered, &inputs, &expected, "lowered", Narrowed::F64)?;
     }
-    Ok(Verdict::Same)
+    match record(&graph, &Options::default()) {
+        Err(error) if error.kind() != ErrorKind::Unsupported => Err(format!("as a network: {error}\n{graph}")),
+        _ => Ok(Verdict::Same),
+    }
 }
 
 /// Types that a graph computes in others.
