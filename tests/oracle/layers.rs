@@ -42,7 +42,7 @@ fn windows(m: &mut Maker, axes: usize, dilated: bool) -> Windows {
     let mut attrs = attrs! { "kernel_shape" => kernel.clone() };
     let named = m.int(0, 3) == 0;
     if m.chance() {
-        // Padding told by name would be negative below a stride; whether it then cuts is told apart by operators.
+        // Named padding is negative where a stride is larger than its window: onnxruntime's pools cut there, ours do not.
         let strides: Vec<i64> = kernel.iter().map(|size| m.int(1, if named { *size } else { 3 })).collect();
         attrs.push(("strides", strides.into()));
     }

@@ -1,5 +1,5 @@
 //! Random models against onnxruntime: operators with random attributes, shapes and data, and small graphs. The outputs
-//! must be onnxruntime's as imported, after the passes, and in operators that targets have layers for.
+//! must be onnxruntime's as imported, after the passes, and in operators that targets have layers for; a network is made.
 //!
 //! `PROPTEST_CASES` is the number of models of each family; the seeds are fixed. Without python3 or the packages the
 //! test prints why and passes: `make oracle` gets them.
@@ -11,6 +11,7 @@ mod graphs;
 mod layers;
 mod maker;
 mod movement;
+mod regions;
 #[path = "../../src/import/tests/write.rs"]
 #[allow(dead_code, reason = "the importer's own tests use the rest")]
 mod write;
@@ -25,10 +26,10 @@ use trt_fuse::import::{ImportOptions, import_file, read_tensor};
 use trt_fuse::ir::eval::eval_graph;
 use trt_fuse::ir::{Capabilities, DType, Graph, Tensor};
 use trt_fuse::passes::Pipeline;
-use trt_fuse::{Options, optimize, unsupported_nodes};
+use trt_fuse::{ErrorKind, Options, optimize, record, unsupported_nodes};
 
 /// Models of each family if nobody asks for more.
-const CASES: u64 = 12;
+const CASES: u64 = 16;
 
 /// What makes a random model of a family.
 type Family = (&'static str, fn(&mut Maker));
@@ -53,7 +54,7 @@ fn random_models_give_what_onnxruntime_gives() {
     let count = std::env::var("PROPTEST_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(CASES);
     let folder = tempfile::tempdir().unwrap();
     let families: Vec<Family> =
-        [elementwise::FAMILIES, layers::FAMILIES, movement::FAMILIES, graphs::FAMILIES].concat();
+        [elementwise::FAMILIES, layers::FAMILIES, movement::FAMILIES, regions::FAMILIES, graphs::FAMILIES].concat();
     let mut names = Vec::new();
     for (family, make) in &families {
         for case in 0..count {
@@ -122,7 +123,10 @@ fn compare(case: &Path) -> Result<Verdict, String> {
         let (lowered, _) = lowering.run(graph.clone()).map_err(|error| format!("lowering: {error}"))?;
         check(&lowered, &inputs, &expected, "lowered", Narrowed::F64)?;
     }
-    Ok(Verdict::Same)
+    match record(&graph, &Options::default()) {
+        Err(error) if error.kind() != ErrorKind::Unsupported => Err(format!("as a network: {error}\n{graph}")),
+        _ => Ok(Verdict::Same),
+    }
 }
 
 /// Types that a graph computes in others.

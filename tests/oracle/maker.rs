@@ -28,6 +28,7 @@ pub(crate) enum Attr {
     Float(f32),
     Text(String),
     Ints(Vec<i64>),
+    Graph(Box<onnx::GraphProto>),
 }
 
 impl From<i64> for Attr {
@@ -270,6 +271,22 @@ impl Maker {
         }
     }
 
+    /// A body with inputs of these types; `make` adds its nodes and returns its outputs.
+    pub(crate) fn body(&mut self, inputs: &[&str], make: impl FnOnce(&mut Self) -> Vec<String>) -> Attr {
+        let names: Vec<String> = inputs.iter().map(|kind| format!("{}: {kind}", self.name("b"))).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let outside = std::mem::replace(&mut self.graph, graph(&names, &[], Vec::new()));
+        let outputs = make(self);
+        let mut body = std::mem::replace(&mut self.graph, outside);
+        body.output = outputs.iter().map(|name| value(name)).collect();
+        Attr::Graph(Box::new(body))
+    }
+
+    /// The name of an input of the body that is being made.
+    pub(crate) fn body_input(&self, slot: usize) -> String {
+        self.graph.input[slot].name.clone()
+    }
+
     /// Writes the model and its inputs as ONNX's own tests lie in a folder.
     pub(crate) fn write(self, folder: &Path) {
         let data = folder.join("test_data_set_0");
@@ -317,6 +334,10 @@ fn attribute(name: &str, value: Attr) -> onnx::AttributeProto {
         Attr::Ints(ints) => {
             proto.ints = ints;
             AttributeType::INTS
+        }
+        Attr::Graph(graph) => {
+            proto.g = Some(*graph).into();
+            AttributeType::GRAPH
         }
     }
     .into();

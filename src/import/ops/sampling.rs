@@ -70,9 +70,14 @@ fn deform_conv(node: &mut NodeContext<'_, '_>) -> Imported {
     let pads = attrs.ints_of("pads", 4, 0, 0)?;
     let groups = Dim::fixed(attrs.int_at_least("group", 1, 1)?);
     let offset_groups = Dim::fixed(attrs.int_at_least("offset_group", 1, 1)?);
-    let wrong = |what: &str| ImportError::Operands { reason: format!("the channels are no multiple of the {what}") };
-    let shared = channels.exact_div(&offset_groups).ok_or_else(|| wrong("offset groups"))?;
-    let maps_a_group = maps.exact_div(&groups).ok_or_else(|| wrong("groups"))?;
+    let split = |channels: &Dim, groups: &Dim, what: &str| {
+        channels.exact_div(groups).ok_or_else(|| match channels.value() {
+            Some(_) => ImportError::Operands { reason: format!("the channels are no multiple of the {what}") }.into(),
+            None => Fault::Unsupported(format!("its channels are not known to be a multiple of the {what}")),
+        })
+    };
+    let shared = split(&channels, &offset_groups, "offset groups")?;
+    let maps_a_group = split(&maps, &groups, "groups")?;
     let line = |axis: usize, size: &Dim, windows: &Dim| {
         let at = |values: &Ints| values.get(axis).copied().unwrap_or(0);
         let tap = |tap: i64| if axis == 0 { tap / columns } else { tap % columns };
