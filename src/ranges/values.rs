@@ -5,8 +5,9 @@ use trt_fuse_ir::{Dim, Graph, Value, ValueInfo, shapes_at};
 use super::{Point, Range, RangeError, lookup};
 use crate::tensorrt::{InputRange, RangeKind};
 
-/// Sets of values tried before giving up.
+/// Sets of values tried before giving up, and nodes inferred in all of them.
 const MOST_TRIES: usize = 1000;
+const MOST_NODES: usize = 1 << 20;
 
 /// The input and the element that a range such as `sizes[2]=1:2:3` speaks of.
 pub(super) fn element_of<'g>(graph: &'g Graph, range: &Range) -> Option<(&'g Value, usize)> {
@@ -122,7 +123,8 @@ fn first_that_fits(
     let symbols = lookup(ranges, Point::Opt);
     let total: usize = candidates.iter().map(Vec::len).try_fold(1_usize, usize::checked_mul).unwrap_or(usize::MAX);
     let mut empty = None;
-    for mut number in 0..total.min(MOST_TRIES) {
+    let tries = MOST_TRIES.min(MOST_NODES / graph.node_count().max(1)).max(1);
+    for mut number in 0..total.min(tries) {
         let mut choice = Vec::new();
         for candidates in candidates {
             choice.push(candidates.get(number % candidates.len().max(1))?.clone());
