@@ -163,7 +163,8 @@ impl Fold<'_> {
         if rounds == 1 {
             return Ok(());
         }
-        if operations(&body.0).saturating_mul(rounds) > MAX_UNROLLED {
+        // A round of nothing counts too: the rounds themselves are bounded.
+        if operations(&body.0).max(1).saturating_mul(rounds) > MAX_UNROLLED {
             return self.blocked(TOO_MANY);
         }
         let infos = |ids: &mut dyn Iterator<Item = NodeId>| {
