@@ -156,7 +156,7 @@ pub(super) fn slice<'g, S: NetworkSink<'g>>(
 ) -> Result<S::Tensor, EmitError> {
     let size = output_shape(site)?;
     let (Some(axes), Some(starts), Some(steps)) = (&op.axes, &op.starts, &op.steps) else {
-        let (start, stride) = runtime::slice(site, op)?;
+        let (start, stride) = runtime::slice(site)?;
         let x = site.tensor(0)?;
         // A slice of nothing may start behind the last element.
         return cut(site, x, Region { mode: SampleMode::Clamp, ..Region::inside(&start, &size, &stride) }, "");
@@ -201,7 +201,7 @@ pub(super) fn pad<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &P
     let size = output_shape(site)?;
     let start: Shape = match &op.pads {
         Some(pads) => pads.iter().take(size.len()).map(|pad| Dim::fixed(-pad)).collect(),
-        None => runtime::pad(site, op)?,
+        None => runtime::pad(site)?,
     };
     let mode = match op.mode {
         PadMode::Constant => SampleMode::Fill,

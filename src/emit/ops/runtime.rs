@@ -3,7 +3,6 @@
 //! Inference names such a dimension by a symbol of its own. Here the symbol is bound to the arithmetic on the input's
 //! elements, so that the family emits the node as it emits any symbolic shape.
 
-use trt_fuse_ir::op::{Pad, Slice};
 use trt_fuse_ir::{Dim, Shape};
 
 use super::super::error::EmitError;
@@ -115,7 +114,7 @@ pub(super) fn tile<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
 }
 
 /// The padding before each axis, where the pads are an input; binds the output's sizes.
-pub(super) fn pad<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, _: &Pad) -> Result<Shape, EmitError> {
+pub(super) fn pad<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<Shape, EmitError> {
     let rank = site.rank(0)?;
     let axes = match site.source(3) {
         None => (0..rank as i64).collect(),
@@ -144,10 +143,7 @@ pub(super) fn pad<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, _: &Pa
 }
 
 /// The first element and the step along each axis, where the bounds of a slice are inputs; binds the output's sizes.
-pub(super) fn slice<'g, S: NetworkSink<'g>>(
-    site: &mut Site<'_, '_, 'g, S>,
-    _: &Slice,
-) -> Result<(Shape, Shape), EmitError> {
+pub(super) fn slice<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<(Shape, Shape), EmitError> {
     let rank = site.rank(0)?;
     let Some(count) = site.info(1).and_then(|info| info.fixed_dims()?.first().copied()) else {
         return site.unsupported("a number of bounds that is known only at run time");

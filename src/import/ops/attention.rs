@@ -6,8 +6,8 @@
 use smallvec::SmallVec;
 use trt_fuse_ir::attr::F32;
 use trt_fuse_ir::op::{
-    Attention, BinaryOp, Cast, CausalKind, Concat, Expand, Gather, Reshape, RotaryEmbedding, ScoreStage, ShapeOf,
-    Squeeze, Transpose, UnaryOp, Unsqueeze,
+    Attention, BinaryOp, CausalKind, Concat, Expand, Gather, Reshape, RotaryEmbedding, ScoreStage, ShapeOf, Squeeze,
+    Transpose, UnaryOp, Unsqueeze,
 };
 use trt_fuse_ir::{DType, Dim, Ints, Op, Shape, Tensor, ValueRef};
 
@@ -45,7 +45,7 @@ fn attention(node: &mut NodeContext<'_, '_>) -> Imported {
         zero_hidden: true,
         scores: stage(node)?,
     };
-    let value = as_dtype(node, value, dtype, "value_cast")?;
+    let value = node.cast("value_cast", value, dtype)?;
     let inputs = [Some(query), Some(key), Some(value), mask];
     let scores = node.is_used(SCORES).then_some(Some(SCORES));
     let slots: SmallVec<[Option<usize>; 2]> = [(!heads.flat).then_some(0)].into_iter().chain(scores).collect();
@@ -81,10 +81,6 @@ fn stage(node: &NodeContext<'_, '_>) -> Result<ScoreStage, Fault> {
 fn axis(node: &NodeContext<'_, '_>, value: ValueRef, at: usize) -> Result<Dim, Fault> {
     let dim = node.info(value).shape.and_then(|shape| shape.get(at).cloned());
     dim.ok_or_else(|| Fault::Unsupported("the rank of its inputs is not known".to_owned()))
-}
-
-fn as_dtype(node: &mut NodeContext<'_, '_>, x: ValueRef, to: DType, part: &str) -> Result<ValueRef, Fault> {
-    if node.info(x).dtype == to { Ok(x) } else { node.helper(part, Cast { to, saturate: true, in_range: false }, [x]) }
 }
 
 /// How heads lie in the inputs.
@@ -158,7 +154,7 @@ fn cached(
     part: &str,
 ) -> Result<ValueRef, Fault> {
     let Some(past) = node.input(slot) else { return Ok(new) };
-    let past = as_dtype(node, past, node.info(new).dtype, &format!("past_{part}"))?;
+    let past = node.cast(&format!("past_{part}"), past, node.info(new).dtype)?;
     if node.is_used(output) {
         return node.result(output, Concat { axis: 2 }, [past, new]);
     }
@@ -216,7 +212,7 @@ fn masks(
     let mut bias = None;
     if let Some(mask) = node.input(3) {
         let is_bool = node.dtype(3)? == DType::Bool;
-        let mask = if is_bool { mask } else { as_dtype(node, mask, dtype, "mask_cast")? };
+        let mask = if is_bool { mask } else { node.cast("mask_cast", mask, dtype)? };
         let mask = widened(node, mask, &keys)?;
         if is_bool { kept.push(mask) } else { bias = Some(mask) }
     }
@@ -307,7 +303,7 @@ fn window_mask(
 
 /// `[batch]` as `[batch, 1, 1, 1]`.
 fn column(node: &mut NodeContext<'_, '_>, part: &str, x: ValueRef) -> Result<ValueRef, Fault> {
-    let x = as_dtype(node, x, DType::I64, &format!("{part}_cast"))?;
+    let x = node.cast(&format!("{part}_cast"), x, DType::I64)?;
     node.helper(part, Unsqueeze { axes: Some(Ints::from_slice(&[1, 2, 3])) }, [x])
 }
 
