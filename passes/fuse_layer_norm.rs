@@ -29,10 +29,10 @@
 //! Numerics: the same formula.
 
 use trt_fuse_ir::attr::F32;
-use trt_fuse_ir::op::{BinaryOp, Cast, LayerNorm};
+use trt_fuse_ir::op::{BinaryOp, LayerNorm};
 use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch};
 
-use crate::normal::{half_of, mean_of, normal, with_parameter};
+use crate::normal::{converted_normal, half_of, mean_of, with_parameter};
 use crate::pass::{Miss, Rule, RuleContext};
 
 /// The rule.
@@ -72,13 +72,7 @@ fn found(graph: &Graph, root: NodeId) -> Option<Patch> {
     if bias.as_ref().is_some_and(|bias| bias.0 != axis) {
         return None;
     }
-    let is_cast = matches!(graph.op(scaled.node)?, Op::Cast(Cast { .. }));
-    let mut x = scaled;
-    if is_cast {
-        nodes.push(scaled.node);
-        x = graph.input(scaled.node, 0)?;
-    }
-    let normal = normal(graph, x).filter(|normal| normal.axis == axis)?;
+    let (normal, half) = converted_normal(graph, scaled).filter(|(normal, _)| normal.axis == axis)?;
     let centred = normal.data;
     if graph.op(centred.node)? != &Op::Binary(BinaryOp::Sub) {
         return None;
@@ -88,8 +82,7 @@ fn found(graph: &Graph, root: NodeId) -> Option<Patch> {
         return None;
     }
     nodes.extend([centred.node, mean.node]);
-    let data =
-        if is_cast { half_of(graph, data).filter(|half| graph.dtype(*half) == graph.dtype(scaled))? } else { data };
+    let data = half_of(graph, data, half)?;
     let mut patch = Patch::new("fuse_layer_norm", root);
     let op = LayerNorm { axis: axis as i64, epsilon: F32(normal.epsilon as f32) };
     let inputs = [Some(data), Some(scale), bias.map(|(_, (_, bias))| bias)];

@@ -25,10 +25,10 @@
 //! Numerics: the same formula.
 
 use trt_fuse_ir::attr::F32;
-use trt_fuse_ir::op::{BinaryOp, Cast, RmsNorm};
-use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch};
+use trt_fuse_ir::op::{BinaryOp, RmsNorm};
+use trt_fuse_ir::{Graph, NodeId, OpKind, Patch};
 
-use crate::normal::{half_of, normal, with_parameter};
+use crate::normal::{converted_normal, half_of, with_parameter};
 use crate::pass::{Miss, Rule, RuleContext};
 
 /// The rule.
@@ -54,23 +54,12 @@ fn found(graph: &Graph, root: NodeId) -> Option<Patch> {
     // The scale tells how many axes there are.
     let (axis, (scaled, scale)) =
         (0..rank).rev().find_map(|axis| Some((axis, with_parameter(graph, root, BinaryOp::Mul, axis)?)))?;
-    let mut nodes = vec![root];
-    let mut x = scaled;
-    let is_cast = matches!(graph.op(scaled.node)?, Op::Cast(Cast { .. }));
-    if is_cast {
-        nodes.push(scaled.node);
-        x = graph.input(scaled.node, 0)?;
-    }
-    let normal = normal(graph, x).filter(|normal| normal.axis == axis)?;
-    let data = if is_cast {
-        half_of(graph, normal.data).filter(|data| graph.dtype(*data) == graph.dtype(scaled))?
-    } else {
-        normal.data
-    };
+    let (normal, half) = converted_normal(graph, scaled).filter(|(normal, _)| normal.axis == axis)?;
+    let data = half_of(graph, normal.data, half)?;
     let mut patch = Patch::new("fuse_rms_norm", root);
     let op = RmsNorm { axis: axis as i64, epsilon: F32(normal.epsilon as f32) };
     let fused = patch.add(op, &[Some(data), Some(scale)]);
-    patch.replace(root.into(), fused).absorb(nodes).absorb(normal.nodes);
+    patch.replace(root.into(), fused).absorb([root]).absorb(normal.nodes);
     Some(patch)
 }
 

@@ -19,7 +19,7 @@
 //! Order: before the types are legalised, as widths are those of the model.
 //!
 //! Numerics: integers bit-exact; unsigned 64-bit integers must be below 2^63. A remainder of floats is as exact as the
-//! quotient has digits: to 1e-6 of the dividend.
+//! quotient has digits: its error grows with the quotient, more so in 16 bits, and by an infinite divisor it is NaN.
 
 use trt_fuse_ir::op::{Activation, BinaryOp, Gather, ReduceKind, UnaryOp};
 use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, Tensor, ValueRef};

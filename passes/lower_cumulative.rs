@@ -20,7 +20,7 @@
 //!
 //! Order: any.
 //!
-//! Numerics: products in another order; 1e-6 in f32 each 10 elements.
+//! Numerics: sums and products in another order.
 
 use trt_fuse_ir::infer::resolve_axis;
 use trt_fuse_ir::op::{BinaryOp, Cumulative, Pad, PadMode, Slice};

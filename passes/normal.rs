@@ -19,7 +19,7 @@ pub(crate) struct Normal {
 }
 
 /// A value as such a quotient.
-pub(crate) fn normal(graph: &Graph, value: ValueRef) -> Option<Normal> {
+fn normal(graph: &Graph, value: ValueRef) -> Option<Normal> {
     let (a, b) = (graph.input(value.node, 0)?, graph.input(value.node, 1)?);
     let (data, mean, mut nodes) = match graph.op(value.node)? {
         Op::Binary(BinaryOp::Div) => {
@@ -89,14 +89,26 @@ pub(crate) fn mean_of(graph: &Graph, value: ValueRef) -> Option<(ValueRef, usize
     (op.kind == ReduceKind::Mean && op.keep_dims && is_tail).then_some((x, first))
 }
 
-/// The value of a half type that a value of f32 is a conversion of.
-pub(crate) fn half_of(graph: &Graph, value: ValueRef) -> Option<ValueRef> {
-    let Op::Cast(Cast { to: DType::F32, .. }) = graph.op(value.node)? else { return None };
-    let x = graph.input(value.node, 0)?;
-    matches!(graph.dtype(x), DType::F16 | DType::BF16).then_some(x)
+/// A value as such a quotient, perhaps of a half type and computed in f32 between two conversions, and the dtype of the
+/// value, for [`half_of`].
+pub(crate) fn converted_normal(graph: &Graph, value: ValueRef) -> Option<(Normal, Option<DType>)> {
+    if !matches!(graph.op(value.node)?, Op::Cast(_)) {
+        return Some((normal(graph, value)?, None));
+    }
+    let mut found = normal(graph, graph.input(value.node, 0)?)?;
+    found.nodes.push(value.node);
+    Some((found, Some(graph.dtype(value))))
 }
 
-/// The value that a product has beside a constant of the normalised sizes, and the constant; `add` for a sum.
+/// The data of a norm: itself, or the value of the half type that it is a conversion of.
+pub(crate) fn half_of(graph: &Graph, data: ValueRef, half: Option<DType>) -> Option<ValueRef> {
+    let Some(half) = half else { return Some(data) };
+    let Op::Cast(Cast { to: DType::F32, .. }) = graph.op(data.node)? else { return None };
+    let x = graph.input(data.node, 0)?;
+    (matches!(half, DType::F16 | DType::BF16) && graph.dtype(x) == half).then_some(x)
+}
+
+/// The operands of a product or sum of which one is a constant of the sizes from `axis` on: the other one, and the constant.
 pub(crate) fn with_parameter(graph: &Graph, root: NodeId, op: BinaryOp, axis: usize) -> Option<(ValueRef, ValueRef)> {
     if graph.op(root)? != &Op::Binary(op) {
         return None;
