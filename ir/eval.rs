@@ -140,6 +140,7 @@ pub fn eval_op(op: &Op, inputs: &[Option<&Tensor>], context: &EvalContext<'_>) -
         | Op::Squeeze(_)
         | Op::Unsqueeze(_)
         | Op::Transpose(_)
+        | Op::Shuffle(_)
         | Op::Expand(_)
         | Op::Concat(_)
         | Op::Split(_)

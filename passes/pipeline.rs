@@ -36,6 +36,7 @@ use crate::fuse_reduce_reshape::FuseReduceReshape;
 use crate::fuse_relu_clip::FuseReluClip;
 use crate::fuse_residual::FuseResidual;
 use crate::fuse_rms_norm::FuseRmsNorm;
+use crate::fuse_rotary_embedding::FuseRotaryEmbedding;
 use crate::fuse_swish::FuseSwish;
 use crate::fuse_transpose_matmul::FuseTransposeMatmul;
 use crate::lower_arg_reduce::LowerArgReduce;
@@ -44,6 +45,7 @@ use crate::lower_attention::LowerAttention;
 use crate::lower_conv_transpose::LowerConvTranspose;
 use crate::lower_cumulative::LowerCumulative;
 use crate::lower_grid_sample::LowerGridSample;
+use crate::lower_layout::LowerLayout;
 use crate::lower_normalization::LowerNormalization;
 use crate::lower_pool::LowerPool;
 use crate::lower_quantization::LowerQuantization;
@@ -59,6 +61,7 @@ use crate::merge_concats::MergeConcats;
 use crate::merge_layouts::MergeLayouts;
 use crate::merge_reduces::MergeReduces;
 use crate::merge_reshapes::MergeReshapes;
+use crate::merge_siblings::MergeSiblings;
 use crate::merge_slices::MergeSlices;
 use crate::pass::{Options, Pass, PassContext, PassError, Rule, Rules, settle};
 use crate::report::{PassReport, Report};
@@ -361,6 +364,7 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseMish),
         rule(FuseGelu),
         // Before anything takes a scale, mask or bias into a product.
+        rule(FuseRotaryEmbedding),
         rule(FuseAttention),
         rule(SinkParts), // after it, which gives queries, keys and values one form
         rule(FuseLayerNorm),
@@ -372,7 +376,8 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseMatmulScale),
         rule(FuseMatmulBn),
         rule(FuseMatmulBias),
-        rule(FuseAffine), // what no convolution has taken in
+        rule(MergeSiblings), // with the biases that these have taken in
+        rule(FuseAffine),    // what no convolution has taken in
         // After the canonicalizations, which make equal what is written in different ways, and after the folding of
         // constants: two equal convolutions with different normalizations, once merged, could take in neither.
         Box::new(MergeCommon),
@@ -410,6 +415,8 @@ fn lowering_passes() -> Vec<Box<dyn Pass>> {
         rule(LowerTypes),
         // Formulas may begin with arithmetic of constants.
         Box::new(FoldConstants),
+        // Last: no other rule looks into a Shuffle.
+        rule(LowerLayout),
     ]
 }
 

@@ -72,4 +72,56 @@ impl Maker {
         }
         Some(())
     }
+
+    /// Products of an image's rows with three matrices, each as heads of two.
+    pub(super) fn siblings(&mut self, x: ValueRef) -> Option<()> {
+        let dims = self.dims(x);
+        let rows = usize::try_from(dims[3].value()?).ok()?;
+        let epilogue = Epilogue::default();
+        let shape: trt_fuse_ir::Shape = dims[..3].iter().cloned().chain([Dim::fixed(2), Dim::fixed(2)]).collect();
+        for part in 0..3 {
+            let weight =
+                Tensor::from_vec([rows, 4], (0..rows * 4).map(|at| (at % 7 + part) as f32 / 8.0).collect()).ok()?;
+            let weight = self.constant(weight)?;
+            let op = MatMul { transpose_a: false, transpose_b: false, epilogue: epilogue.clone() };
+            let mut data = x;
+            if self.pick(4) == 0 {
+                let flat = [Dim::product(&dims[..3]), dims[3].clone()].into_iter().collect();
+                data = self.link(Reshape { shape: Some(flat), allow_zero: false }, &[x])?;
+            }
+            let product = self.link(op, &[data, weight])?;
+            let heads = self.link(Reshape { shape: Some(shape.clone()), allow_zero: false }, &[product])?;
+            self.done(heads)?;
+        }
+        Some(())
+    }
+
+    /// An image whose rows of six are rotated.
+    pub(super) fn rotary(&mut self, x: ValueRef) -> Option<()> {
+        let dims = self.dims(x);
+        let (rows, size) = (usize::try_from(dims[2].value()?).ok()?, dims[3].value()?);
+        let half = size / 2;
+        let width = usize::try_from(size).ok()?;
+        if size != 6 {
+            return None;
+        }
+        let cut = |start: i64, end: i64| Slice {
+            axes: Some([3].into_iter().collect()),
+            starts: Some([Dim::fixed(start)].into_iter().collect()),
+            ends: Some([Dim::fixed(end)].into_iter().collect()),
+            steps: Some([1].into_iter().collect()),
+        };
+        let second = self.link(cut(half, size), &[x])?;
+        let negative = self.link(Op::Unary(UnaryOp::Neg), &[second])?;
+        let first = self.link(cut(0, half), &[x])?;
+        let turned = self.link(Concat { axis: 3 }, &[negative, first])?;
+        let mut terms = Vec::new();
+        for (value, shift) in [(x, 0.0f32), (turned, 1.0)] {
+            let table = (0..rows * width).map(|at| ((at / width * 3 + at % 3) as f32 + shift).cos()).collect();
+            let table = self.constant(Tensor::from_vec([1, 1, rows, width], table).ok()?)?;
+            terms.push(self.binary(BinaryOp::Mul, value, table)?);
+        }
+        let y = self.binary(BinaryOp::Add, terms[0], terms[1])?;
+        self.done(y)
+    }
 }

@@ -481,14 +481,26 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
         shape: &trt_fuse_ir::Shape,
         what: &str,
     ) -> Result<S::Tensor, EmitError> {
+        self.reshape_between(x, None, shape, None, what)
+    }
+
+    /// A reshape between two transposes.
+    pub(super) fn reshape_between(
+        &mut self,
+        x: S::Tensor,
+        before: Option<&[i64]>,
+        shape: &trt_fuse_ir::Shape,
+        after: Option<&[i64]>,
+        what: &str,
+    ) -> Result<S::Tensor, EmitError> {
         let unknown = shape.iter().filter(|dim| dim.value().is_none()).count();
         let fixed: Vec<i64> = shape.iter().map(|dim| dim.value().unwrap_or(-1)).collect();
         // -1 is derived from the element count, which must then not be 0.
         if unknown == 0 || (unknown == 1 && !fixed.contains(&0)) {
-            return self.shuffle(x, None, Some(DimsArg::Fixed(&fixed)), None, what);
+            return self.shuffle(x, before, Some(DimsArg::Fixed(&fixed)), after, what);
         }
         let dims = self.dims_tensor(shape)?;
-        self.shuffle(x, None, Some(DimsArg::Tensor(dims)), None, what)
+        self.shuffle(x, before, Some(DimsArg::Tensor(dims)), after, what)
     }
 
     pub(super) fn shuffle(
