@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Fires on a reduction whose number of axes is known but not the axes, and on the extremum of booleans, which becomes
-//! one of integers.
+//! one of integers. A mean of integers is their sum, divided once.
 //!
 //! Refuses nothing; an unknown rank or number of axes is no match.
 //!
@@ -24,7 +24,7 @@
 //! Numerics: sums in another order; 1e-6 in f32.
 
 use trt_fuse_ir::op::{BinaryOp, Expand, Reduce, ReduceKind, Reshape, Slice, UnaryOp};
-use trt_fuse_ir::{DType, Graph, Ints, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
+use trt_fuse_ir::{DType, Graph, Ints, NodeId, Op, OpKind, Patch, Shape, Tensor, ValueRef};
 
 use crate::axes::{named_axes, unnamed_dims};
 use crate::fold_constants::evaluate_one;
@@ -68,9 +68,12 @@ impl Rule for LowerReduce {
             let neutral = neutral(&mut f, op.kind)?;
             f.op(Expand { shape: None }, &[neutral, kept])
         } else {
-            let all = each_axis(&mut f, op.kind, x, rank, named, dims);
+            let is_mean = op.kind == ReduceKind::Mean && f.info(0)?.dtype.is_integer();
+            let kind = if is_mean { ReduceKind::Sum } else { op.kind };
+            let all = each_axis(&mut f, kind, x, rank, named, dims);
             let starts = f.ints(&vec![0; rank]);
-            f.op(Slice { axes: None, starts: None, ends: None, steps: None }, &[all, starts, kept])
+            let y = f.op(Slice { axes: None, starts: None, ends: None, steps: None }, &[all, starts, kept]);
+            if is_mean { divided_by_count(&mut f, y, named, dims)? } else { y }
         };
         if op.keep_dims {
             return Ok(f.result(y));
@@ -87,7 +90,8 @@ fn boolean(mut f: Formula<'_>, op: &Reduce) -> Result<Patch, Miss> {
     let wide = f.cast(x, DType::I32);
     let inputs: Vec<ValueRef> = std::iter::once(wide).chain(f.input(1).ok()).collect();
     let y = f.op(op.clone(), &inputs);
-    let y = f.cast(y, DType::Bool);
+    // Of nothing, the maximum is the least integer.
+    let y = f.with_number(BinaryOp::Greater, y, DType::I32, 0.0)?;
     Ok(f.result(y))
 }
 
@@ -118,6 +122,17 @@ fn each_axis(
         ReduceKind::LogSum => f.unary(UnaryOp::Log, y),
         _ => y,
     }
+}
+
+/// A sum of integers as their mean: it is rounded once, not along each axis.
+fn divided_by_count(f: &mut Formula<'_>, sum: ValueRef, named: ValueRef, dims: ValueRef) -> Result<ValueRef, Miss> {
+    let one = f.number(DType::I64, 1.0)?;
+    let sizes = f.select(named, dims, one);
+    let count = f.reduce(ReduceKind::Prod, sizes, &[0]);
+    let count = f.reshape(count, Shape::new());
+    let dtype = f.info(0)?.dtype;
+    let count = if dtype == DType::I64 { count } else { f.cast(count, dtype) };
+    Ok(f.binary(BinaryOp::Div, sum, count))
 }
 
 /// What a reduction of nothing gives, in one element.
@@ -178,9 +193,31 @@ mod tests {
         graph g(%x: bool[2, n]) -> (%y) {
           %y.1 = cast(%x) to=i32 saturate=true : i32[2, n]
           %y.2 = reduce(%y.1) kind=max axes=[1] keep_dims=true : i32[2, 1]
-          %y = cast(%y.2) to=bool saturate=true : bool[2, 1]
+          %y.lower_reduce = constant() value=i32[] {0}
+          %y = greater(%y.2, %y.lower_reduce) : bool[2, 1]
         }
         ");
+    }
+
+    #[test]
+    fn the_maximum_of_no_booleans_is_false() {
+        for (kind, expected) in [("max", false), ("min", true)] {
+            let text =
+                format!("graph g(%x: bool[2, 0]) -> (%y) {{ %y = reduce(%x) kind={kind} axes=[1] keep_dims=false }}");
+            let run = run_rule(LowerReduce, &text);
+            let nothing = Tensor::from_vec([2, 0], Vec::<bool>::new()).unwrap();
+            assert_eq!(eval_graph(&run.after, &[nothing]).unwrap(), [Tensor::vector(vec![expected; 2])], "{kind}");
+        }
+    }
+
+    #[test]
+    fn means_of_integers_are_rounded_once() {
+        let text = "graph g(%x: i32[2, 2], %a: i64[2]) -> (%y) { %y = reduce(%x, %a) kind=mean keep_dims=false }";
+        let run = run_rule(LowerReduce, text);
+        for (numbers, mean) in [([1, 2, 0, 1], 1), ([-1, -2, 0, -4], -1)] {
+            let inputs = [Tensor::from_vec([2, 2], numbers.to_vec()).unwrap(), Tensor::vector(vec![0_i64, 1])];
+            assert_eq!(eval_graph(&run.after, &inputs).unwrap(), [Tensor::from_vec([], vec![mean]).unwrap()]);
+        }
     }
 
     #[test]
