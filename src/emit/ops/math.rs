@@ -61,14 +61,7 @@ pub(super) fn binary<'g, S: NetworkSink<'g>>(
 ) -> Result<S::Tensor, EmitError> {
     use ElementwiseKind as K;
     let rank = site.rank(0)?.max(site.rank(1)?);
-    let (a, mut b) = (site.aligned(0, rank)?, site.aligned(1, rank)?);
-    let dtypes = [0, 1].map(|slot| site.info(slot).map(|info| info.dtype));
-    if let [Some(base), Some(exponent)] = dtypes
-        && op == BinaryOp::Pow
-        && base != exponent
-    {
-        b = site.layer("exponent", |sink, label| sink.cast(label, b, base))?;
-    }
+    let (a, b) = (site.aligned(0, rank)?, site.aligned(1, rank)?);
     let float = site.info(0).is_some_and(|info| info.dtype.is_float());
     let kind = match op {
         BinaryOp::Add => K::Sum,
