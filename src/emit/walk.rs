@@ -539,6 +539,34 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
         }
     }
 
+    /// An input of one element as a tensor of rank 0.
+    pub(super) fn single(&mut self, slot: usize, what: &str) -> Result<S::Tensor, EmitError> {
+        match self.info(slot).and_then(|info| info.shape.as_ref()) {
+            Some(shape) if shape.is_empty() => self.tensor(slot),
+            Some(shape) if shape.iter().all(|dim| dim.value().is_none_or(|size| size == 1)) => {
+                let x = self.tensor(slot)?;
+                self.shuffle(x, None, Some(DimsArg::Fixed(&[])), None, what)
+            }
+            _ => self.unsupported(format!("input {slot} is not known to be one number")),
+        }
+    }
+
+    /// A count of one element as an i32 of rank 0, for layers that take no other: the largest where it is larger.
+    pub(super) fn count_i32(&mut self, slot: usize, what: &str) -> Result<S::Tensor, EmitError> {
+        if let Some(count) = self.constant(slot).and_then(|count| count.to_i64s()?.first().copied()) {
+            return self.scalar(DType::I32, 0, count.clamp(0, i64::from(i32::MAX)) as f64, what);
+        }
+        let x = self.single(slot, what)?;
+        let dtype = self.info(slot).map_or(DType::Unknown, |info| info.dtype);
+        if dtype == DType::I32 {
+            return Ok(x);
+        }
+        let (least, most) = (self.scalar(dtype, 0, 0.0, "least")?, self.scalar(dtype, 0, f64::from(i32::MAX), "most")?);
+        let x = self.elementwise(x, least, ElementwiseKind::Max, &format!("{what}_above"))?;
+        let x = self.elementwise(x, most, ElementwiseKind::Min, &format!("{what}_below"))?;
+        self.layer(&format!("{what}_i32"), |sink, label| sink.cast(label, x, DType::I32))
+    }
+
     /// A vector of integers as a constant of the type that shape tensors have.
     pub(super) fn int_vector(&mut self, values: &[i64], what: &str) -> Result<S::Tensor, EmitError> {
         let tensor = if self.capabilities().dtypes.contains(&DType::I64) {
