@@ -43,6 +43,7 @@ mod lower_attention;
 mod lower_conv_transpose;
 mod lower_cumulative;
 mod lower_grid_sample;
+mod lower_indices;
 mod lower_normalization;
 mod lower_pool;
 mod lower_quantization;

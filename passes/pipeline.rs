@@ -43,6 +43,7 @@ use crate::lower_attention::LowerAttention;
 use crate::lower_conv_transpose::LowerConvTranspose;
 use crate::lower_cumulative::LowerCumulative;
 use crate::lower_grid_sample::LowerGridSample;
+use crate::lower_indices::LowerIndices;
 use crate::lower_normalization::LowerNormalization;
 use crate::lower_pool::LowerPool;
 use crate::lower_quantization::LowerQuantization;
@@ -388,6 +389,7 @@ fn lowering_passes() -> Vec<Box<dyn Pass>> {
         Box::new(LowerConvTranspose),
         Box::new(LowerCumulative),
         Box::new(LowerGridSample),
+        Box::new(LowerIndices),
         Box::new(LowerNormalization),
         Box::new(LowerPool),
         Box::new(LowerQuantization),
