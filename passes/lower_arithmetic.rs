@@ -465,6 +465,25 @@ mod tests {
             check(dtype, &pairs);
         }
         check(DType::F32, &wide);
+        // All exponents that the lowering states, and all digits.
+        let mut state = 1_u64;
+        let mut next = |bound: u64| {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            (state >> 33) % bound
+        };
+        let mut float = |least: i32, most: i32| {
+            let power = least + next((most - least) as u64) as i32;
+            let digits = 1.0 + next(1 << 23) as f64 / f64::from(1 << 23);
+            if next(2) == 0 { digits * 2_f64.powi(power) } else { -digits * 2_f64.powi(power) }
+        };
+        let pairs: Vec<(f64, f64)> = (0..2000)
+            .map(|_| {
+                let divisor = float(-100, 127);
+                let power = divisor.abs().log2() as i32;
+                (float((power - 30).max(-120), (power + 107).min(127)), divisor)
+            })
+            .collect();
+        check(DType::F32, &pairs);
     }
 
     #[test]

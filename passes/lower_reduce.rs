@@ -55,7 +55,7 @@ impl Rule for LowerReduce {
         }
         let shape = f.shape(0)?;
         let count = f.info(1)?.fixed_dims().filter(|dims| dims.len() == 1).ok_or(Miss::NoMatch)?[0];
-        let (rank, x) = (shape.len(), f.input(0)?);
+        let (rank, x, dtype) = (shape.len(), f.input(0)?, f.info(0)?.dtype);
         if count == 0 || count > rank {
             return Err(Miss::NoMatch);
         }
@@ -68,12 +68,19 @@ impl Rule for LowerReduce {
             let neutral = neutral(&mut f, op.kind)?;
             f.op(Expand { shape: None }, &[neutral, kept])
         } else {
-            let is_mean = op.kind == ReduceKind::Mean && f.info(0)?.dtype.is_integer();
-            let kind = if is_mean { ReduceKind::Sum } else { op.kind };
-            let all = each_axis(&mut f, kind, x, rank, named, dims);
             let starts = f.ints(&vec![0; rank]);
-            let y = f.op(Slice { axes: None, starts: None, ends: None, steps: None }, &[all, starts, kept]);
-            if is_mean { divided_by_count(&mut f, y, named, dims)? } else { y }
+            let cut = Slice { axes: None, starts: None, ends: None, steps: None };
+            if op.kind == ReduceKind::Mean && dtype.is_integer() {
+                // The sum may be beyond the type.
+                let wide = if dtype == DType::I64 { x } else { f.cast(x, DType::I64) };
+                let all = each_axis(&mut f, ReduceKind::Sum, wide, rank, named, dims);
+                let sum = f.op(cut, &[all, starts, kept]);
+                let mean = divided_by_count(&mut f, sum, named, dims)?;
+                if dtype == DType::I64 { mean } else { f.cast(mean, dtype) }
+            } else {
+                let all = each_axis(&mut f, op.kind, x, rank, named, dims);
+                f.op(cut, &[all, starts, kept])
+            }
         };
         if op.keep_dims {
             return Ok(f.result(y));
@@ -124,14 +131,12 @@ fn each_axis(
     }
 }
 
-/// A sum of integers as their mean: it is rounded once, not along each axis.
+/// A sum in i64 of integers as their mean: it is rounded once, not along each axis.
 fn divided_by_count(f: &mut Formula<'_>, sum: ValueRef, named: ValueRef, dims: ValueRef) -> Result<ValueRef, Miss> {
     let one = f.number(DType::I64, 1.0)?;
     let sizes = f.select(named, dims, one);
     let count = f.reduce(ReduceKind::Prod, sizes, &[0]);
     let count = f.reshape(count, Shape::new());
-    let dtype = f.info(0)?.dtype;
-    let count = if dtype == DType::I64 { count } else { f.cast(count, dtype) };
     Ok(f.binary(BinaryOp::Div, sum, count))
 }
 
@@ -214,7 +219,7 @@ mod tests {
     fn means_of_integers_are_rounded_once() {
         let text = "graph g(%x: i32[2, 2], %a: i64[2]) -> (%y) { %y = reduce(%x, %a) kind=mean keep_dims=false }";
         let run = run_rule(LowerReduce, text);
-        for (numbers, mean) in [([1, 2, 0, 1], 1), ([-1, -2, 0, -4], -1)] {
+        for (numbers, mean) in [([1, 2, 0, 1], 1), ([-1, -2, 0, -4], -1), ([i32::MAX; 4], i32::MAX)] {
             let inputs = [Tensor::from_vec([2, 2], numbers.to_vec()).unwrap(), Tensor::vector(vec![0_i64, 1])];
             assert_eq!(eval_graph(&run.after, &inputs).unwrap(), [Tensor::from_vec([], vec![mean]).unwrap()]);
         }
