@@ -174,3 +174,45 @@ fn constants_that_a_loop_begins_with_are_narrowed() {
     "#);
     insta::assert_snapshot!(network(&looped("1e300"), Capabilities::rtx((1, 7, 1))), @"a node is unsupported: 'y' (loop): `s` holds numbers of f64 that f32 cannot hold");
 }
+
+/// Floored division of integers has the digits of floats alone.
+#[test]
+fn remainders_of_integers_have_all_digits() {
+    let layers = |divisor: &str| {
+        let text = format!(
+            "graph g(%a: i32[2], %b: i32[2]) -> (%y) {{ %c = constant() value=i32[] {{32}}
+            %y = mod(%a, {divisor}) }}"
+        );
+        let network = network(&text, Capabilities::rtx((1, 7, 1)));
+        assert!(!network.contains("floor_div"), "{network}");
+        network
+    };
+    insta::assert_snapshot!(layers("%b"), @r#"
+    %a i32[2] = input "a" type=i32 dims=[2]
+    %b i32[2] = input "b" type=i32 dims=[2]
+    %y::quotient_out = elementwise "y::quotient" (%a, %b) kind=div ; y
+    %y::product_out = elementwise "y::product" (%y::quotient_out, %b) kind=prod ; y
+    %y::rest_out = elementwise "y::rest" (%a, %y::product_out) kind=sub ; y
+    %y::zero_out = constant "y::zero" value=i32[1]#425045a7dc8b7179 ; y
+    %y::below_out = elementwise "y::below" (%y::rest_out, %y::zero_out) kind=less ; y
+    %y::above_out = elementwise "y::above" (%y::rest_out, %y::zero_out) kind=greater ; y
+    %y::points_down_out = elementwise "y::points_down" (%b, %y::zero_out) kind=less ; y
+    %y::other_side_out = select "y::other_side" (%y::points_down_out, %y::above_out, %y::below_out) ; y
+    %y::moved_out = elementwise "y::moved" (%y::rest_out, %b) kind=sum ; y
+    %y i32[2] = select "y" (%y::other_side_out, %y::moved_out, %y::rest_out)
+    output "y" (%y) type=i32
+    "#);
+    insta::assert_snapshot!(layers("%c"), @r#"
+    %a i32[2] = input "a" type=i32 dims=[2]
+    %b i32[2] = input "b" type=i32 dims=[2]
+    %c_out = constant "c" value=i32[1]#d2027cf29033acb1
+    %y::quotient_out = elementwise "y::quotient" (%a, %c_out) kind=div ; y
+    %y::product_out = elementwise "y::product" (%y::quotient_out, %c_out) kind=prod ; y
+    %y::rest_out = elementwise "y::rest" (%a, %y::product_out) kind=sub ; y
+    %y::zero_out = constant "y::zero" value=i32[1]#425045a7dc8b7179 ; y
+    %y::below_out = elementwise "y::below" (%y::rest_out, %y::zero_out) kind=less ; y
+    %y::moved_out = elementwise "y::moved" (%y::rest_out, %c_out) kind=sum ; y
+    %y i32[2] = select "y" (%y::below_out, %y::moved_out, %y::rest_out)
+    output "y" (%y) type=i32
+    "#);
+}

@@ -1,7 +1,7 @@
 //! Elementwise layers.
 
-use trt_fuse_ir::DType;
 use trt_fuse_ir::op::{Activation, BinaryOp, BitCast, Cast, UnaryOp};
+use trt_fuse_ir::{DType, Tensor};
 
 use super::super::error::EmitError;
 use super::super::layers::Quantize;
@@ -86,13 +86,36 @@ pub(super) fn binary<'g, S: NetworkSink<'g>>(
         }
         BinaryOp::PRelu => return site.layer("", |sink, label| sink.parametric_relu(label, a, b)),
         BinaryOp::Mod if !float => {
-            let quotient = site.elementwise(a, b, K::FloorDiv, "quotient")?;
-            let product = site.elementwise(quotient, b, K::Prod, "product")?;
-            return site.elementwise(a, product, K::Sub, "");
+            return integer_modulo(site, a, b, rank);
         }
         other => return site.unsupported(format!("TensorRT has no elementwise layer for `{}`", other.word())),
     };
     site.elementwise(a, b, kind, "")
+}
+
+/// The remainder of integers with the sign of the divisor. TensorRT's floored division of integers goes through floats,
+/// which have too few digits for large quotients (18542495 / 32 is rounded up); its division does not.
+fn integer_modulo<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    a: S::Tensor,
+    b: S::Tensor,
+    rank: usize,
+) -> Result<S::Tensor, EmitError> {
+    use ElementwiseKind as K;
+    let dtype = site.dtype();
+    let quotient = site.elementwise(a, b, K::Div, "quotient")?;
+    let product = site.elementwise(quotient, b, K::Prod, "product")?;
+    let rest = site.elementwise(a, product, K::Sub, "rest")?;
+    let zero = site.scalar(dtype, rank, 0.0, "zero")?;
+    let mut other_side = site.elementwise(rest, zero, K::Less, "below")?;
+    let divisors = site.constant(1).and_then(Tensor::to_i64s);
+    if divisors.is_none_or(|all| all.iter().any(|divisor| *divisor < 0)) {
+        let above = site.elementwise(rest, zero, K::Greater, "above")?;
+        let points_down = site.elementwise(b, zero, K::Less, "points_down")?;
+        other_side = site.layer("other_side", |sink, label| sink.select(label, points_down, above, other_side))?;
+    }
+    let moved = site.elementwise(rest, b, K::Sum, "moved")?;
+    site.layer("", |sink, label| sink.select(label, other_side, moved, rest))
 }
 
 pub(super) fn select<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<S::Tensor, EmitError> {
