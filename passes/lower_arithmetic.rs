@@ -9,8 +9,8 @@
 //! %y = sub(%a, mul(%q, %b)) : i32[n]
 //! ```
 //!
-//! Fires on remainders of floats and C's remainder of integers, on powers whose exponent has another type than their
-//! base, on shifts (products with and quotients by powers of 2 from a table, in i64), on bitwise operators (arithmetic on
+//! Fires on remainders of floats and C's remainder of integers, on powers of integers (products, as TensorRT computes them
+//! in f32) and those whose exponent has another type than their base, on shifts (products with and quotients by powers of 2 from a table, in i64), on bitwise operators (arithmetic on
 //! the bits along a new last axis, in i64), on `shrink`, and on the forms of GELU where the target has no layer of theirs.
 //!
 //! A remainder of floats is one of whole numbers: the power of 2 that makes the divisor an i64 of 24 to 26 bits makes one
@@ -20,7 +20,7 @@
 //!
 //! Order: before the types are legalised, as widths are those of the model.
 //!
-//! Numerics: integers bit-exact, but remainders and powers of unsigned 64-bit integers from 2^63 on. Remainders of floats are exact in f32 for
+//! Numerics: integers bit-exact, but powers beyond their type, and remainders of unsigned ones from 2^63 on. Remainders of floats are exact in f32 for
 //! divisors from 2^-100 and quotients below 2^108; without i64 their error grows with the quotient. A power of an integer
 //! by a float has f32's precision.
 
@@ -53,7 +53,7 @@ impl Rule for LowerArithmetic {
                     remainder(f, *op == BinaryOp::Mod, context.capabilities.dtypes.contains(&DType::I64))
                 }
                 BinaryOp::FMod => integer_remainder(f),
-                BinaryOp::Pow if f.info(0)?.dtype != f.info(1)?.dtype => power(f),
+                BinaryOp::Pow if f.info(0)?.dtype.is_integer() || f.info(0)?.dtype != f.info(1)?.dtype => power(f),
                 BinaryOp::ShiftLeft | BinaryOp::ShiftRight => shift(f, *op),
                 BinaryOp::BitwiseAnd | BinaryOp::BitwiseOr | BinaryOp::BitwiseXor => bitwise(f, *op),
                 _ => Err(Miss::NoMatch),
@@ -123,7 +123,7 @@ fn rounded_remainder(f: &mut Formula<'_>, a: ValueRef, b: ValueRef) -> ValueRef 
 
 /// The remainder of finite positive f32, through i64.
 fn whole_remainder(f: &mut Formula<'_>, a: ValueRef, b: ValueRef) -> Result<ValueRef, Miss> {
-    use BinaryOp::{Add, Less, Max, Min, Mod, Mul, Sub};
+    use BinaryOp::{Add, FMod, Less, Max, Min, Mul, Sub};
     const F32: DType = DType::F32;
     // Exponents of the powers of 2 that are normal in f32 and whose inverses are.
     const MOST: i32 = 126;
@@ -157,7 +157,7 @@ fn whole_remainder(f: &mut Formula<'_>, a: ValueRef, b: ValueRef) -> Result<Valu
         let up = f.with_number(Mul, inverse, F32, multiple)?;
         let dividend = f.binary(Mul, rest, down);
         let dividend = f.cast(dividend, DType::I64);
-        let left = f.binary(Mod, dividend, whole);
+        let left = f.binary(FMod, dividend, whole);
         let left = f.cast(left, F32);
         let left = f.binary(Mul, left, up);
         rest = f.select(is_rest, rest, left);
@@ -185,12 +185,84 @@ fn power(mut f: Formula<'_>) -> Result<Patch, Miss> {
         Ok(if own == dtype { x } else { f.cast(x, dtype) })
     };
     let (x, exponent) = (operand(0, base)?, operand(1, own)?);
-    let mut y = f.binary(BinaryOp::Pow, x, exponent);
-    if base.is_integer() && dtype.is_float() {
-        y = snapped(&mut f, y)?;
-    }
+    let y = if dtype.is_integer() {
+        match single_exponent(&f)? {
+            Some(times) => repeated_product(&mut f, x, dtype, times)?,
+            None => integer_power(&mut f, x, exponent, dtype)?,
+        }
+    } else {
+        let y = f.binary(BinaryOp::Pow, x, exponent);
+        if base.is_integer() { snapped(&mut f, y)? } else { y }
+    };
     let y = if dtype == base { y } else { f.cast(y, base) };
     Ok(f.result(y))
+}
+
+/// An exponent that is one small number for all elements of the base.
+fn single_exponent(f: &Formula<'_>) -> Result<Option<u32>, Miss> {
+    let Some(exponent) = f.constant_input(1).filter(|exponent| exponent.numel() == 1) else { return Ok(None) };
+    if exponent.rank() > f.shape(0)?.len() {
+        return Ok(None);
+    }
+    let number = numbers(exponent).and_then(|numbers| numbers.first().copied());
+    Ok(number.filter(|number| (0.0..=64.0).contains(number)).map(|number| number as u32))
+}
+
+/// `x` as often as a factor.
+fn repeated_product(f: &mut Formula<'_>, x: ValueRef, dtype: DType, mut times: u32) -> Result<ValueRef, Miss> {
+    let (mut square, mut product) = (x, None);
+    while times > 0 {
+        if times % 2 == 1 {
+            product = Some(product.map_or(square, |product| f.binary(BinaryOp::Mul, product, square)));
+        }
+        times /= 2;
+        if times > 0 {
+            square = f.binary(BinaryOp::Mul, square, square);
+        }
+    }
+    match product {
+        Some(product) => Ok(product),
+        None => {
+            let zeros = f.with_number(BinaryOp::Mul, x, dtype, 0.0)?;
+            f.with_number(BinaryOp::Add, zeros, dtype, 1.0)
+        }
+    }
+}
+
+/// The product of the squares of squares that the bits of an exponent name. Seven bits are enough: a power of more factors
+/// has overflowed unless its base is 0, 1 or -1, of which the parity tells the power. So it does for negative exponents.
+fn integer_power(f: &mut Formula<'_>, x: ValueRef, exponent: ValueRef, dtype: DType) -> Result<ValueRef, Miss> {
+    use BinaryOp::{Add, And, Div, Equal, Greater, Less, Mod, Mul};
+    const BITS: u32 = 7;
+    const MOST: f64 = ((1 << BITS) - 1) as f64;
+    let (zero, one) = (f.number(dtype, 0.0)?, f.number(dtype, 1.0)?);
+    let parity = f.with_number(Mod, exponent, dtype, 2.0)?;
+    let is_beyond = f.with_number(Greater, exponent, dtype, MOST)?;
+    let shortened = f.with_number(Add, parity, dtype, MOST - 1.0)?;
+    let mut left = f.select(is_beyond, shortened, exponent);
+    let is_negative = f.binary(Less, exponent, zero);
+    if dtype.is_signed_integer() {
+        left = f.select(is_negative, parity, left);
+    }
+    let (mut square, mut y) = (x, one);
+    for bit in 0..BITS {
+        let rest = f.with_number(Mod, left, dtype, 2.0)?;
+        let is_odd = f.binary(Equal, rest, one);
+        let product = f.binary(Mul, y, square);
+        y = f.select(is_odd, product, y);
+        if bit + 1 < BITS {
+            left = f.with_number(Div, left, dtype, 2.0)?;
+            square = f.binary(Mul, square, square);
+        }
+    }
+    if dtype.is_signed_integer() {
+        let size = f.unary(UnaryOp::Abs, x);
+        let is_unit = f.binary(Equal, size, one);
+        let is_other = f.unary(UnaryOp::Not, is_unit);
+        let vanishes = f.binary(And, is_negative, is_other);
+        y = f.select(vanishes, zero, y);
+    }
+    Ok(y)
 }
 
 /// The elements of a constant.
@@ -517,14 +589,32 @@ mod tests {
     }
 
     #[test]
+    fn powers_of_integers_have_all_digits() {
+        let exponents = [0, 1, 2, 3, 5, 20, 64, -1, -2, 100];
+        let bases = [3037000499_i64, -7, 2, 1, -1, 0];
+        let (all_bases, all_exponents): (Vec<i64>, Vec<i64>) =
+            bases.iter().flat_map(|base| exponents.map(|exponent| (*base, exponent))).unzip();
+        let narrow = |numbers: &[i64]| numbers.iter().map(|number| *number as i32).collect::<Vec<_>>();
+        on("pow", narrow(&all_bases), narrow(&all_exponents));
+        on("pow", vec![3_u8, 2, 16, 255, 0, 1], vec![5, 7, 3, 2, 0, 200]);
+        on("pow", vec![-3_i8, -1, -1, 2], vec![5, 127, -128, -1]);
+        on("pow", all_bases, all_exponents);
+        for exponent in [0, 1, 2, 7] {
+            let text = format!(
+                "graph g(%a: i64[2]) -> (%y) {{ %b = constant() value=i64[] {{{exponent}}} %y = pow(%a, %b) }}"
+            );
+            let after = check(&text, &[Tensor::vector(vec![-511_i64, 3])]);
+            assert!(!after.to_string().contains("pow"), "{after}");
+        }
+    }
+
+    #[test]
     fn whole_exponents_keep_integers() {
         let text = "graph g(%a: i32[2]) -> (%y) { %b = constant() value=f32[] {2.0} %y = pow(%a, %b) }";
         let graph = check(text, &[Tensor::vector(vec![46_340_i32, -3])]);
         insta::assert_snapshot!(graph, @"
         graph g(%a: i32[2]) -> (%y) {
-          %b = constant() value=f32[] {2.0}
-          %y.1 = cast(%b) to=i32 saturate=true : i32[]
-          %y = pow(%a, %y.1) : i32[2]
+          %y = mul(%a, %a) : i32[2]
         }
         ");
     }

@@ -93,8 +93,8 @@ pub(super) fn binary<'g, S: NetworkSink<'g>>(
     site.elementwise(a, b, kind, "")
 }
 
-/// The remainder of integers with the sign of the divisor. TensorRT's floored division of integers goes through floats,
-/// which have too few digits for large quotients (18542495 / 32 is rounded up); its division does not.
+/// The remainder of integers with the sign of the divisor. TensorRT 10.7 rounds up some quotients of its floored division
+/// of integers (18542495 / 32); the truncated one is exact.
 fn integer_modulo<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     a: S::Tensor,
