@@ -325,7 +325,7 @@ mod tests {
             let x = evaluate_one(&Cast::new(dtype.parse().unwrap()).into(), &[Some(&Tensor::vector(numbers))]).unwrap();
             for text in texts {
                 let axis = "%axis = constant() value=i64[] {0}";
-                check(&format!("graph g(%x: {dtype}[4]) -> (%y) {{ {axis} {text} }}"), &[x.clone()]);
+                check(&format!("graph g(%x: {dtype}[4]) -> (%y) {{ {axis} {text} }}"), std::slice::from_ref(&x));
             }
         }
     }
@@ -335,7 +335,7 @@ mod tests {
         let x = Tensor::vector(vec![300.0_f32, -1.0, 255.9, -40000.0, 1e20]);
         for dtype in ["u8", "i16", "u16", "u32"] {
             let text = format!("graph g(%x: f32[5]) -> (%y) {{ %1 = cast(%x) to={dtype} %y = cast(%1) to=f32 }}");
-            check(&text, &[x.clone()]);
+            check(&text, std::slice::from_ref(&x));
         }
     }
 
