@@ -12,8 +12,8 @@
 //! ```
 //!
 //! Fires on the indices of `gather_elements`, `gather_nd`, `scatter_elements`, `scatter_nd` and `one_hot` that are not
-//! known to be at least 0, and on those of `gather` along an axis whose size is known only at run time: along others
-//! TensorRT's layer counts from the end itself. Constants are folded afterwards.
+//! known to be at least 0: TensorRT does not say that these layers count from the end. `gather` does along axes whose sizes
+//! are known when it is built, so that it is taken along others alone. Constants are folded afterwards.
 //!
 //! Refuses nothing; data of unknown rank are no match.
 //!
