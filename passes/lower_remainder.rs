@@ -9,7 +9,7 @@
 //! %y = sub(%a, mul(%q, %b)) : i32[n]
 //! ```
 //!
-//! Fires on remainders of floats and on C's remainder of integers.
+//! Fires on remainders of floats, on C's remainder of integers, and on the other one of i8, which becomes one of i32.
 //!
 //! A remainder of floats is one of whole numbers: the power of 2 that makes the divisor an i64 of 24 to 26 bits makes one
 //! of the dividend. Where that has no place in an i64, the remainder by a multiple of the divisor comes before.
@@ -47,6 +47,7 @@ impl Rule for LowerRemainder {
                 remainder(f, *op == BinaryOp::Mod, context.capabilities.dtypes.contains(&DType::I64))
             }
             Some(Op::Binary(BinaryOp::FMod)) => integer_remainder(f),
+            Some(Op::Binary(BinaryOp::Mod)) if f.info(0)?.dtype == DType::I8 => widened_remainder(f),
             _ => Err(Miss::NoMatch),
         }
     }
@@ -58,6 +59,14 @@ fn integer_remainder(mut f: Formula<'_>) -> Result<Patch, Miss> {
     let quotient = f.binary(BinaryOp::Div, a, b);
     let product = f.binary(BinaryOp::Mul, quotient, b);
     let y = f.binary(BinaryOp::Sub, a, product);
+    Ok(f.result(y))
+}
+
+/// TensorRT's layers for it ask for a zero, and constants of i8 are quantized numbers to it.
+fn widened_remainder(mut f: Formula<'_>) -> Result<Patch, Miss> {
+    let [a, b] = [f.input(0)?, f.input(1)?].map(|x| f.cast(x, DType::I32));
+    let y = f.binary(BinaryOp::Mod, a, b);
+    let y = f.cast(y, DType::I8);
     Ok(f.result(y))
 }
 
@@ -229,6 +238,19 @@ mod tests {
             Tensor::vector(vec![2.0, 2.0, -2.0, f32::INFINITY, f32::NEG_INFINITY]),
         ];
         assert_eq!(eval_graph(&before, &inputs).unwrap(), eval_graph(&after, &inputs).unwrap());
+    }
+
+    #[test]
+    fn fires_on_narrow_integers() {
+        let run = run_elementwise(LowerRemainder, "mod", vec![-128_i8, 127, -7, 7], vec![-1, 2, 3, -3]);
+        insta::assert_snapshot!(run.after, @"
+        graph g(%a: i8[4], %b: i8[4]) -> (%y) {
+          %y.1 = cast(%a) to=i32 saturate=true : i32[4]
+          %y.2 = cast(%b) to=i32 saturate=true : i32[4]
+          %y.3 = mod(%y.1, %y.2) : i32[4]
+          %y = cast(%y.3) to=i8 saturate=true : i8[4]
+        }
+        ");
     }
 
     #[test]
