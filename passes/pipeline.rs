@@ -45,11 +45,14 @@ use crate::lower_attention::LowerAttention;
 use crate::lower_conv_transpose::LowerConvTranspose;
 use crate::lower_cumulative::LowerCumulative;
 use crate::lower_grid_sample::LowerGridSample;
+use crate::lower_indices::LowerIndices;
 use crate::lower_layout::LowerLayout;
 use crate::lower_normalization::LowerNormalization;
 use crate::lower_pool::LowerPool;
+use crate::lower_power::LowerPower;
 use crate::lower_quantization::LowerQuantization;
 use crate::lower_reduce::LowerReduce;
+use crate::lower_remainder::LowerRemainder;
 use crate::lower_resize::LowerResize;
 use crate::lower_rotary_embedding::LowerRotaryEmbedding;
 use crate::lower_scatter::LowerScatter;
@@ -399,10 +402,13 @@ fn lowering_passes() -> Vec<Box<dyn Pass>> {
         Box::new(LowerConvTranspose),
         Box::new(LowerCumulative),
         Box::new(LowerGridSample),
+        Box::new(LowerIndices),
         Box::new(LowerNormalization),
         Box::new(LowerPool),
+        Box::new(LowerPower),
         Box::new(LowerQuantization),
         Box::new(LowerReduce),
+        Box::new(LowerRemainder),
         Box::new(LowerResize),
         Box::new(LowerRotaryEmbedding),
         Box::new(LowerScatter),

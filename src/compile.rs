@@ -126,7 +126,7 @@ pub fn record(graph: &Graph, options: &Options) -> Result<(Record, LayerCounts),
 }
 
 /// The graph in operators that the target has layers for.
-fn lowered(graph: &Graph, capabilities: &Capabilities) -> Result<Graph, Error> {
+pub(crate) fn lowered(graph: &Graph, capabilities: &Capabilities) -> Result<Graph, Error> {
     verify(graph)?;
     Ok(Pipeline::lowering(capabilities).run(graph.clone())?.0)
 }

@@ -224,13 +224,13 @@ fn expand(attribute: Option<&Shape>, inputs: Inputs<'_>, context: &InferContext<
         (None, Some(wanted)) => match wanted.known_elements() {
             Some(wanted) => Some(wanted.into()),
             None => {
-                let rank = vector_length(wanted).zip(x.rank()).map(|(wanted, rank)| wanted.max(rank));
-                let Some(mut shape) = rank.map(|rank| fresh_shape(rank, context)) else {
+                let (Some(wanted), Some(own)) = (vector_length(wanted), &x.shape) else {
                     return Ok(shaped(x.dtype, None));
                 };
-                // A size other than 1 is not broadcast.
-                for (dim, own) in shape.iter_mut().rev().zip(x.shape.iter().flatten().rev()) {
-                    if own.value().is_some_and(|own| own != 1) {
+                let mut shape = fresh_shape(wanted.max(own.len()), context);
+                // A size other than 1 is not broadcast, nor one that nothing is wanted of.
+                for (at, (dim, own)) in shape.iter_mut().rev().zip(own.iter().rev()).enumerate() {
+                    if at >= wanted || own.value().is_some_and(|own| own != 1) {
                         *dim = own.clone();
                     }
                 }

@@ -240,7 +240,7 @@ pub(super) fn pad<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &P
 
 /// Repeats by reading extents of one with a stride of 0.
 pub(super) fn expand<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<S::Tensor, EmitError> {
-    runtime::sizes(site, 1, None)?;
+    runtime::expand(site)?;
     let size = output_shape(site)?;
     let own = input_shape(site)?;
     let x = site.aligned(0, size.len())?;
