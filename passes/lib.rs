@@ -5,6 +5,7 @@
 mod axes;
 mod canonicalize_arithmetic;
 mod canonicalize_attributes;
+mod canonicalize_gather;
 mod canonicalize_padding;
 mod canonicalize_reshape;
 mod channels;

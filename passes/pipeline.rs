@@ -7,6 +7,7 @@ use trt_fuse_ir::{Capabilities, Graph, NodeId, Op, Patch, ValueRef, verify};
 
 use crate::canonicalize_arithmetic::CanonicalizeArithmetic;
 use crate::canonicalize_attributes::CanonicalizeAttributes;
+use crate::canonicalize_gather::CanonicalizeGather;
 use crate::canonicalize_padding::CanonicalizePadding;
 use crate::canonicalize_reshape::CanonicalizeReshape;
 use crate::drop_concat_slice::DropConcatSlice;
@@ -344,6 +345,7 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         Box::new(FoldControlFlow),
         rule(DropIdentity),
         rule(CanonicalizeAttributes),
+        rule(CanonicalizeGather), // after folding, which makes indices constant
         rule(CanonicalizePadding),
         // After folding, which makes operands constant.
         rule(CanonicalizeArithmetic),
