@@ -83,12 +83,12 @@ pub fn cases(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(cases)
 }
 
-/// Runs one test; builds too if there is a library.
-pub fn run_case(case: &Path, library: Option<&Library>) -> CaseResult {
+/// Runs one test with these options; builds too if there is a library.
+pub fn run_case(case: &Path, library: Option<&Library>, options: &Options) -> CaseResult {
     let name = case.file_name().map_or_else(|| case.display().to_string(), |name| name.to_string_lossy().into_owned());
-    let (eval, eval_reason) = contained(|| evaluate(case));
+    let (eval, eval_reason) = contained(|| evaluate(case, &options.import));
     let (build, build_reason) = match library {
-        Some(library) => contained(|| try_build(case, library)),
+        Some(library) => contained(|| try_build(case, library, options)),
         None => (Verdict::Skipped, String::new()),
     };
     let reason = if eval_reason.is_empty() { build_reason } else { eval_reason };
@@ -114,8 +114,8 @@ fn failure(error: impl Into<Error>) -> (Verdict, String) {
     (verdict, error.to_string())
 }
 
-fn evaluate(case: &Path) -> Result<(), (Verdict, String)> {
-    let model = import_file(&case.join("model.onnx"), &ImportOptions::default()).map_err(failure)?;
+fn evaluate(case: &Path, options: &ImportOptions) -> Result<(), (Verdict, String)> {
+    let model = import_file(&case.join("model.onnx"), options).map_err(failure)?;
     let opaque = crate::unsupported_nodes(&model.graph);
     if let Some(node) = opaque.first() {
         return Err((Verdict::Unsupported, format!("{}: {}", node.op, node.reason)));
@@ -157,8 +157,8 @@ fn floats(tensor: &Tensor) -> Option<Vec<f64>> {
     matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16 | DType::F64).then(|| tensor.to_f64s()).flatten()
 }
 
-fn try_build(case: &Path, library: &Library) -> Result<(), (Verdict, String)> {
-    let options = Options { capabilities: Some(library.capabilities()), ..Options::default() };
+fn try_build(case: &Path, library: &Library, options: &Options) -> Result<(), (Verdict, String)> {
+    let options = Options { capabilities: Some(library.capabilities()), ..options.clone() };
     let model = import_file(&case.join("model.onnx"), &options.import).map_err(failure)?;
     let optimized = optimize(model, &options).map_err(failure)?;
     build(&optimized.graph, library, &options, None).map_err(failure)?;
