@@ -80,6 +80,8 @@ pub struct Optimized {
     pub graph: Graph,
     /// What the passes did.
     pub report: Report,
+    /// What import took on trust, or not as the model says.
+    pub notes: Vec<Note>,
 }
 
 /// Takes an ONNX model to a TensorRT engine.
@@ -110,7 +112,7 @@ pub fn optimize(model: Model, options: &Options) -> Result<Optimized, Error> {
     verify(&model.graph)?;
     let capabilities = options.capabilities.clone().unwrap_or_default();
     let (graph, report) = options.passes.pipeline(&capabilities)?.run(model.graph)?;
-    Ok(Optimized { graph, report })
+    Ok(Optimized { graph, report, notes: model.notes.into_iter().map(Note::from).collect() })
 }
 
 /// Writes a graph's network down as text, without TensorRT.
@@ -164,7 +166,7 @@ pub struct Built {
     pub emit: Duration,
     /// Time to build the engine.
     pub build: Duration,
-    /// What differs from the model or was chosen for the user.
+    /// What differs from the graph or was chosen for the user.
     pub notes: Vec<Note>,
 }
 

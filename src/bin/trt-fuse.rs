@@ -87,6 +87,7 @@ fn build_plan(model: &Path, output: &Path, common: &shared::Common) -> Result<()
     let progress = shared::BuildProgress::new(true);
     let built = build(&optimized.graph, &library, &options, Some(&mut progress.callback()))?;
     progress.finish();
+    shared::warn(&optimized.notes);
     shared::warn(&built.notes);
     built.plan.save(output)?;
     shared::print(&format!(

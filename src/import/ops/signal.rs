@@ -166,8 +166,10 @@ fn dft(node: &mut NodeContext<'_, '_>) -> Imported {
         }
         dims
     };
-    if let (Some(stated), true) = (node.stated_dims(0), found.len() > 1) {
-        found.retain(|candidate| output(candidate) == stated);
+    if found.len() > 1 {
+        if let Some(stated) = node.stated_dims(0) {
+            found.retain(|candidate| output(candidate) == stated);
+        }
     }
     let Some((first, rest)) = found.split_first() else {
         return Err(Fault::Unsupported("the axis that it transforms is known only at run time".to_owned()));
@@ -291,7 +293,7 @@ fn stft(node: &mut NodeContext<'_, '_>) -> Imported {
 /// The distance and length of frames that give an output of the shape that the model states, if only one pair does. The
 /// parts that are known are given.
 fn stated_frames(
-    node: &NodeContext<'_, '_>,
+    node: &mut NodeContext<'_, '_>,
     shape: &[Dim],
     onesided: bool,
     step: Option<i64>,
@@ -325,8 +327,8 @@ fn stated_frames(
 fn window(node: &mut NodeContext<'_, '_>, [a, b, c]: [f64; 3]) -> Imported {
     let periodic = node.attrs.flag("periodic", true)?;
     let dtype = node.attrs.dtype("output_datatype")?.unwrap_or(DType::F32);
-    let stated = || node.stated_dims(0)?.first()?.value();
-    if let Some(size) = known_int(node, 0).or_else(stated) {
+    let known = known_int(node, 0);
+    if let Some(size) = known.or_else(|| node.stated_dims(0)?.first()?.value()) {
         let size = usize::try_from(size).ok().filter(|size| *size <= MAX_MATRIX);
         let size = size.ok_or_else(|| ImportError::Operands { reason: "a window of no sensible size".to_owned() })?;
         let turn = if periodic { size } else { size.saturating_sub(1) }.max(1) as f64;

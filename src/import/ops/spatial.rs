@@ -17,7 +17,7 @@ pub(super) const ROWS: &[Row] = &[
 
 /// Sizes that an input holds: known ones, else those that the model states of the output's axes that `stated` picks.
 pub(super) fn sizes(
-    node: &NodeContext<'_, '_>,
+    node: &mut NodeContext<'_, '_>,
     slot: usize,
     stated: impl Fn(&[Dim]) -> Option<Vec<Dim>>,
 ) -> Result<Vec<Dim>, Fault> {
