@@ -187,26 +187,42 @@ impl Windows<'_> {
         Ok(f.result(y))
     }
 
-    /// The number of elements that each window counts, found at run time: the sum of ones in its place.
+    /// The number of elements that each window counts, found at run time: along each axis the sums of ones, multiplied.
     fn counted(&self, f: &mut Formula<'_>, dtype: DType) -> Result<ValueRef, Miss> {
-        let x = f.input(0)?;
-        let sizes = f.dims(x);
-        let spatial = f.cut(sizes, 2, self.input.len() as i64);
-        let ones = f.ints(&[1, 1]);
-        let sizes = f.concat(&[ones, spatial], 0);
+        let rank = self.input.len();
         let (zero, one) = (f.number(dtype, 0.0)?, f.number(dtype, 1.0)?);
-        let mut ones = f.op(Expand { shape: None }, &[one, sizes]);
         let mut op = self.op.clone();
-        if let (PoolKind::AverageIncludePad, Some((before, after))) = (op.kind, op.padding.explicit()) {
+        let pads = match (op.kind, op.padding.explicit()) {
             // The padding counts, and what lies beyond it does not.
-            let pads = [0, 0].iter().chain(before).chain(&[0, 0]).chain(after).copied().collect();
-            ones = f.pad(Pad { mode: PadMode::Constant, pads: Some(pads) }, ones, one);
+            (PoolKind::AverageIncludePad, Some((before, after))) => Some((before.to_vec(), after.to_vec())),
+            _ => None,
+        };
+        if let Some((before, _)) = &pads {
             op.padding = Padding::Explicit(Ints::from_elem(0, 2 * before.len()));
         }
         let windows = Windows { op: &op, ..*self };
-        let counts = windows.combined(f, ones, zero, |f, a, b| f.binary(BinaryOp::Add, a, b));
+        let mut counts = None;
+        for axis in 0..op.kernel.len() {
+            let size = f.size(0, axis + 2)?;
+            let size = f.unsqueeze(size, &[0]);
+            let ones = f.op(Expand { shape: None }, &[one, size]);
+            let others: Vec<i64> = (0..rank as i64).filter(|at| *at != axis as i64 + 2).collect();
+            let mut ones = f.unsqueeze(ones, &others);
+            let pad = |(before, after): &(Vec<i64>, Vec<i64>)| Some((*before.get(axis)?, *after.get(axis)?));
+            if let Some((before, after)) = pads.as_ref().and_then(pad).filter(|pad| *pad != (0, 0)) {
+                let mut pads = Ints::from_elem(0, 2 * rank);
+                (pads[axis + 2], pads[axis + 2 + rank]) = (before, after);
+                ones = f.pad(Pad { mode: PadMode::Constant, pads: Some(pads) }, ones, one);
+            }
+            let parts = windows.shifted(f, ones, zero, axis);
+            let along = parts.into_iter().reduce(|a, b| f.binary(BinaryOp::Add, a, b)).ok_or(Miss::NoMatch)?;
+            counts = Some(match counts {
+                None => along,
+                Some(counts) => f.binary(BinaryOp::Mul, counts, along),
+            });
+        }
         // A window of nothing but padding sums to 0, whatever it is divided by.
-        f.with_number(BinaryOp::Max, counts, dtype, 1.0)
+        f.with_number(BinaryOp::Max, counts.ok_or(Miss::NoMatch)?, dtype, 1.0)
     }
 
     /// The number of elements that each window counts: one for all, or one a window. `None` where that is not known, or

@@ -44,6 +44,10 @@ fn center_crop_pad(node: &mut NodeContext<'_, '_>) -> Imported {
         let reason = format!("{} sizes found for {} axes", wanted.len(), axes.len());
         return Err(ImportError::Operands { reason }.into());
     }
+    for size in wanted.iter().filter_map(Dim::value) {
+        let size = u64::try_from(size).map_err(|_| ImportError::Operands { reason: format!("a size of {size}") })?;
+        node.importer.limits.check_elements(size, &node.name)?;
+    }
     let mut pads = Ints::from_elem(0, 2 * rank);
     let (mut cut, mut starts, mut ends) = (Ints::new(), Shape::new(), Shape::new());
     for (axis, wanted) in axes.iter().zip(&wanted) {
