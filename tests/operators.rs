@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use common::{cache, library};
+use common::{fetched, library};
 use trt_fuse::Options;
 use trt_fuse::conformance::{Verdict, cases, run_case};
 
@@ -17,11 +17,7 @@ const FOLDERS: &[&str] = &["node", "pytorch-converted", "pytorch-operator", "sim
 
 #[test]
 fn operators_give_what_is_recorded() {
-    let tests = cache().join("onnx-tests-1.23.2");
-    if !tests.is_dir() {
-        eprintln!("skipped: {} is not there, run `make operators`", tests.display());
-        return;
-    }
+    let Some(tests) = fetched("onnx-tests-1.23.2", "operators") else { return };
     let Some(library) = library() else { return };
     let mut found = String::from("test\teval\tbuild\treason\n");
     let mut counts: BTreeMap<(&str, &str, Verdict), usize> = BTreeMap::new();
