@@ -166,10 +166,10 @@ fn dft(node: &mut NodeContext<'_, '_>) -> Imported {
         }
         dims
     };
-    if found.len() > 1 {
-        if let Some(stated) = node.stated_dims(0) {
-            found.retain(|candidate| output(candidate) == stated);
-        }
+    if found.len() > 1
+        && let Some(stated) = node.stated_dims(0)
+    {
+        found.retain(|candidate| output(candidate) == stated);
     }
     let Some((first, rest)) = found.split_first() else {
         return Err(Fault::Unsupported("the axis that it transforms is known only at run time".to_owned()));
