@@ -19,6 +19,7 @@ use crate::fold_constants::FoldConstants;
 use crate::fold_control_flow::FoldControlFlow;
 use crate::fuse_activation::FuseActivation;
 use crate::fuse_affine::FuseAffine;
+use crate::fuse_attention::FuseAttention;
 use crate::fuse_conv_bias::FuseConvBias;
 use crate::fuse_conv_bn::FuseConvBn;
 use crate::fuse_conv_scale::FuseConvScale;
@@ -56,13 +57,15 @@ use crate::lower_triangle::LowerTriangle;
 use crate::lower_types::LowerTypes;
 use crate::merge_common::MergeCommon;
 use crate::merge_concats::MergeConcats;
+use crate::merge_layouts::MergeLayouts;
 use crate::merge_reduces::MergeReduces;
 use crate::merge_reshapes::MergeReshapes;
 use crate::merge_slices::MergeSlices;
-use crate::merge_transposes::MergeTransposes;
 use crate::pass::{Options, Pass, PassContext, PassError, Rule, Rules, settle};
 use crate::report::{PassReport, Report};
 use crate::sink_captures::SinkCaptures;
+use crate::sink_layout::SinkLayout;
+use crate::sink_parts::SinkParts;
 
 /// Rounds after which a pipeline stops even if its passes still find something.
 const MAX_ROUNDS: usize = 8;
@@ -343,8 +346,9 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(CanonicalizeReshape),
         // After the attributes too, and before what looks for constant operands.
         rule(DropExpand),
+        rule(SinkLayout),
         rule(MergeReshapes),
-        rule(MergeTransposes),
+        rule(MergeLayouts),
         rule(DropSplitConcat),
         rule(DropConcatSplit),
         rule(DropConcatSlice),
@@ -359,7 +363,9 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseSwish),
         rule(FuseMish),
         rule(FuseGelu),
-        // Before anything takes a scale or bias into a product.
+        // Before anything takes a scale, mask or bias into a product.
+        rule(FuseAttention),
+        rule(SinkParts), // after it, which gives queries, keys and values one form
         rule(FuseLayerNorm),
         rule(FuseRmsNorm), // a layer norm has its formula inside
         // Constants into weights and biases, while there is no epilogue in the way.
