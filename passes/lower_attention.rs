@@ -24,7 +24,7 @@
 //! selected away, so that no infinity of a score survives. 1e-6 in f32.
 
 use trt_fuse_ir::op::{Activation, Attention, BinaryOp, CausalKind, Expand, MatMul, ReduceKind, ScoreStage, Softmax};
-use trt_fuse_ir::{Capabilities, DType, Dim, Epilogue, Graph, NodeId, Op, OpKind, Patch, Shape, Tensor, ValueRef};
+use trt_fuse_ir::{Capabilities, DType, Dim, Graph, NodeId, Op, OpKind, Patch, Shape, Tensor, ValueRef};
 
 use crate::formula::{Formula, MAX_CONSTANT};
 use crate::pass::{Miss, Rule, RuleContext};
@@ -152,7 +152,7 @@ fn scaled(
 }
 
 fn matmul(f: &mut Formula<'_>, a: ValueRef, b: ValueRef, transpose_b: bool) -> ValueRef {
-    f.op(MatMul { transpose_a: false, transpose_b, epilogue: Epilogue::default() }, &[a, b])
+    f.op(MatMul::new(false, transpose_b), &[a, b])
 }
 
 /// Each head of keys or values as often as it serves a head of queries.

@@ -26,7 +26,7 @@ use trt_fuse_ir::op::{
     AspectPolicy, BinaryOp, CoordinateMode, Gather, MatMul, NearestMode, ReduceKind, Resize, ResizeMode, Squeeze,
     Transpose, UnaryOp,
 };
-use trt_fuse_ir::{DType, Dims, Epilogue, Graph, Ints, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
+use trt_fuse_ir::{DType, Dims, Graph, Ints, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
 
 use crate::formula::Formula;
 use crate::pass::{Miss, Rule, RuleContext};
@@ -285,7 +285,7 @@ fn matrix_of(dtype: DType, dims: [usize; 2], elements: &[f64]) -> Result<Tensor,
 
 /// `matrix` `[output, input]` times the data along an axis.
 fn along(f: &mut Formula<'_>, x: ValueRef, matrix: ValueRef, axis: usize, rank: usize) -> ValueRef {
-    let matmul = |transpose_b| MatMul { transpose_a: false, transpose_b, epilogue: Epilogue::default() };
+    let matmul = |transpose_b| MatMul::new(false, transpose_b);
     if axis + 1 == rank {
         return f.op(matmul(true), &[x, matrix]);
     }
@@ -546,7 +546,7 @@ impl Line<'_, '_> {
         });
         let edges = Tensor::from_vec([self.input + 2 * beyond, self.input], edges.collect::<Vec<f32>>());
         let edges = self.f.constant(edges.map_err(|_| Miss::NoMatch)?);
-        let matmul = MatMul { transpose_a: false, transpose_b: false, epilogue: Epilogue::default() };
+        let matmul = MatMul::new(false, false);
         Ok(self.f.op(matmul, &[weights, edges]))
     }
 

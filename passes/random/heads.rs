@@ -18,7 +18,7 @@ impl Maker {
         if !transpose_b {
             key = self.link(Transpose { perm: [0, 1, 3, 2].into_iter().collect() }, &[key])?;
         }
-        let product = |transpose_b| MatMul { transpose_a: false, transpose_b, epilogue: Default::default() };
+        let product = |transpose_b| MatMul::new(false, transpose_b);
         let mut scores = self.link(product(transpose_b), &[query, key])?;
         if self.pick(2) == 0 {
             scores = self.with_scalar(BinaryOp::Div, scores, 4.0)?;

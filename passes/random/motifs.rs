@@ -270,7 +270,7 @@ impl Maker {
             let weight = self.floats(&[5, inner])?;
             self.link(Transpose { perm: [1, 0].into_iter().collect() }, &[weight])?
         };
-        let op = MatMul { transpose_a: false, transpose_b: false, epilogue: Epilogue::default() };
+        let op = MatMul::new(false, false);
         let mut value = self.link(op, &[flat, weight])?;
         for _ in 0..1 + self.pick(4) {
             value = match self.pick(4) {
@@ -297,7 +297,7 @@ impl Maker {
             }
             1 => {
                 let value = self.link(Transpose { perm: swapped }, &[x])?;
-                let op = MatMul { transpose_a: false, transpose_b: false, epilogue: Epilogue::default() };
+                let op = MatMul::new(false, false);
                 self.link(op, &[x, value])?
             }
             _ => {

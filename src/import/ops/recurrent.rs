@@ -6,7 +6,7 @@
 
 use trt_fuse_ir::attr::F32;
 use trt_fuse_ir::op::{
-    Activation, BinaryOp, Cast, Concat, Epilogue, Expand, MatMul, Scan, ShapeOf, Split, Squeeze, Transpose, Unsqueeze,
+    Activation, BinaryOp, Cast, Concat, Expand, MatMul, Scan, ShapeOf, Split, Squeeze, Transpose, Unsqueeze,
 };
 use trt_fuse_ir::{DType, Dim, Ints, Op, Tensor, ValueInfo, ValueRef};
 
@@ -289,10 +289,6 @@ struct Inside {
     peepholes: Vec<ValueRef>,
 }
 
-fn product() -> MatMul {
-    MatMul { transpose_a: false, transpose_b: true, epilogue: Epilogue::default() }
-}
-
 impl Direction<'_> {
     /// The last states and Y `[time, batch, hidden]`.
     fn run(
@@ -305,7 +301,7 @@ impl Direction<'_> {
         let Layer { cell, hidden, .. } = *self.layer;
         let width = hidden.saturating_mul(cell.gates());
         let reset_after = matches!(cell, Cell::Gru { reset_after: true });
-        let mut gates = node.helper("input", product(), [x, self.weights.w])?;
+        let mut gates = node.helper("input", MatMul::new(false, true), [x, self.weights.w])?;
         let mut captures = Vec::new();
         if matches!(cell, Cell::Gru { reset_after: false }) {
             captures.extend(split(node, self.weights.r, 0, &[2 * hidden, hidden])?);
@@ -500,7 +496,7 @@ impl Direction<'_> {
     ) -> Result<ValueRef, Fault> {
         let missing = || Fault::Unsupported("it has no recurrent weights".to_owned());
         let weights = inside.r.get(which).copied().ok_or_else(missing)?;
-        let result = node.helper("recurrent", product(), [state, weights])?;
+        let result = node.helper("recurrent", MatMul::new(false, true), [state, weights])?;
         match inside.bias {
             Some(bias) => node.helper("biased", Op::Binary(BinaryOp::Add), [result, bias]),
             None => Ok(result),

@@ -1,13 +1,13 @@
 //! What samples images at positions that are data, and is written out: a deformable convolution is a sampling of its
 //! windows and a matrix product, an aligned region is four gathers and their weights, a pooled one is masked maxima.
 
-use trt_fuse_ir::op::{BinaryOp, GridSample, ReduceKind, SampleKind, SamplePadding, Transpose, UnaryOp};
+use trt_fuse_ir::op::{BinaryOp, GridSample, MatMul, ReduceKind, SampleKind, SamplePadding, Transpose, UnaryOp};
 use trt_fuse_ir::{DType, Dim, Ints, Op, ValueRef};
 
 use super::Row;
 use crate::import::ImportError;
 use crate::import::attrs::fault;
-use crate::import::formula::{Part, mat_mul, to_shape};
+use crate::import::formula::{Part, to_shape};
 use crate::import::node::{Fault, Imported, NodeContext, Outputs};
 
 pub(super) const ROWS: &[Row] = &[
@@ -134,7 +134,7 @@ fn deform_conv(node: &mut NodeContext<'_, '_>) -> Imported {
     let columns = node.reshape("columns", windows, columns)?;
     let weight = node.required(1)?;
     let weight = node.reshape("weight", weight, [groups, maps_a_group, depth])?;
-    let product = node.helper("product", mat_mul(), [weight, columns])?;
+    let product = node.helper("product", MatMul::new(false, false), [weight, columns])?;
     let shape = to_shape([batch, maps, out_height, out_width]);
     let Some(bias) = node.input(3) else {
         return node.emit(shape, [Some(product)]);

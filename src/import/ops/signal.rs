@@ -2,13 +2,13 @@
 
 use std::f64::consts::TAU;
 
-use trt_fuse_ir::op::{BinaryOp, Cast, Constant, Conv, UnaryOp};
+use trt_fuse_ir::op::{BinaryOp, Cast, Constant, Conv, MatMul, UnaryOp};
 use trt_fuse_ir::{DType, Dim, Epilogue, Ints, Op, Padding, ValueRef};
 
 use super::Row;
 use crate::import::ImportError;
 use crate::import::attrs::fault;
-use crate::import::formula::{Part, front_axis, mat_mul, numbers, to_shape};
+use crate::import::formula::{Part, front_axis, numbers, to_shape};
 use crate::import::node::{Fault, Imported, NodeContext};
 
 pub(super) const ROWS: &[Row] = &[
@@ -228,7 +228,7 @@ fn transformed(node: &mut NodeContext<'_, '_>, data: ValueRef, axis: usize, tran
     let batch: Vec<Dim> = outer.iter().filter_map(|at| shape.get(*at).cloned()).collect();
     let flat = [Dim::product(&batch), Dim::from(rows * transform.parts)];
     let flat = node.reshape("flat", moved, flat)?;
-    let product = node.helper("product", mat_mul(), [flat, matrix])?;
+    let product = node.helper("product", MatMul::new(false, false), [flat, matrix])?;
     let wide = node.reshape("wide", product, batch.into_iter().chain([Dim::from(columns), Dim::from(parts)]))?;
     let mut back: Vec<usize> = (0..outer.len()).collect();
     back.insert(axis, outer.len());

@@ -6,7 +6,7 @@ use trt_fuse_ir::{Dim, Ints, Op, Shape};
 use super::Row;
 use crate::import::ImportError;
 use crate::import::attrs::fault;
-use crate::import::formula::{front_axis, mat_mul, to_shape};
+use crate::import::formula::{front_axis, to_shape};
 use crate::import::node::{Fault, Imported, NodeContext};
 
 pub(super) const ROWS: &[Row] = &[
@@ -160,7 +160,7 @@ fn affine_grid(node: &mut NodeContext<'_, '_>) -> Imported {
         rows.push(1.0);
     }
     let rows = node.numbers_part("positions", dtype, &[1, count, sides.len() + 1], &rows)?;
-    let op = MatMul { transpose_b: true, ..mat_mul() };
+    let op = MatMul::new(false, true);
     let grid = node.helper("sampled", op, [rows, theta])?;
     let batch = node.shape(0)?.first().cloned().unwrap_or(Dim::fixed(1));
     let coordinates = Dim::from(sides.len());

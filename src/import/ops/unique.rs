@@ -8,7 +8,7 @@ use trt_fuse_ir::{DType, Dim, Op, Shape, Tensor, ValueRef};
 
 use super::Row;
 use crate::import::attrs::fault;
-use crate::import::formula::{front_axis, mat_mul, to_shape};
+use crate::import::formula::{front_axis, to_shape};
 use crate::import::node::{Fault, Imported, NodeContext};
 
 pub(super) const ROWS: &[Row] =
@@ -249,7 +249,7 @@ fn tf_idf_vectorizer(node: &mut NodeContext<'_, '_>) -> Imported {
             let equal = node.cast("equal.number", equal, DType::F32)?;
             let whole = node.reduce("whole", ReduceKind::Min, equal, &[3], false)?;
             let counts = node.reduce("counts", ReduceKind::Sum, whole, &[1], false)?;
-            let op: MatMul = mat_mul();
+            let op: MatMul = MatMul::new(false, false);
             let counts = node.helper("of_columns", op, [counts, ones])?;
             total = Some(match total {
                 None => counts,
