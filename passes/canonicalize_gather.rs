@@ -48,7 +48,7 @@ impl Rule for CanonicalizeGather {
         };
         let run = run.filter(|_| context.symbols.tell(result)).ok_or(Miss::NoMatch)?;
         let mut patch = Patch::new(self.name(), root);
-        let mut reshape = |x: ValueRef, from: &Shape, to: &Shape, patch: &mut Patch| {
+        let reshape = |x: ValueRef, from: &Shape, to: &Shape, patch: &mut Patch| {
             if from == to { x } else { patch.add(Reshape { shape: Some(to.clone()), allow_zero: false }, &[Some(x)]) }
         };
         let mut y = reshape(x, data, &run.folded, &mut patch);

@@ -12,6 +12,7 @@ mod channels;
 mod drop_concat_slice;
 mod drop_concat_split;
 mod drop_dead;
+mod drop_expand;
 mod drop_identity;
 mod drop_split_concat;
 mod fold_constants;

@@ -13,6 +13,7 @@ use crate::canonicalize_reshape::CanonicalizeReshape;
 use crate::drop_concat_slice::DropConcatSlice;
 use crate::drop_concat_split::DropConcatSplit;
 use crate::drop_dead::DropDead;
+use crate::drop_expand::DropExpand;
 use crate::drop_identity::DropIdentity;
 use crate::drop_split_concat::DropSplitConcat;
 use crate::fold_constants::FoldConstants;
@@ -351,6 +352,8 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(CanonicalizeArithmetic),
         // After the attributes, which tell the output's shape.
         rule(CanonicalizeReshape),
+        // After the attributes too, and before what looks for constant operands.
+        rule(DropExpand),
         rule(SinkLayout),
         rule(MergeReshapes),
         rule(MergeLayouts),

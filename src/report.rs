@@ -219,7 +219,7 @@ pub fn fuse_report(
         engine,
         parser,
         timings_ms: timings,
-        notes,
+        notes: optimized.notes.into_iter().chain(notes).collect(),
         remarks: optimized.report.remarks,
     };
     Ok(Reported { report, graph })
