@@ -174,6 +174,7 @@ pub fn eval_op(op: &Op, inputs: &[Option<&Tensor>], context: &EvalContext<'_>) -
         | Op::Concat(_)
         | Op::Split(_)
         | Op::Slice(_)
+        | Op::Roll(_)
         | Op::Pad(_)
         | Op::Tile(_)
         | Op::ShapeOf(_)

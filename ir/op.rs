@@ -35,8 +35,8 @@ pub use index::{
 pub use math::{Activation, BinaryOp, BitCast, Cast, UnaryOp};
 pub use matmul::{Einsum, MatMul};
 pub use movement::{
-    Concat, ConstantOfShape, DepthToSpace, Expand, EyeLike, Flatten, Pad, PadMode, Reshape, ShapeOf, Shuffle, Slice,
-    Split, Squeeze, Tile, Transpose, Trilu, Unsqueeze,
+    Concat, ConstantOfShape, DepthToSpace, Expand, EyeLike, Flatten, Pad, PadMode, Reshape, Roll, ShapeOf, Shuffle,
+    Slice, Split, Squeeze, Tile, Transpose, Trilu, Unsqueeze,
 };
 pub use norm::{BatchNorm, GroupNorm, LayerNorm, LpNorm, Lrn, MeanVarianceNorm, RmsNorm};
 pub use pool::{AspectPolicy, CoordinateMode, NearestMode, Pool, PoolKind, Resize, ResizeMode};
@@ -391,6 +391,8 @@ operators! {
     Split = "split", 1, 2;
     /// Cut out.
     Slice = "slice", 1, 5;
+    /// Moved along axes in a circle.
+    Roll = "roll", 1, 1;
     /// Widened.
     Pad = "pad", 1, 4;
     /// Repeated.

@@ -38,6 +38,7 @@ mod fuse_reduce_reshape;
 mod fuse_relu_clip;
 mod fuse_residual;
 mod fuse_rms_norm;
+mod fuse_roll;
 mod fuse_rotary_embedding;
 mod fuse_swish;
 mod fuse_transpose_matmul;
@@ -78,6 +79,7 @@ mod random;
 mod report;
 mod sink_captures;
 mod sink_layout;
+mod sink_negation;
 mod sink_parts;
 #[cfg(test)]
 mod testing;

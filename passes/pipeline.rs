@@ -38,6 +38,7 @@ use crate::fuse_reduce_reshape::FuseReduceReshape;
 use crate::fuse_relu_clip::FuseReluClip;
 use crate::fuse_residual::FuseResidual;
 use crate::fuse_rms_norm::FuseRmsNorm;
+use crate::fuse_roll::FuseRoll;
 use crate::fuse_rotary_embedding::FuseRotaryEmbedding;
 use crate::fuse_swish::FuseSwish;
 use crate::fuse_transpose_matmul::FuseTransposeMatmul;
@@ -72,6 +73,7 @@ use crate::pass::{Options, Pass, PassContext, PassError, Rule, Rules, settle};
 use crate::report::{PassReport, Report};
 use crate::sink_captures::SinkCaptures;
 use crate::sink_layout::SinkLayout;
+use crate::sink_negation::SinkNegation;
 use crate::sink_parts::SinkParts;
 
 /// Rounds after which a pipeline stops even if its passes still find something.
@@ -373,6 +375,8 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseGelu),
         // Before anything takes a scale, mask or bias into a product.
         rule(FuseRotaryEmbedding),
+        rule(SinkNegation), // what is no rotary embedding
+        rule(FuseRoll),
         rule(FuseAttention),
         rule(SinkParts), // after it, which gives queries, keys and values one form
         rule(FuseLayerNorm),
