@@ -65,7 +65,7 @@ impl FuseResidual {
         let mut inputs: SmallVec<[_; 4]> = graph.node_inputs(host.node);
         if graph.sole_consumer(host).is_none() {
             // Left to the patch's check, the other operand would not be tried.
-            return blocked("output before the sum has another reader");
+            return Err(Miss::AlsoRead { value: host, within: root });
         }
         let adds = inputs.get(own..).unwrap_or(&[]);
         if epilogue.0.iter().any(|step| matches!(step, Step::Activation(_))) {
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn refuses_an_output_with_another_reader() {
-        assert_eq!(refuses("[n, 2, 3]", PLAIN, "%y, %c"), ["output before the sum has another reader"]);
+        assert_eq!(refuses("[n, 2, 3]", PLAIN, "%y, %c"), ["output of `c` also read by `an output of the graph`"]);
     }
 
     #[test]

@@ -8,8 +8,10 @@ use trt_fuse_passes::Pipeline;
 const VERBS: &[&str] = &["fold", "drop", "merge", "fuse", "sink", "split", "canonicalize", "lower"];
 
 /// Files that are no pass.
-const OTHERS: &[&str] =
-    &["axes", "channels", "formula", "lib", "normal", "pass", "pattern", "pipeline", "random", "report", "testing"];
+const OTHERS: &[&str] = &[
+    "axes", "channels", "formula", "lib", "normal", "pass", "pattern", "pipeline", "random", "report", "testing",
+    "trace",
+];
 
 fn stems() -> BTreeSet<String> {
     let files = std::fs::read_dir(env!("CARGO_MANIFEST_DIR")).unwrap();
