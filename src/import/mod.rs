@@ -17,6 +17,7 @@ mod map;
 mod model;
 mod names;
 mod node;
+mod npy;
 mod ops;
 mod order;
 mod proto;
@@ -34,6 +35,7 @@ use trt_fuse_ir::{Graph, Tensor};
 
 pub use error::ImportError;
 pub use limits::Limits;
+pub use npy::read_npy;
 
 use external::ExternalFiles;
 use scope::Opsets;
