@@ -91,16 +91,22 @@ def operators(cache):
 
 
 def chromium(cache):
-    """Chromium and the libraries that it needs and this machine lacks, unpacked and not installed."""
+    """Chromium and the libraries that it needs and this machine lacks, unpacked and not installed. What cannot be had is
+    told, and no error: without it one test is skipped."""
     target = cache / "chromium"
     if target.exists() or os.environ.get("TRT_FUSE_CHROMIUM") or any(map(shutil.which, CHROMIUM)):
         return
-    if not shutil.which("apt-get"):
-        print("no Chromium found: tests/page.rs will be skipped (TRT_FUSE_CHROMIUM names one)", flush=True)
-        return
     cache.mkdir(parents=True, exist_ok=True)
     print(f"fetching {CHROMIUM[0]} into {target}", flush=True)
-    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+    try:
+        unpack_debian(CHROMIUM[0], target)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"no Chromium, tests/page.rs needs one (TRT_FUSE_CHROMIUM names it): {error}", flush=True)
+
+
+def unpack_debian(package, target):
+    """Unpack a package of Debian, with those that it depends on and that are not installed, into the folder `target`."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         scratch = pathlib.Path(scratch)
         for folder in ("archives/partial", "lists/partial"):
             (scratch / folder).mkdir(parents=True)
@@ -109,9 +115,9 @@ def chromium(cache):
         settings = {**places, "Debug::NoLocking": "true", "APT::Sandbox::User": "", "Acquire::Languages": "none"}
         apt = ["apt-get", "-qq", "--yes"] + [f"-o{key}={value}" for key, value in settings.items()]
         subprocess.run(apt + ["update"], check=True)
-        subprocess.run(apt + ["--no-install-recommends", "--download-only", "install", CHROMIUM[0]], check=True)
-        for package in sorted((scratch / "archives").glob("*.deb")):
-            subprocess.run(["dpkg-deb", "-x", package, scratch / "unpacked"], check=True)
+        subprocess.run(apt + ["--no-install-recommends", "--download-only", "install", package], check=True)
+        for archive in sorted((scratch / "archives").glob("*.deb")):
+            subprocess.run(["dpkg-deb", "-x", archive, scratch / "unpacked"], check=True)
         if not target.exists():
             os.replace(scratch / "unpacked", target)
 

@@ -63,6 +63,10 @@ fn readers(name: &str) -> BTreeMap<String, BTreeSet<String>> {
 fn remarks_are_true_and_grouped() {
     let readers = readers("convnext_tiny");
     let report = json("convnext_tiny", &[]);
+    assert_eq!(
+        keys(&report),
+        ["model", "nodes", "ops", "passes", "layers", "timings_ms", "notes", "remarks", "remark_groups"]
+    );
     let remarks = report["remarks"].as_array().unwrap();
     assert!(!remarks.is_empty());
     for remark in remarks {
@@ -134,7 +138,7 @@ fn every_node_comes_into_a_layer_and_every_layer_knows_its_nodes() {
             assert!(origin.onnx_nodes.iter().any(|node| *node.name == *source.name), "{source:?}: {origin:?}");
         }
         let engine = fate.engine_layers.unwrap_or_default();
-                // TensorRT writes the parts of a concatenation into one place, without a layer.
+        // TensorRT writes the parts of a concatenation into one place, without a layer.
         assert_eq!(engine.is_empty(), !build || &*source.op_type == "Concat", "{source:?}");
     }
     let conv = provenance.layer("/features/features.0/Conv").unwrap();

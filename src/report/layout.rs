@@ -37,8 +37,9 @@ pub fn layout(widths: &[f32], edges: &[(usize, usize)]) -> Layout {
         drawing.order(sweep % 2 == 0);
     }
     drawing.spread();
+    let weights: Vec<f32> = drawing.lengths(true).iter().zip(drawing.lengths(false)).map(|(a, b)| a * b).collect();
     for sweep in 0..SWEEPS {
-        drawing.place(sweep % 2 == 0);
+        drawing.place(sweep % 2 == 0, &weights);
     }
     drawing.finish(widths.len())
 }
@@ -132,11 +133,29 @@ impl Drawing {
         if down { Box::new(0..self.rows.len()) } else { Box::new((0..self.rows.len()).rev()) }
     }
 
+    /// A cell's neighbours in the row that a sweep comes from.
+    fn neighbours(&self, cell: usize, down: bool) -> &[usize] {
+        if down { &self.above[cell] } else { &self.below[cell] }
+    }
+
+    /// Cells on the longest path that a sweep takes to each cell.
+    fn lengths(&self, down: bool) -> Vec<f32> {
+        let mut lengths = vec![1.0_f32; self.half.len()];
+        for row in self.walk(down) {
+            for cell in &self.rows[row] {
+                let longest = self.neighbours(*cell, down).iter().map(|other| lengths[*other]).fold(0.0, f32::max);
+                lengths[*cell] += longest;
+            }
+        }
+        lengths
+    }
+
     /// The mean place of a cell's neighbours in the row that a sweep comes from.
-    fn pull(&self, cell: usize, down: bool) -> Option<f32> {
-        let neighbours = if down { &self.above[cell] } else { &self.below[cell] };
-        let sum: f32 = neighbours.iter().map(|other| self.x[*other]).sum();
-        (!neighbours.is_empty()).then(|| sum / neighbours.len() as f32)
+    fn pull(&self, cell: usize, down: bool, weight: &dyn Fn(usize) -> f32) -> Option<f32> {
+        let neighbours = self.neighbours(cell, down);
+        let sum: f32 = neighbours.iter().map(|other| self.x[*other] * weight(*other)).sum();
+        let weights: f32 = neighbours.iter().map(|other| weight(*other)).sum();
+        (!neighbours.is_empty()).then(|| sum / weights)
     }
 
     /// Sorts each row by the mean position of its cells' neighbours.
@@ -144,7 +163,7 @@ impl Drawing {
         for row in self.walk(down) {
             let mut cells = std::mem::take(&mut self.rows[row]);
             let mut keyed: Vec<(f32, usize)> =
-                cells.iter().map(|cell| (self.pull(*cell, down).unwrap_or(self.x[*cell]), *cell)).collect();
+                cells.iter().map(|cell| (self.pull(*cell, down, &|_| 1.0).unwrap_or(self.x[*cell]), *cell)).collect();
             keyed.sort_by(|a, b| a.0.total_cmp(&b.0));
             cells.clear();
             for (at, (_, cell)) in keyed.into_iter().enumerate() {
@@ -167,15 +186,19 @@ impl Drawing {
         }
     }
 
-    /// Moves the cells of each row as near to their neighbours as their order allows.
-    fn place(&mut self, down: bool) {
+    /// Moves the cells of each row as near to their neighbours as their order allows. A cell counts by the paths that lead
+    /// to it and from it, so that a leaf does not push the trunk aside.
+    fn place(&mut self, down: bool, weights: &[f32]) {
         for row in self.walk(down) {
-            let cells = &self.rows[row];
-            let wanted: Vec<f32> = cells.iter().map(|cell| self.pull(*cell, down).unwrap_or(self.x[*cell])).collect();
+            let cells = std::mem::take(&mut self.rows[row]);
+            let pull = |cell: &usize| self.pull(*cell, down, &|other| weights[other]).unwrap_or(self.x[*cell]);
+            let wanted: Vec<f32> = cells.iter().map(pull).collect();
             let half: Vec<f32> = cells.iter().map(|cell| self.half[*cell]).collect();
-            for (cell, x) in cells.clone().into_iter().zip(nearest(&wanted, &half)) {
-                self.x[cell] = x;
+            let weight: Vec<f32> = cells.iter().map(|cell| weights[*cell]).collect();
+            for (cell, x) in cells.iter().zip(nearest(&wanted, &half, &weight)) {
+                self.x[*cell] = x;
             }
+            self.rows[row] = cells;
         }
     }
 
@@ -192,33 +215,40 @@ impl Drawing {
     }
 }
 
-/// The places nearest to those wanted, in least squares, at which neighbours do not overlap: each takes `half` to both
-/// sides. Cells that would overlap become a block, which stands where its cells want it on the mean.
-fn nearest(wanted: &[f32], half: &[f32]) -> Vec<f32> {
+/// The places nearest to those wanted, in weighted least squares, at which neighbours do not overlap: each takes `half` to
+/// both sides. Cells that would overlap become a block, which stands where its cells want it on the mean.
+fn nearest(wanted: &[f32], half: &[f32], weight: &[f32]) -> Vec<f32> {
     struct Block {
-        /// Sum of the places that the cells want for the block's first cell.
+        /// Weighted sum of the places that the cells want for the row's first cell.
         sum: f32,
+        weight: f32,
         cells: usize,
+    }
+    impl Block {
+        fn base(&self) -> f32 {
+            self.sum / self.weight
+        }
     }
     let mut offsets = Vec::with_capacity(wanted.len());
     let mut blocks: Vec<Block> = Vec::new();
     let mut offset = 0.0;
-    for (at, (wanted, half_here)) in wanted.iter().zip(half).enumerate() {
+    for (at, ((wanted, half_here), weight)) in wanted.iter().zip(half).zip(weight).enumerate() {
         if let Some(before) = at.checked_sub(1).and_then(|before| half.get(before)) {
             offset += before + half_here;
         }
         offsets.push(offset);
-        blocks.push(Block { sum: wanted - offset, cells: 1 });
+        blocks.push(Block { sum: (wanted - offset) * weight, weight: *weight, cells: 1 });
         while let [.., left, right] = blocks.as_mut_slice() {
-            if left.sum / left.cells as f32 <= right.sum / right.cells as f32 {
+            if left.base() <= right.base() {
                 break;
             }
             left.sum += right.sum;
+            left.weight += right.weight;
             left.cells += right.cells;
             blocks.pop();
         }
     }
-    let bases = blocks.iter().flat_map(|block| std::iter::repeat_n(block.sum / block.cells as f32, block.cells));
+    let bases = blocks.iter().flat_map(|block| std::iter::repeat_n(block.base(), block.cells));
     bases.zip(offsets).map(|(base, offset)| base + offset).collect()
 }
 
@@ -250,15 +280,26 @@ mod tests {
 
     #[test]
     fn neighbours_do_not_overlap_and_sit_where_they_want() {
-        assert_eq!(nearest(&[0.0, 10.0], &[1.0, 1.0]), [0.0, 10.0]);
-        assert_eq!(nearest(&[5.0, 5.0, 5.0], &[1.0, 1.0, 1.0]), [3.0, 5.0, 7.0]);
-        assert_eq!(nearest(&[9.0, 0.0, 20.0], &[2.0, 3.0, 1.0]), [2.0, 7.0, 20.0]);
+        assert_eq!(nearest(&[0.0, 10.0], &[1.0, 1.0], &[1.0, 1.0]), [0.0, 10.0]);
+        assert_eq!(nearest(&[5.0, 5.0, 5.0], &[1.0, 1.0, 1.0], &[1.0; 3]), [3.0, 5.0, 7.0]);
+        assert_eq!(nearest(&[9.0, 0.0, 20.0], &[2.0, 3.0, 1.0], &[1.0; 3]), [2.0, 7.0, 20.0]);
+        assert_eq!(nearest(&[0.0, 0.0], &[1.0, 1.0], &[3.0, 1.0]), [-0.5, 1.5]);
     }
 
     #[test]
     fn what_reads_nothing_stands_by_its_reader() {
         let layout = layout(&[40.0; 4], &[(0, 1), (1, 3), (2, 3)]);
         assert_eq!(layout.nodes[2].1, layout.nodes[1].1);
+    }
+
+    #[test]
+    fn leaves_do_not_push_the_trunk_aside() {
+        // A chain of 300, every link of which reads a leaf of its own too.
+        let mut edges: Vec<(usize, usize)> = (0..299).map(|at| (at * 2, at * 2 + 2)).collect();
+        edges.extend((0..299).map(|at| (at * 2 + 1, at * 2 + 2)));
+        edges.sort_unstable();
+        let layout = layout(&[80.0; 599], &edges);
+        assert!(layout.width < 1200.0, "{}", layout.width);
     }
 
     #[test]

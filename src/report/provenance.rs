@@ -17,6 +17,9 @@ use crate::{Error, Options};
 /// Names like the one that was not found that an error tells.
 const NEAREST: usize = 3;
 
+/// Names of other nodes that a line of text tells.
+const WITH: usize = 4;
+
 /// A name that nothing has.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("no {what} is called `{name}`{}", or_near(.nearest))]
@@ -265,7 +268,10 @@ fn rewrite_line(text: &mut String, rewrite: &Rewrite, of: Option<&str>) {
     let mut with: Vec<&str> = rewrite.before.iter().flat_map(|node| &node.onnx_nodes).map(|name| &**name).collect();
     with.retain(|name| Some(*name) != of);
     with.dedup();
-    let with = if with.is_empty() { String::new() } else { format!("with {}, ", with.join(", ")) };
+    let more = with.len().saturating_sub(WITH);
+    with.truncate(WITH);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let with = if with.is_empty() { String::new() } else { format!("with {}{more}, ", with.join(", ")) };
     let ordinal = if rewrite.is_drop() { String::new() } else { format!(" #{}", rewrite.ordinal) };
     let rule = format!("{}{ordinal}", rewrite.rule);
     let _ = writeln!(text, "  round {} {rule:28} {with}{}", rewrite.round, became(rewrite));

@@ -59,7 +59,8 @@ pub fn remarks_text(remarks: &[Remark]) -> String {
     if remarks.is_empty() {
         return "no rewrite nearly applied\n".to_string();
     }
-    let mut text = format!("{} rewrites nearly applied; not fused because:\n", remarks.len());
+    let rewrites = if remarks.len() == 1 { "rewrite" } else { "rewrites" };
+    let mut text = format!("{} {rewrites} nearly applied; not fused because:\n", remarks.len());
     let by_condition = by_condition(remarks);
     for RemarkGroup { rule, condition, count, .. } in group_remarks(remarks) {
         let _ = writeln!(text, "{count:5} {condition} ({rule})");

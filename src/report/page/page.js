@@ -134,9 +134,10 @@ class View {
       c.font = "600 12px system-ui, 'DejaVu Sans', sans-serif";
       c.fillText(node.label, node.x, node.y - (node.tail ? 6 : 0), w - 8);
       if (!node.tail) continue;
-      c.fillStyle = colours.muted;
+      c.globalAlpha = 0.7;
       c.font = "10px system-ui, 'DejaVu Sans', sans-serif";
       c.fillText(node.tail, node.x, node.y + 8, w - 8);
+      c.globalAlpha = 1;
     }
     c.setLineDash([]);
     c.restore();
