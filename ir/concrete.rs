@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::infer::{InferContext, infer};
-use crate::op::{Expand, Reshape, Slice, Split};
+use crate::op::{Expand, Reshape, Shuffle, Slice, Split};
 use crate::{Dim, Graph, GraphError, Op, Shape, ValueInfo, ValueRef};
 
 /// What is known of every value when the symbols of the inputs have values; `inputs` may say more of an input, such as
@@ -61,6 +61,7 @@ fn with_dims(op: &Op, number: &dyn Fn(&Dim) -> Dim) -> Op {
     let each = |shape: &Option<Shape>| shape.as_ref().map(|shape| shape.iter().map(number).collect());
     match op {
         Op::Reshape(op) => Reshape { shape: each(&op.shape), ..op.clone() }.into(),
+        Op::Shuffle(op) => Shuffle { shape: each(&op.shape), ..op.clone() }.into(),
         Op::Expand(op) => Expand { shape: each(&op.shape) }.into(),
         Op::Split(op) => Split { sizes: each(&op.sizes), ..op.clone() }.into(),
         Op::Slice(op) => Slice { starts: each(&op.starts), ends: each(&op.ends), ..op.clone() }.into(),

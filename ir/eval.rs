@@ -105,6 +105,35 @@ pub fn convert(tensor: &Tensor, to: crate::DType) -> Result<Tensor, String> {
     cast::cast(tensor, to, true)
 }
 
+/// Whole numbers up to this one are each a number of f64.
+const MOST_WHOLE: f64 = (1_u64 << f64::MANTISSA_DIGITS) as f64;
+
+/// A constant in a type that stands for its own where a target lacks that; `None` if one of its numbers has no place
+/// there: it overflows, becomes 0, or is whole and becomes another. Digits of other f64 are dropped.
+pub fn narrowed(constant: &Tensor, to: crate::DType) -> Option<Tensor> {
+    let element = constant.repeated();
+    let before = element.as_ref().unwrap_or(constant);
+    let after = convert(before, to).ok()?;
+    let is_held = match constant.dtype() {
+        crate::DType::F64 if to.is_float() => {
+            let is_kept = |(x, y): (&f64, f64)| {
+                let is_whole = x.fract() == 0.0 && x.abs() <= MOST_WHOLE;
+                *x == y || x.is_nan() || (!is_whole && y.is_finite() && y != 0.0)
+            };
+            before.to_f64s()?.iter().zip(after.to_f64s()?).all(is_kept)
+        }
+        crate::DType::U64 if to == crate::DType::I64 => before.to_i64s().is_some(),
+        _ => true,
+    };
+    if !is_held {
+        return None;
+    }
+    match element {
+        Some(_) => Tensor::splat(to, constant.dims(), after.bytes().clone()).ok(),
+        None => Some(after),
+    }
+}
+
 /// Evaluates one operator.
 ///
 /// # Errors
@@ -142,6 +171,7 @@ pub fn eval_op(op: &Op, inputs: &[Option<&Tensor>], context: &EvalContext<'_>) -
         | Op::Squeeze(_)
         | Op::Unsqueeze(_)
         | Op::Transpose(_)
+        | Op::Shuffle(_)
         | Op::Expand(_)
         | Op::Concat(_)
         | Op::Split(_)

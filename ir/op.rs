@@ -35,8 +35,8 @@ pub use index::{
 pub use math::{Activation, BinaryOp, BitCast, Cast, UnaryOp};
 pub use matmul::{Einsum, MatMul};
 pub use movement::{
-    Concat, ConstantOfShape, DepthToSpace, Expand, EyeLike, Flatten, Pad, PadMode, Reshape, ShapeOf, Slice, Split,
-    Squeeze, Tile, Transpose, Trilu, Unsqueeze,
+    Concat, ConstantOfShape, DepthToSpace, Expand, EyeLike, Flatten, Pad, PadMode, Reshape, ShapeOf, Shuffle, Slice,
+    Split, Squeeze, Tile, Transpose, Trilu, Unsqueeze,
 };
 pub use norm::{BatchNorm, GroupNorm, LayerNorm, LpNorm, Lrn, MeanVarianceNorm, RmsNorm};
 pub use pool::{AspectPolicy, CoordinateMode, NearestMode, Pool, PoolKind, Resize, ResizeMode};
@@ -381,6 +381,8 @@ operators! {
     Unsqueeze = "unsqueeze", 1, 2;
     /// Another order of axes.
     Transpose = "transpose", 1, 1;
+    /// Another order of axes, another shape, and another order of axes.
+    Shuffle = "shuffle", 1, 1;
     /// Broadcast with a shape.
     Expand = "expand", 1, 2;
     /// Joined along an axis.

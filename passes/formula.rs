@@ -113,19 +113,19 @@ impl<'g> Formula<'g> {
         self.op(Reduce { kind, axes: Some(axes), keep_dims: true, noop_if_empty: true }, &[x])
     }
 
-    /// An i64 taken to the range of an integer type below 64 bits, as its bits are.
-    pub(crate) fn wrapped(&mut self, x: ValueRef, dtype: DType) -> Result<ValueRef, Miss> {
+    /// Integers of the type `computed` taken to the range of a narrower one, as its bits are.
+    pub(crate) fn wrapped(&mut self, x: ValueRef, computed: DType, dtype: DType) -> Result<ValueRef, Miss> {
         let width = dtype.bits();
-        if width >= 64 {
+        if width >= computed.bits() {
             return Ok(x);
         }
         let modulus = (1_i64 << width) as f64;
         if dtype.is_unsigned_integer() {
-            return self.with_number(BinaryOp::Mod, x, DType::I64, modulus);
+            return self.with_number(BinaryOp::Mod, x, computed, modulus);
         }
-        let raised = self.with_number(BinaryOp::Add, x, DType::I64, modulus / 2.0)?;
-        let rest = self.with_number(BinaryOp::Mod, raised, DType::I64, modulus)?;
-        self.with_number(BinaryOp::Sub, rest, DType::I64, modulus / 2.0)
+        let raised = self.with_number(BinaryOp::Add, x, computed, modulus / 2.0)?;
+        let rest = self.with_number(BinaryOp::Mod, raised, computed, modulus)?;
+        self.with_number(BinaryOp::Sub, rest, computed, modulus / 2.0)
     }
 
     /// Another shape.

@@ -19,9 +19,10 @@
 //! Numerics: bit-exact.
 
 use trt_fuse_ir::op::MatMul;
-use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch, ValueRef};
+use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch};
 
 use crate::pass::{Miss, Rule, RuleContext};
+use crate::pattern::swapped_matrix;
 
 /// The rule.
 #[derive(Debug, Default)]
@@ -55,18 +56,6 @@ impl Rule for FuseTransposeMatmul {
         patch.replace(root.into(), fused).absorb([root]).inherit(transposes);
         Ok(patch)
     }
-}
-
-/// The transpose that exchanges just the last two axes, and what it reads.
-fn swapped_matrix(graph: &Graph, value: ValueRef) -> Option<(NodeId, ValueRef)> {
-    let Op::Transpose(op) = graph.op(value.node)? else { return None };
-    let (lead, matrix) = op.perm.split_at_checked(op.perm.len().checked_sub(2)?)?;
-    let keeps_lead = lead.iter().enumerate().all(|(at, axis)| i64::try_from(at) == Ok(*axis));
-    let swaps = matches!(matrix, [a, b] if *a == b + 1 && i64::try_from(lead.len()) == Ok(*b));
-    if !keeps_lead || !swaps {
-        return None;
-    }
-    Some((value.node, graph.input(value.node, 0)?))
 }
 
 #[cfg(test)]

@@ -5,12 +5,11 @@
 //! ```
 //! becomes
 //! ```text
-//! %1 = mul(%q, 0.5)
-//! %2 = mul(%k, 0.5)
-//! %3 = matmul(%1, %2) transpose_b=true : f32[b, 8, s, t]
-//! %4 = mul(tanh(div(%3, 30)), 30)
-//! %5 = softmax(%4) axis=-1
-//! %y = matmul(%5, %v)
+//! %1 = mul(%q, 0.25)
+//! %2 = matmul(%1, %k) transpose_b=true : f32[b, 8, s, t]
+//! %3 = mul(tanh(div(%2, 30)), 30)
+//! %4 = softmax(%3) axis=-1
+//! %y = matmul(%4, %v)
 //! ```
 //!
 //! Fires where the target has no attention, and on what its layer has no place for: a cap, a softmax of another type,
@@ -21,8 +20,8 @@
 //!
 //! Order: any.
 //!
-//! Numerics: the scale's square root goes to either side of the product, so that it does not overflow in 16 bits; hidden
-//! keys are selected away, so that no infinity of a score survives. 1e-6 in f32.
+//! Numerics: in f16 the scale's square root goes to either side of the product, so that it does not overflow; hidden keys are
+//! selected away, so that no infinity of a score survives. 1e-6 in f32.
 
 use trt_fuse_ir::op::{
     Activation, Attention, BinaryOp, CausalKind, Expand, MatMul, ReduceKind, ScoreStage, ShapeOf, Softmax, Squeeze,
@@ -114,9 +113,7 @@ fn one_mask(mut f: Formula<'_>, op: &Attention, sizes: &Sizes) -> Result<Patch, 
 fn written_out(mut f: Formula<'_>, op: &Attention, sizes: &Sizes, outputs: usize, root: NodeId) -> Result<Patch, Miss> {
     let dtype = f.info(0)?.dtype;
     let (q, k, v) = (f.input(0)?, f.input(1)?, f.input(2)?);
-    let root_of_scale = f64::from(op.scale.0).abs().sqrt();
-    let q = f.with_number(BinaryOp::Mul, q, dtype, root_of_scale.copysign(f64::from(op.scale.0)))?;
-    let k = f.with_number(BinaryOp::Mul, k, dtype, root_of_scale)?;
+    let (q, k) = scaled(&mut f, (q, k), f64::from(op.scale.0), dtype)?;
     let k = shared(&mut f, k, sizes, &sizes.key, root)?;
     let v = shared(&mut f, v, sizes, &sizes.value, root)?;
     let product = matmul(&mut f, q, k, true);
@@ -142,6 +139,20 @@ fn written_out(mut f: Formula<'_>, op: &Attention, sizes: &Sizes, outputs: usize
     };
     let values = [y, stage];
     Ok(f.results(values.get(..outputs).ok_or(Miss::NoMatch)?))
+}
+
+/// Queries and keys whose product has the scale. Where 16 bits could overflow, its root goes to either side.
+fn scaled(
+    f: &mut Formula<'_>,
+    (q, k): (ValueRef, ValueRef),
+    scale: f64,
+    dtype: DType,
+) -> Result<(ValueRef, ValueRef), Miss> {
+    if dtype != DType::F16 {
+        return Ok((f.with_number(BinaryOp::Mul, q, dtype, scale)?, k));
+    }
+    let root = scale.abs().sqrt();
+    Ok((f.with_number(BinaryOp::Mul, q, dtype, root.copysign(scale))?, f.with_number(BinaryOp::Mul, k, dtype, root)?))
 }
 
 fn matmul(f: &mut Formula<'_>, a: ValueRef, b: ValueRef, transpose_b: bool) -> ValueRef {
@@ -179,8 +190,13 @@ fn masked(
     scores: ValueRef,
     dtype: DType,
 ) -> Result<(ValueRef, Option<ValueRef>), Miss> {
-    let hidden = f.number(dtype, f64::NEG_INFINITY)?;
     let triangle = triangle(f, op.causal, sizes)?;
+    if let (Ok(mask), None, false) = (f.input(3), triangle, op.zero_hidden)
+        && f.info(3)?.dtype != DType::Bool
+    {
+        return Ok((f.binary(BinaryOp::Add, scores, mask), None));
+    }
+    let hidden = f.number(dtype, f64::NEG_INFINITY)?;
     let (mut scores, mut kept) = (scores, triangle);
     // The first key is seen by all, unless queries begin before it.
     let mut may_see_none = op.causal == CausalKind::LowerRight && !(&sizes.keys - &sizes.queries).at_least(0);
@@ -258,18 +274,16 @@ mod tests {
         let run = run(inputs, "(%q, %k, %v) scale=0.25 softcap=30 causal=none zero_hidden=true scores=product");
         insta::assert_snapshot!(run.equal_within(1e-6, 3).after, @"
         graph g(%q: f32[b, 4, s, 16], %k: f32[b, 4, t, 16], %v: f32[b, 4, t, 16]) -> (%y) {
-          %y.lower_attention = constant() value=f32[] {0.5}
+          %y.lower_attention = constant() value=f32[] {0.25}
           %y.1 = mul(%q, %y.lower_attention) : f32[b, 4, s, 16]
-          %y.lower_attention.1 = constant() value=f32[] {0.5}
-          %y.2 = mul(%k, %y.lower_attention.1) : f32[b, 4, t, 16]
-          %y.3 = matmul(%y.1, %y.2) transpose_b=true : f32[b, 4, s, t]
+          %y.2 = matmul(%y.1, %k) transpose_b=true : f32[b, 4, s, t]
+          %y.lower_attention.1 = constant() value=f32[] {30.0}
+          %y.3 = div(%y.2, %y.lower_attention.1) : f32[b, 4, s, t]
+          %y.4 = tanh(%y.3) : f32[b, 4, s, t]
           %y.lower_attention.2 = constant() value=f32[] {30.0}
-          %y.4 = div(%y.3, %y.lower_attention.2) : f32[b, 4, s, t]
-          %y.5 = tanh(%y.4) : f32[b, 4, s, t]
-          %y.lower_attention.3 = constant() value=f32[] {30.0}
-          %y.6 = mul(%y.5, %y.lower_attention.3) : f32[b, 4, s, t]
-          %y.7 = softmax(%y.6) axis=-1 : f32[b, 4, s, t]
-          %y = matmul(%y.7, %v) : f32[b, 4, s, 16]
+          %y.5 = mul(%y.4, %y.lower_attention.2) : f32[b, 4, s, t]
+          %y.6 = softmax(%y.5) axis=-1 : f32[b, 4, s, t]
+          %y = matmul(%y.6, %v) : f32[b, 4, s, 16]
         }
         ");
     }

@@ -60,7 +60,7 @@ impl Rule for LowerGridSample {
     }
 }
 
-/// What a position reads along an axis: indices (whole f32) and weights, both `[n, points, 1]`.
+/// What a position reads along an axis: indices (i64) and weights, both `[n, points, 1]`.
 type Taps = Vec<(ValueRef, ValueRef)>;
 
 fn gathered(mut f: Formula<'_>, op: &GridSample, shape: &Shape, sizes: &[i64]) -> Result<Patch, Miss> {
@@ -83,7 +83,7 @@ fn gathered(mut f: Formula<'_>, op: &GridSample, shape: &Shape, sizes: &[i64]) -
         }
         let mut next = Vec::new();
         for (index, weight) in combined {
-            let start = f.with_number(BinaryOp::Mul, index, DType::F32, *size as f64)?;
+            let start = f.with_number(BinaryOp::Mul, index, DType::I64, *size as f64)?;
             for (at, part) in &taps {
                 next.push((f.binary(BinaryOp::Add, start, *at), f.binary(BinaryOp::Mul, weight, *part)));
             }
@@ -97,7 +97,6 @@ fn gathered(mut f: Formula<'_>, op: &GridSample, shape: &Shape, sizes: &[i64]) -
     let x = f.op(last.clone(), &[x]);
     let mut sum = None;
     for (index, weight) in combined {
-        let index = f.cast(index, DType::I64);
         let element = f.op(GatherNd { batch_dims: 1 }, &[x, index]);
         let weight = if dtype == DType::F32 { weight } else { f.cast(weight, dtype) };
         let part = f.binary(BinaryOp::Mul, element, weight);
@@ -163,7 +162,7 @@ fn inside(
     weight: ValueRef,
     size: i64,
 ) -> Result<(ValueRef, ValueRef), Miss> {
-    use BinaryOp::{Add, And, FMod, GreaterOrEqual, LessOrEqual, Max, Min, Mul, Sub};
+    use BinaryOp::{Add, And, GreaterOrEqual, LessOrEqual, Max, Min, Mul, Sub};
     let last = (size - 1) as f64;
     let (mut at, mut weight) = (at, weight);
     match op.padding {
@@ -180,7 +179,10 @@ fn inside(
             let moved = f.with_number(Sub, at, DType::F32, low)?;
             let far = f.unary(UnaryOp::Abs, moved);
             let period = (2.0 * range).max(1.0);
-            let rest = f.with_number(FMod, far, DType::F32, period)?;
+            let rounds = f.with_number(BinaryOp::Div, far, DType::F32, period)?;
+            let rounds = f.unary(UnaryOp::Floor, rounds);
+            let rounds = f.with_number(Mul, rounds, DType::F32, period)?;
+            let rest = f.binary(Sub, far, rounds);
             let turned = f.unary(UnaryOp::Neg, rest);
             let turned = f.with_number(Add, turned, DType::F32, period)?;
             let near = f.binary(Min, rest, turned);
@@ -188,8 +190,11 @@ fn inside(
         }
         _ => {}
     }
-    let least = f.with_number(Max, at, DType::F32, 0.0)?;
-    Ok((f.with_number(Min, least, DType::F32, last)?, weight))
+    // Kept in the range before f32 gets too large for an i64, and after it: f32 does not have every number of a large axis.
+    let near = f.with_number(Max, at, DType::F32, 0.0)?;
+    let near = f.with_number(Min, near, DType::F32, last)?;
+    let index = f.cast(near, DType::I64);
+    Ok((f.with_number(Min, index, DType::I64, last)?, weight))
 }
 
 #[cfg(test)]
@@ -209,8 +214,8 @@ mod tests {
         let run = run("[n, 2, 7]", "[n, p, 1]", "kind=nearest padding=border align_corners=false");
         insta::assert_snapshot!(run.equal_within(0.0, 3).after, @"
         graph g(%x: f32[n, 2, 7], %g: f32[n, p, 1]) -> (%y) {
-          %y.8 = reshape(%x) shape=[n, 2, 7] allow_zero=true : f32[n, 2, 7]
-          %y.9 = transpose(%y.8) perm=[0, 2, 1] : f32[n, 7, 2]
+          %y.10 = reshape(%x) shape=[n, 2, 7] allow_zero=true : f32[n, 2, 7]
+          %y.11 = transpose(%y.10) perm=[0, 2, 1] : f32[n, 7, 2]
           %y.1 = reshape(%g) shape=[n, p, 1] allow_zero=true : f32[n, p, 1]
           %y.2 = slice(%y.1) axes=[2] starts=[0] ends=[1] steps=[1] : f32[n, p, 1]
           %y.lower_grid_sample = constant() value=f32[] {3.5}
@@ -222,12 +227,14 @@ mod tests {
           %y.6 = max(%y.5, %y.lower_grid_sample.3) : f32[n, p, 1]
           %y.lower_grid_sample.4 = constant() value=f32[] {6.0}
           %y.7 = min(%y.6, %y.lower_grid_sample.4) : f32[n, p, 1]
-          %y.10 = cast(%y.7) to=i64 saturate=true : i64[n, p, 1]
-          %y.11 = gather_nd(%y.9, %y.10) batch_dims=1 : f32[n, p, 2]
+          %y.8 = cast(%y.7) to=i64 saturate=true : i64[n, p, 1]
+          %y.lower_grid_sample.5 = constant() value=i64[] {6}
+          %y.9 = min(%y.8, %y.lower_grid_sample.5) : i64[n, p, 1]
+          %y.12 = gather_nd(%y.11, %y.9) batch_dims=1 : f32[n, p, 2]
           %y.lower_grid_sample.2 = constant() value=f32[] {1.0}
-          %y.12 = mul(%y.11, %y.lower_grid_sample.2) : f32[n, p, 2]
-          %y.13 = transpose(%y.12) perm=[0, 2, 1] : f32[n, 2, p]
-          %y = reshape(%y.13) shape=[n, 2, p] allow_zero=true : f32[n, 2, p]
+          %y.13 = mul(%y.12, %y.lower_grid_sample.2) : f32[n, p, 2]
+          %y.14 = transpose(%y.13) perm=[0, 2, 1] : f32[n, 2, p]
+          %y = reshape(%y.14) shape=[n, 2, p] allow_zero=true : f32[n, 2, p]
         }
         ");
     }
@@ -248,6 +255,22 @@ mod tests {
         }
         let volume = run("[1, 2, 3, 4, 5]", "[1, 2, 2, 2, 3]", "kind=cubic padding=zeros align_corners=false");
         assert_eq!(volume.equal_within(1e-5, 1).rewrites, 1);
+    }
+
+    #[test]
+    fn indices_have_all_digits_of_large_data() {
+        // 257^3 elements are more than f32 can count.
+        let run = run("[1, 1, 257, 257, 257]", "[1, 1, 1, 1, 3]", "kind=cubic padding=border align_corners=true");
+        let mut x = vec![0_f32; 257 * 257 * 257];
+        let last = x.len() - 1;
+        x[last] = 1.0;
+        let x = trt_fuse_ir::Tensor::from_vec([1, 1, 257, 257, 257], x).unwrap();
+        let corner = trt_fuse_ir::Tensor::full([1, 1, 1, 1, 3], 1_f32).unwrap();
+        let inputs = [x, corner];
+        let expected = trt_fuse_ir::eval::eval_graph(&run.before, &inputs).unwrap();
+        let found = trt_fuse_ir::eval::eval_graph(&run.after, &inputs).unwrap();
+        assert_eq!(expected[0].to_f64s().unwrap(), [1.0]);
+        assert_eq!(found[0].to_f64s().unwrap(), [1.0]);
     }
 
     #[test]

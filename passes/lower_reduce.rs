@@ -15,7 +15,7 @@
 //! ```
 //!
 //! Fires on a reduction whose number of axes is known but not the axes, and on the extremum of booleans, which becomes
-//! one of integers.
+//! one of integers. A mean of integers, along whatever axes, is their sum in i64, divided once.
 //!
 //! Refuses nothing; an unknown rank or number of axes is no match.
 //!
@@ -23,8 +23,9 @@
 //!
 //! Numerics: sums in another order; 1e-6 in f32.
 
+use trt_fuse_ir::infer::resolve_axis;
 use trt_fuse_ir::op::{BinaryOp, Expand, Reduce, ReduceKind, Reshape, Slice, UnaryOp};
-use trt_fuse_ir::{DType, Graph, Ints, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
+use trt_fuse_ir::{DType, Dim, Graph, Ints, NodeId, Op, OpKind, Patch, Shape, Tensor, ValueRef};
 
 use crate::axes::{named_axes, unnamed_dims};
 use crate::fold_constants::evaluate_one;
@@ -44,18 +45,28 @@ impl Rule for LowerReduce {
         &[OpKind::Reduce]
     }
 
-    fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
+    fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
         let Some(Op::Reduce(op)) = graph.op(root) else { return Err(Miss::NoMatch) };
         let mut f = Formula::new(self.name(), graph, root);
         if f.info(0)?.dtype == DType::Bool {
             return boolean(f, op);
         }
-        if op.axes.is_some() || f.input(1).is_err() || f.info(1)?.known_ints().is_some() {
-            return Err(Miss::NoMatch);
+        let known = match &op.axes {
+            Some(axes) => Some(axes.to_vec()),
+            None if f.input(1).is_err() => Some(Vec::new()),
+            None => f.info(1)?.known_ints(),
+        };
+        let is_mean = op.kind == ReduceKind::Mean && f.info(0)?.dtype.is_integer();
+        match known {
+            Some(axes) if is_mean && context.capabilities.dtypes.contains(&DType::I64) => {
+                return integer_mean(f, op, &axes);
+            }
+            Some(_) => return Err(Miss::NoMatch),
+            None => {}
         }
         let shape = f.shape(0)?;
         let count = f.info(1)?.fixed_dims().filter(|dims| dims.len() == 1).ok_or(Miss::NoMatch)?[0];
-        let (rank, x) = (shape.len(), f.input(0)?);
+        let (rank, x, dtype) = (shape.len(), f.input(0)?, f.info(0)?.dtype);
         if count == 0 || count > rank {
             return Err(Miss::NoMatch);
         }
@@ -68,9 +79,19 @@ impl Rule for LowerReduce {
             let neutral = neutral(&mut f, op.kind)?;
             f.op(Expand { shape: None }, &[neutral, kept])
         } else {
-            let all = each_axis(&mut f, op.kind, x, rank, named, dims);
             let starts = f.ints(&vec![0; rank]);
-            f.op(Slice { axes: None, starts: None, ends: None, steps: None }, &[all, starts, kept])
+            let cut = Slice { axes: None, starts: None, ends: None, steps: None };
+            if is_mean {
+                // The sum may be beyond the type.
+                let wide = if dtype == DType::I64 { x } else { f.cast(x, DType::I64) };
+                let all = each_axis(&mut f, ReduceKind::Sum, wide, rank, named, dims);
+                let sum = f.op(cut, &[all, starts, kept]);
+                let mean = divided_by_count(&mut f, sum, named, dims)?;
+                if dtype == DType::I64 { mean } else { f.cast(mean, dtype) }
+            } else {
+                let all = each_axis(&mut f, op.kind, x, rank, named, dims);
+                f.op(cut, &[all, starts, kept])
+            }
         };
         if op.keep_dims {
             return Ok(f.result(y));
@@ -87,8 +108,46 @@ fn boolean(mut f: Formula<'_>, op: &Reduce) -> Result<Patch, Miss> {
     let wide = f.cast(x, DType::I32);
     let inputs: Vec<ValueRef> = std::iter::once(wide).chain(f.input(1).ok()).collect();
     let y = f.op(op.clone(), &inputs);
-    let y = f.cast(y, DType::Bool);
+    // Of nothing, the maximum is the least integer.
+    let y = f.with_number(BinaryOp::Greater, y, DType::I32, 0.0)?;
     Ok(f.result(y))
+}
+
+/// The sum in i64, which has a place for it, by the number of elements: rounded towards zero.
+fn integer_mean(mut f: Formula<'_>, op: &Reduce, axes: &[i64]) -> Result<Patch, Miss> {
+    let (shape, dtype, x) = (f.shape(0)?.clone(), f.info(0)?.dtype, f.input(0)?);
+    if axes.is_empty() && op.noop_if_empty {
+        return Err(Miss::NoMatch);
+    }
+    let axes: Option<Vec<usize>> = match axes {
+        [] => Some((0..shape.len()).collect()),
+        axes => axes.iter().map(|axis| resolve_axis(*axis, shape.len()).ok()).collect(),
+    };
+    let axes = axes.ok_or(Miss::NoMatch)?;
+    let sizes: Option<Vec<&Dim>> = axes.iter().map(|axis| shape.get(*axis)).collect();
+    let sizes = sizes.ok_or(Miss::NoMatch)?;
+    // The mean of nothing is no quotient.
+    if sizes.iter().any(|size| size.is(0)) {
+        return Err(Miss::NoMatch);
+    }
+    let fixed: Option<i64> = sizes.iter().map(|size| size.value()).product();
+    let count = match fixed {
+        Some(count) => f.number(DType::I64, count as f64)?,
+        None => {
+            let dims = f.dims(x);
+            let parts: Vec<ValueRef> = axes.iter().map(|axis| f.cut(dims, *axis as i64, *axis as i64 + 1)).collect();
+            let sizes = f.concat(&parts, 0);
+            let count = f.reduce(ReduceKind::Prod, sizes, &[0]);
+            f.reshape(count, Shape::new())
+        }
+    };
+    let wide = if dtype == DType::I64 { x } else { f.cast(x, DType::I64) };
+    let axes: Ints = axes.iter().map(|axis| *axis as i64).collect();
+    let sum = Reduce { kind: ReduceKind::Sum, axes: Some(axes), ..op.clone() };
+    let sum = f.op(sum, &[wide]);
+    let mean = f.binary(BinaryOp::Div, sum, count);
+    let mean = if dtype == DType::I64 { mean } else { f.cast(mean, dtype) };
+    Ok(f.result(mean))
 }
 
 /// One axis after another, each reduced where it is named, none changed in size.
@@ -118,6 +177,15 @@ fn each_axis(
         ReduceKind::LogSum => f.unary(UnaryOp::Log, y),
         _ => y,
     }
+}
+
+/// A sum in i64 of integers as their mean: it is rounded once, not along each axis.
+fn divided_by_count(f: &mut Formula<'_>, sum: ValueRef, named: ValueRef, dims: ValueRef) -> Result<ValueRef, Miss> {
+    let one = f.number(DType::I64, 1.0)?;
+    let sizes = f.select(named, dims, one);
+    let count = f.reduce(ReduceKind::Prod, sizes, &[0]);
+    let count = f.reshape(count, Shape::new());
+    Ok(f.binary(BinaryOp::Div, sum, count))
 }
 
 /// What a reduction of nothing gives, in one element.
@@ -178,9 +246,57 @@ mod tests {
         graph g(%x: bool[2, n]) -> (%y) {
           %y.1 = cast(%x) to=i32 saturate=true : i32[2, n]
           %y.2 = reduce(%y.1) kind=max axes=[1] keep_dims=true : i32[2, 1]
-          %y = cast(%y.2) to=bool saturate=true : bool[2, 1]
+          %y.lower_reduce = constant() value=i32[] {0}
+          %y = greater(%y.2, %y.lower_reduce) : bool[2, 1]
         }
         ");
+    }
+
+    #[test]
+    fn the_maximum_of_no_booleans_is_false() {
+        for (kind, expected) in [("max", false), ("min", true)] {
+            let text =
+                format!("graph g(%x: bool[2, 0]) -> (%y) {{ %y = reduce(%x) kind={kind} axes=[1] keep_dims=false }}");
+            let run = run_rule(LowerReduce, &text);
+            let nothing = Tensor::from_vec([2, 0], Vec::<bool>::new()).unwrap();
+            assert_eq!(eval_graph(&run.after, &[nothing]).unwrap(), [Tensor::vector(vec![expected; 2])], "{kind}");
+        }
+    }
+
+    #[test]
+    fn means_of_integers_are_rounded_once() {
+        let text = "graph g(%x: i32[2, 2], %a: i64[2]) -> (%y) { %y = reduce(%x, %a) kind=mean keep_dims=false }";
+        let run = run_rule(LowerReduce, text);
+        for (numbers, mean) in [([1, 2, 0, 1], 1), ([-1, -2, 0, -4], -1), ([i32::MAX; 4], i32::MAX)] {
+            let inputs = [Tensor::from_vec([2, 2], numbers.to_vec()).unwrap(), Tensor::vector(vec![0_i64, 1])];
+            assert_eq!(eval_graph(&run.after, &inputs).unwrap(), [Tensor::from_vec([], vec![mean]).unwrap()]);
+        }
+    }
+
+    #[test]
+    fn fires_on_means_of_integers() {
+        let text = "graph g(%x: i32[n, 3]) -> (%y) { %y = reduce(%x) kind=mean axes=[1, 0] keep_dims=true }";
+        let run = run_rule(LowerReduce, text);
+        insta::assert_snapshot!(run.equal_within(0.0, 3).after, @"
+        graph g(%x: i32[n, 3]) -> (%y) {
+          %y.7 = cast(%x) to=i64 saturate=true : i64[n, 3]
+          %y.8 = reduce(%y.7) kind=sum axes=[1, 0] keep_dims=true : i64[1, 1]
+          %y.1 = shape(%x) start=0 : i64[2]
+          %y.2 = slice(%y.1) axes=[0] starts=[1] ends=[2] steps=[1] : i64[1]
+          %y.3 = slice(%y.1) axes=[0] starts=[0] ends=[1] steps=[1] : i64[1]
+          %y.4 = concat(%y.2, %y.3) axis=0 : i64[2]
+          %y.5 = reduce(%y.4) kind=prod axes=[0] keep_dims=true noop_if_empty=true : i64[1]
+          %y.6 = reshape(%y.5) shape=[] allow_zero=true : i64[]
+          %y.9 = div(%y.8, %y.6) : i64[1, 1]
+          %y = cast(%y.9) to=i32 saturate=true : i32[1, 1]
+        }
+        ");
+        let most = Tensor::full([2, 3], i32::MAX).unwrap();
+        assert_eq!(eval_graph(&run.after, &[most]).unwrap(), [Tensor::full([1, 1], i32::MAX).unwrap()]);
+        let text = "graph g(%x: i32[2, 2]) -> (%y) { %y = reduce(%x) kind=mean keep_dims=false }";
+        let run = run_rule(LowerReduce, text);
+        let x = Tensor::from_vec([2, 2], vec![-1_i32, -2, 0, -4]).unwrap();
+        assert_eq!(eval_graph(&run.after, &[x]).unwrap(), [Tensor::from_vec([], vec![-1_i32]).unwrap()]);
     }
 
     #[test]

@@ -46,10 +46,15 @@ impl Rule for LowerTriangle {
     }
 }
 
+/// Rows and columns of the matrices.
+fn sizes(f: &Formula<'_>) -> Result<(i64, i64), Miss> {
+    let [.., rows, columns] = &f.shape(0)?[..] else { return Err(Miss::NoMatch) };
+    rows.value().zip(columns.value()).ok_or(Miss::NoMatch)
+}
+
 /// The numbers of the rows as a column, and of the columns as a row; a diagonal of rows is `column - row`.
 fn numbers(f: &mut Formula<'_>) -> Result<(ValueRef, ValueRef), Miss> {
-    let [.., rows, columns] = &f.shape(0)?[..] else { return Err(Miss::NoMatch) };
-    let (Some(rows), Some(columns)) = (rows.value(), columns.value()) else { return Err(Miss::NoMatch) };
+    let (rows, columns) = sizes(f)?;
     let column = Tensor::vector((0..rows).collect::<Vec<i64>>()).reshaped([rows as usize, 1]);
     let row = Tensor::vector((0..columns).collect::<Vec<i64>>()).reshaped([1, columns as usize]);
     Ok((f.constant(column.map_err(|_| Miss::NoMatch)?), f.constant(row.map_err(|_| Miss::NoMatch)?)))
@@ -59,6 +64,10 @@ fn triangle(mut f: Formula<'_>, op: &Trilu) -> Result<Patch, Miss> {
     let (x, dtype) = (f.input(0)?, f.info(0)?.dtype);
     let (mut rows, columns) = numbers(&mut f)?;
     if let Ok(diagonal) = f.input(1) {
+        // Beyond the matrix all diagonals are alike, and their numbers cannot be added to.
+        let (height, width) = sizes(&f)?;
+        let diagonal = f.with_number(BinaryOp::Max, diagonal, DType::I64, -(height as f64))?;
+        let diagonal = f.with_number(BinaryOp::Min, diagonal, DType::I64, width as f64)?;
         rows = f.binary(BinaryOp::Add, rows, diagonal);
     }
     let kept = if op.upper { BinaryOp::LessOrEqual } else { BinaryOp::GreaterOrEqual };
@@ -71,7 +80,8 @@ fn triangle(mut f: Formula<'_>, op: &Trilu) -> Result<Patch, Miss> {
 fn eye(mut f: Formula<'_>, op: &EyeLike) -> Result<Patch, Miss> {
     let dtype = op.dtype.unwrap_or(f.info(0)?.dtype);
     let (rows, columns) = numbers(&mut f)?;
-    let rows = f.with_number(BinaryOp::Add, rows, DType::I64, op.k as f64)?;
+    let (height, width) = sizes(&f)?;
+    let rows = f.with_number(BinaryOp::Add, rows, DType::I64, op.k.clamp(-height, width) as f64)?;
     let diagonal = f.binary(BinaryOp::Equal, rows, columns);
     let y = f.cast(diagonal, dtype);
     Ok(f.result(y))
@@ -106,13 +116,37 @@ mod tests {
         insta::assert_snapshot!(run.equal_within(0.0, 1).after, @"
         graph g(%x: i64[4, 3], %k: i64[]) -> (%y) {
           %y.lower_triangle = constant() value=i64[4, 1] {0, 1, 2, 3}
-          %y.1 = add(%y.lower_triangle, %k) : i64[4, 1]
+          %y.lower_triangle.2 = constant() value=i64[] {-4}
+          %y.1 = max(%k, %y.lower_triangle.2) : i64[]
+          %y.lower_triangle.3 = constant() value=i64[] {3}
+          %y.2 = min(%y.1, %y.lower_triangle.3) : i64[]
+          %y.3 = add(%y.lower_triangle, %y.2) : i64[4, 1]
           %y.lower_triangle.1 = constant() value=i64[1, 3] {0, 1, 2}
-          %y.2 = less_or_equal(%y.1, %y.lower_triangle.1) : bool[4, 3]
-          %y.lower_triangle.2 = constant() value=i64[] {0}
-          %y = where(%y.2, %x, %y.lower_triangle.2) : i64[4, 3]
+          %y.4 = less_or_equal(%y.3, %y.lower_triangle.1) : bool[4, 3]
+          %y.lower_triangle.4 = constant() value=i64[] {0}
+          %y = where(%y.4, %x, %y.lower_triangle.4) : i64[4, 3]
         }
         ");
+    }
+
+    #[test]
+    fn diagonals_far_beyond_the_matrix_are_its_edge() {
+        for upper in [true, false] {
+            let run = run(&format!("graph g(%x: f32[2, 3], %k: i64[]) -> (%y) {{ %y = trilu(%x, %k) upper={upper} }}"));
+            for k in [i64::MIN, i64::MAX, -2, 3] {
+                let inputs = [Tensor::full([2, 3], 1_f32).unwrap(), Tensor::from_vec([], vec![k]).unwrap()];
+                let after = trt_fuse_ir::eval::eval_graph(&run.after, &inputs).unwrap();
+                assert_eq!(trt_fuse_ir::eval::eval_graph(&run.before, &inputs).unwrap(), after, "{k}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_eye_far_beyond_the_matrix_is_blind() {
+        for k in [i64::MIN, i64::MAX, -3] {
+            let run = run(&format!("graph g(%x: i32[3, 4]) -> (%y) {{ %y = eye_like(%x) dtype=f32 k={k} }}"));
+            assert_eq!(run.equal_within(0.0, 1).rewrites, 1);
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@
 //! %2 = add(%1, %d) : f32[n]             %d is %c in f32
 //! %y = cast(%2) to=f64 : f64[n]
 //! ```
+//! Sums, products and the like of integers wrap around as their bits do, by a remainder after them.
+//!
 //! A conversion back to the type of the model and again from it is none, so that casts stay at the edges of the graph
 //! alone; there the network's own inputs and outputs have the nearest type.
 //!
@@ -19,15 +21,15 @@
 //!
 //! Order: after all other lowering, which asks for the model's types.
 //!
-//! Numerics: f64 has f32's precision; sums and products of unsigned and narrow integers do not wrap around, as ONNX leaves
-//! that open, while conversions to them do.
+//! Numerics: f64 has f32's precision; unsigned 64-bit integers must be below 2^63 where their bits alone do not tell the
+//! result. Floats beyond the range of an integer type become its nearest number.
 
 use std::collections::BTreeMap;
 
-use trt_fuse_ir::op::{Cast, ConstantOfShape, Random};
-use trt_fuse_ir::{Capabilities, DType, Graph, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
+use trt_fuse_ir::eval::narrowed;
+use trt_fuse_ir::op::{BinaryOp, Cast, ConstantOfShape, Random, ReduceKind, UnaryOp};
+use trt_fuse_ir::{Capabilities, DType, Graph, NodeId, Op, OpKind, Patch, ValueRef};
 
-use crate::fold_constants::evaluate_one;
 use crate::formula::Formula;
 use crate::pass::{Miss, Rule, RuleContext};
 
@@ -88,7 +90,7 @@ impl Rule for LowerTypes {
             Op::Cast(op) => return types.cast(f, op),
             Op::ConstantOfShape(op) => {
                 let to = stand_in(op.value.dtype(), context.capabilities);
-                let value = to.map(|to| converted(&op.value, to)).unwrap_or(Some(op.value.clone()));
+                let value = to.map(|to| narrowed(&op.value, to)).unwrap_or(Some(op.value.clone()));
                 Op::from(ConstantOfShape { value: value.ok_or(Miss::NoMatch)? })
             }
             Op::Random(op) => {
@@ -109,14 +111,18 @@ impl Rule for LowerTypes {
                 None => None,
             });
         }
+        let leaves_range = leaves_range(&op);
         let outputs = f.many(op, &lowered, node.outputs.len());
         let mut results = Vec::new();
         for (value, output) in node.outputs.iter().zip(outputs) {
             let dtype = value.info.dtype;
-            results.push(if is_foreign(dtype) {
-                f.op(Cast { to: dtype, saturate: true, in_range: true }, &[output])
-            } else {
-                output
+            results.push(match stand_in(dtype, context.capabilities) {
+                Some(computed) => {
+                    let wraps = leaves_range && dtype.is_integer();
+                    let held = if wraps { f.wrapped(output, computed, dtype)? } else { output };
+                    f.op(Cast { to: dtype, saturate: true, in_range: true }, &[held])
+                }
+                None => output,
             });
         }
         Ok(f.results(&results))
@@ -133,7 +139,7 @@ impl Types<'_> {
     fn lowered(&self, f: &mut Formula<'_>, value: ValueRef) -> Result<ValueRef, Miss> {
         let Some(to) = stand_in(self.graph.dtype(value), self.capabilities) else { return Ok(value) };
         if let Some(constant) = self.graph.constant(value) {
-            return Ok(f.constant(converted(constant, to).ok_or(Miss::NoMatch)?));
+            return Ok(f.constant(narrowed(constant, to).ok_or(Miss::NoMatch)?));
         }
         if let Some(Op::Cast(Cast { in_range: true, .. })) = self.graph.op(value.node) {
             let source = self.graph.input(value.node, 0).ok_or(Miss::NoMatch)?;
@@ -169,7 +175,7 @@ impl Types<'_> {
             None if computed == op.to => source,
             None => f.op(op.clone(), &[source]),
             Some(to) => {
-                let y = narrowed(&mut f, source, (own, computed), op.to, to)?;
+                let y = converted(&mut f, source, (own, computed), op.to, to)?;
                 f.op(Cast { to: op.to, saturate: true, in_range: true }, &[y])
             }
         };
@@ -177,9 +183,22 @@ impl Types<'_> {
     }
 }
 
-/// A value of the type `own`, computed in another, converted to `wanted`, which is computed in `to`: whole numbers wrap
-/// around as their bits do.
-fn narrowed(
+/// Whether an operator makes of numbers of a type some that the type does not have.
+fn leaves_range(op: &Op) -> bool {
+    match op {
+        Op::Unary(op) => matches!(op, UnaryOp::Neg | UnaryOp::Abs),
+        Op::Binary(op) => {
+            matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Pow)
+        }
+        Op::Reduce(op) => !matches!(op.kind, ReduceKind::Max | ReduceKind::Min | ReduceKind::Mean),
+        Op::Cumulative(_) | Op::MatMul(_) | Op::Einsum(_) => true,
+        _ => false,
+    }
+}
+
+/// A value of the type `own`, computed in another, converted to `wanted`, which is computed in `to`. Whole numbers wrap
+/// around as their bits do; floats beyond the range become its ends.
+fn converted(
     f: &mut Formula<'_>,
     x: ValueRef,
     (own, computed): (DType, DType),
@@ -187,18 +206,28 @@ fn narrowed(
     to: DType,
 ) -> Result<ValueRef, Miss> {
     let cast = |f: &mut Formula<'_>, x, from, to| if from == to { x } else { f.cast(x, to) };
-    // ONNX leaves floats beyond the range of an integer type open.
-    let is_open = own.is_float() && wanted.bits() >= 8;
-    if own == DType::Bool || wanted.is_float() || is_open || holds(wanted, own) || wanted.bits() == 64 {
+    if own == DType::Bool || wanted.is_float() || (!own.is_float() && (holds(wanted, own) || wanted.bits() == 64)) {
         return Ok(cast(f, x, computed, to));
     }
+    if own.is_float() && wanted.bits() >= 8 {
+        let mut y = cast(f, x, computed, to);
+        let (least, most) = limits(wanted);
+        y = f.with_number(BinaryOp::Max, y, to, least)?;
+        return if wanted.bits() < to.bits() { f.with_number(BinaryOp::Min, y, to, most) } else { Ok(y) };
+    }
     let wide = cast(f, x, computed, DType::I64);
-    let wrapped = f.wrapped(wide, wanted)?;
+    let wrapped = f.wrapped(wide, DType::I64, wanted)?;
     Ok(cast(f, wrapped, DType::I64, to))
 }
 
+/// The least and the largest number of an integer type.
+fn limits(dtype: DType) -> (f64, f64) {
+    let count = 2_f64.powi(dtype.bits() as i32);
+    if dtype.is_unsigned_integer() { (0.0, count - 1.0) } else { (-count / 2.0, count / 2.0 - 1.0) }
+}
+
 /// Whether an integer type has every value of another.
-fn holds(dtype: DType, other: DType) -> bool {
+pub(crate) fn holds(dtype: DType, other: DType) -> bool {
     match (dtype.is_signed_integer(), other.is_signed_integer()) {
         (true, true) | (false, false) => dtype.bits() >= other.bits(),
         (true, false) => dtype.bits() > other.bits(),
@@ -206,33 +235,13 @@ fn holds(dtype: DType, other: DType) -> bool {
     }
 }
 
-/// A constant in the type that stands for its own; `None` if one of its numbers has no place there.
-fn converted(constant: &Tensor, to: DType) -> Option<Tensor> {
-    let cast = Cast::new(to).into();
-    let element = constant.repeated();
-    let found = evaluate_one(&cast, &[Some(element.as_ref().unwrap_or(constant))])?;
-    let is_held = match constant.dtype() {
-        DType::F64 => {
-            let before = element.as_ref().unwrap_or(constant).to_f64s()?;
-            found.to_f64s()?.iter().zip(before).all(|(after, before)| after.is_finite() || !before.is_finite())
-        }
-        DType::U64 => found.to_i64s()?.iter().all(|number| *number >= 0),
-        _ => true,
-    };
-    if !is_held {
-        return None;
-    }
-    match element {
-        Some(_) => Tensor::splat(to, constant.dims(), found.bytes().clone()).ok(),
-        None => Some(found),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use trt_fuse_ir::Tensor;
     use trt_fuse_ir::eval::eval_graph;
 
     use super::*;
+    use crate::fold_constants::evaluate_one;
     use crate::testing::{Run, run_rule};
 
     fn run(text: &str) -> Run {
@@ -273,8 +282,10 @@ mod tests {
         graph g(%x: u8[4]) -> (%y, %z) {
           %1.1 = cast(%x) to=i32 saturate=true in_range=true : i32[4]
           %y.1 = add(%1.1, %1.1) : i32[4]
-          %y = cast(%y.1) to=u8 saturate=true in_range=true : u8[4]
-          %1.3 = max(%1.1, %y.1) : i32[4]
+          %y.lower_types = constant() value=i32[] {256}
+          %y.2 = mod(%y.1, %y.lower_types) : i32[4]
+          %y = cast(%y.2) to=u8 saturate=true in_range=true : u8[4]
+          %1.3 = max(%1.1, %y.2) : i32[4]
           %z = cast(%1.3) to=f32 : f32[4]
         }
         ");
@@ -299,8 +310,38 @@ mod tests {
     }
 
     #[test]
+    fn arithmetic_wraps_around_as_bits_do() {
+        let texts = [
+            "%1 = add(%x, %x) %2 = mul(%1, %x) %3 = sub(%2, %1) %y = cast(%3) to=i64",
+            "%1 = reduce(%x) kind=sum axes=[0] keep_dims=true %y = cast(%1) to=i64",
+            "%1 = mul(%x, %x) %2 = cumulative(%1, %axis) product=false %y = cast(%2) to=i64",
+        ];
+        for (dtype, numbers) in [
+            ("u8", vec![200_i64, 255, 0, 130]),
+            ("i16", vec![32767, -32768, 300, -1]),
+            ("u16", vec![65535, 40000, 1, 0]),
+            ("u32", vec![u32::MAX.into(), 1 << 31, 1 << 16, 3]),
+        ] {
+            let x = evaluate_one(&Cast::new(dtype.parse().unwrap()).into(), &[Some(&Tensor::vector(numbers))]).unwrap();
+            for text in texts {
+                let axis = "%axis = constant() value=i64[] {0}";
+                check(&format!("graph g(%x: {dtype}[4]) -> (%y) {{ {axis} {text} }}"), std::slice::from_ref(&x));
+            }
+        }
+    }
+
+    #[test]
+    fn floats_beyond_a_type_become_its_ends() {
+        let x = Tensor::vector(vec![300.0_f32, -1.0, 255.9, -40000.0, 1e20]);
+        for dtype in ["u8", "i16", "u16", "u32"] {
+            let text = format!("graph g(%x: f32[5]) -> (%y) {{ %1 = cast(%x) to={dtype} %y = cast(%1) to=f32 }}");
+            check(&text, std::slice::from_ref(&x));
+        }
+    }
+
+    #[test]
     fn leaves_numbers_that_are_not_held_alone() {
-        for constant in ["f64[1] {1e300}", "u64[1] {18446744073709551615}"] {
+        for constant in ["f64[1] {1e300}", "f64[1] {-1e-300}", "f64[1] {16777217.0}", "u64[1] {18446744073709551615}"] {
             let dtype = &constant[..3];
             let text =
                 format!("graph g(%x: {dtype}[1]) -> (%y) {{ %c = constant() value={constant} %y = add(%x, %c) }}");

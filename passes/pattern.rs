@@ -1,6 +1,6 @@
 //! What rules ask of a graph when they look for a pattern.
 
-use trt_fuse_ir::op::BinaryOp;
+use trt_fuse_ir::op::{BinaryOp, MatMul};
 use trt_fuse_ir::{DType, Graph, NodeId, Op, Tensor, ValueInfo, ValueRef};
 
 /// Whether two values certainly have the same shape.
@@ -55,4 +55,22 @@ pub(crate) fn is_close(found: f64, expected: f64, dtype: DType) -> bool {
         _ => 1e-6,
     };
     (found - expected).abs() <= precision * expected.abs()
+}
+
+/// A matrix product without an epilogue.
+pub(crate) fn plain_matmul(graph: &Graph, id: NodeId) -> Option<&MatMul> {
+    let Op::MatMul(op) = graph.op(id)? else { return None };
+    op.epilogue.is_empty().then_some(op)
+}
+
+/// The transpose that exchanges just the last two axes, and what it reads.
+pub(crate) fn swapped_matrix(graph: &Graph, value: ValueRef) -> Option<(NodeId, ValueRef)> {
+    let Op::Transpose(op) = graph.op(value.node)? else { return None };
+    let (lead, matrix) = op.perm.split_at_checked(op.perm.len().checked_sub(2)?)?;
+    let keeps_lead = lead.iter().enumerate().all(|(at, axis)| i64::try_from(at) == Ok(*axis));
+    let swaps = matches!(matrix, [a, b] if *a == b + 1 && i64::try_from(lead.len()) == Ok(*b));
+    if !keeps_lead || !swaps {
+        return None;
+    }
+    Some((value.node, graph.input(value.node, 0)?))
 }

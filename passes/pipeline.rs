@@ -18,6 +18,7 @@ use crate::fold_constants::FoldConstants;
 use crate::fold_control_flow::FoldControlFlow;
 use crate::fuse_activation::FuseActivation;
 use crate::fuse_affine::FuseAffine;
+use crate::fuse_attention::FuseAttention;
 use crate::fuse_conv_bias::FuseConvBias;
 use crate::fuse_conv_bn::FuseConvBn;
 use crate::fuse_conv_scale::FuseConvScale;
@@ -35,6 +36,7 @@ use crate::fuse_reduce_reshape::FuseReduceReshape;
 use crate::fuse_relu_clip::FuseReluClip;
 use crate::fuse_residual::FuseResidual;
 use crate::fuse_rms_norm::FuseRmsNorm;
+use crate::fuse_rotary_embedding::FuseRotaryEmbedding;
 use crate::fuse_swish::FuseSwish;
 use crate::fuse_transpose_matmul::FuseTransposeMatmul;
 use crate::lower_arg_reduce::LowerArgReduce;
@@ -43,10 +45,14 @@ use crate::lower_attention::LowerAttention;
 use crate::lower_conv_transpose::LowerConvTranspose;
 use crate::lower_cumulative::LowerCumulative;
 use crate::lower_grid_sample::LowerGridSample;
+use crate::lower_indices::LowerIndices;
+use crate::lower_layout::LowerLayout;
 use crate::lower_normalization::LowerNormalization;
 use crate::lower_pool::LowerPool;
+use crate::lower_power::LowerPower;
 use crate::lower_quantization::LowerQuantization;
 use crate::lower_reduce::LowerReduce;
+use crate::lower_remainder::LowerRemainder;
 use crate::lower_resize::LowerResize;
 use crate::lower_rotary_embedding::LowerRotaryEmbedding;
 use crate::lower_scatter::LowerScatter;
@@ -55,13 +61,16 @@ use crate::lower_triangle::LowerTriangle;
 use crate::lower_types::LowerTypes;
 use crate::merge_common::MergeCommon;
 use crate::merge_concats::MergeConcats;
+use crate::merge_layouts::MergeLayouts;
 use crate::merge_reduces::MergeReduces;
 use crate::merge_reshapes::MergeReshapes;
+use crate::merge_siblings::MergeSiblings;
 use crate::merge_slices::MergeSlices;
-use crate::merge_transposes::MergeTransposes;
 use crate::pass::{Options, Pass, PassContext, PassError, Remark, Rule, Rules};
 use crate::report::{PassReport, Report};
 use crate::sink_captures::SinkCaptures;
+use crate::sink_layout::SinkLayout;
+use crate::sink_parts::SinkParts;
 use crate::trace::Journal;
 
 /// Rounds after which a pipeline stops even if its passes still find something.
@@ -372,8 +381,9 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(CanonicalizeArithmetic),
         // After the attributes, which tell the output's shape.
         rule(CanonicalizeReshape),
+        rule(SinkLayout),
         rule(MergeReshapes),
-        rule(MergeTransposes),
+        rule(MergeLayouts),
         rule(DropSplitConcat),
         rule(DropConcatSplit),
         rule(DropConcatSlice),
@@ -388,7 +398,10 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseSwish),
         rule(FuseMish),
         rule(FuseGelu),
-        // Before anything takes a scale or bias into a product.
+        // Before anything takes a scale, mask or bias into a product.
+        rule(FuseRotaryEmbedding),
+        rule(FuseAttention),
+        rule(SinkParts), // after it, which gives queries, keys and values one form
         rule(FuseLayerNorm),
         rule(FuseRmsNorm), // a layer norm has its formula inside
         // Constants into weights and biases, while there is no epilogue in the way.
@@ -398,7 +411,8 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseMatmulScale),
         rule(FuseMatmulBn),
         rule(FuseMatmulBias),
-        rule(FuseAffine), // what no convolution has taken in
+        rule(MergeSiblings), // with the biases that these have taken in
+        rule(FuseAffine),    // what no convolution has taken in
         // After the canonicalizations, which make equal what is written in different ways, and after the folding of
         // constants: two equal convolutions with different normalizations, once merged, could take in neither.
         Box::new(MergeCommon),
@@ -420,10 +434,13 @@ fn lowering_passes() -> Vec<Box<dyn Pass>> {
         Box::new(LowerConvTranspose),
         Box::new(LowerCumulative),
         Box::new(LowerGridSample),
+        Box::new(LowerIndices),
         Box::new(LowerNormalization),
         Box::new(LowerPool),
+        Box::new(LowerPower),
         Box::new(LowerQuantization),
         Box::new(LowerReduce),
+        Box::new(LowerRemainder),
         Box::new(LowerResize),
         Box::new(LowerRotaryEmbedding),
         Box::new(LowerScatter),
@@ -436,6 +453,8 @@ fn lowering_passes() -> Vec<Box<dyn Pass>> {
         rule(LowerTypes),
         // Formulas may begin with arithmetic of constants.
         Box::new(FoldConstants),
+        // Last: no other rule looks into a Shuffle.
+        rule(LowerLayout),
     ]
 }
 

@@ -5,6 +5,7 @@
 //! means leaving instructions out.
 
 mod control;
+mod heads;
 mod maker;
 mod motifs;
 
@@ -35,9 +36,9 @@ const EXACT: &[&str] = &[
     "fold_control_flow",
     "merge_common",
     "merge_concats",
+    "merge_layouts",
     "merge_reshapes",
     "merge_slices",
-    "merge_transposes",
     "sink_captures",
 ];
 

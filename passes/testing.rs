@@ -2,7 +2,7 @@
 
 pub(crate) use trt_fuse_ir::eval::difference;
 use trt_fuse_ir::eval::eval_graph;
-use trt_fuse_ir::{Capabilities, Graph, Tensor, verify};
+use trt_fuse_ir::{Capabilities, Element, Graph, Tensor, verify};
 
 use crate::{Options, Pass, PassContext, Remark, Rule, Rules};
 
@@ -17,6 +17,30 @@ pub(crate) struct Run {
 /// Runs a rule until it finds nothing more, and verifies what it leaves.
 pub(crate) fn run_rule(rule: impl Rule + 'static, text: &str) -> Run {
     run_pass(&Rules::one(rule), text)
+}
+
+/// Runs a rule that must fire, on given inputs: the outputs must be the same, bit by bit.
+pub(crate) fn run_rule_on(rule: impl Rule + 'static, text: &str, inputs: &[Tensor]) -> Run {
+    let run = run_rule(rule, text);
+    assert!(run.rewrites > 0, "{text}");
+    let (expected, found) = (eval_graph(&run.before, inputs).unwrap(), eval_graph(&run.after, inputs).unwrap());
+    assert_eq!(expected, found, "{text}\n{}", run.after);
+    run
+}
+
+/// As [`run_rule_on`], on an operator of two vectors of a type.
+pub(crate) fn run_elementwise<T: Element>(rule: impl Rule + 'static, op: &str, a: Vec<T>, b: Vec<T>) -> Run {
+    let (dtype, n) = (T::DTYPE, a.len());
+    let text = format!("graph g(%a: {dtype}[{n}], %b: {dtype}[{n}]) -> (%y) {{ %y = {op}(%a, %b) }}");
+    run_rule_on(rule, &text, &[Tensor::vector(a), Tensor::vector(b)])
+}
+
+/// The graph after a rule for a target.
+pub(crate) fn run_for(rule: impl Rule + 'static, before: &Graph, target: &Capabilities) -> Graph {
+    let mut after = before.clone();
+    let options = Options::default();
+    Rules::one(rule).run(&mut after, &mut PassContext::new(target, &options)).unwrap();
+    after
 }
 
 /// Runs a pass once, verifies what it leaves, and checks that a second run changes nothing.

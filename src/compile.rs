@@ -143,7 +143,7 @@ pub(crate) fn record_traced(graph: &Graph, options: &Options) -> Result<(Record,
 }
 
 /// The graph in operators that the target has layers for.
-fn lowered(graph: &Graph, capabilities: &Capabilities) -> Result<Graph, Error> {
+pub(crate) fn lowered(graph: &Graph, capabilities: &Capabilities) -> Result<Graph, Error> {
     verify(graph)?;
     Ok(Pipeline::lowering(capabilities).run(graph.clone())?.0)
 }

@@ -1,16 +1,17 @@
 //! ONNX's own tests: a folder each, with `model.onnx` and `test_data_set_0/{input,output}_N.pb`.
 //!
-//! The evaluator's outputs are compared with the expected ones, and the network can be built, which makes TensorRT
-//! check every shape.
+//! The evaluator's outputs are compared with the expected ones: those of the graph as imported, after the standard passes
+//! and after the lowering for the target. The network can be built, which makes TensorRT check every shape.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use trt_fuse_ir::eval::eval_graph;
-use trt_fuse_ir::{DType, Tensor};
+use trt_fuse_ir::eval::{convert, eval_graph};
+use trt_fuse_ir::{Capabilities, DType, Graph, Tensor};
 
-use crate::import::{ImportOptions, import_file, read_tensor};
+use crate::compile::lowered;
+use crate::import::{import_file, read_tensor};
 use crate::tensorrt::Library;
 use crate::{Error, ErrorKind, Options, build, optimize};
 
@@ -56,7 +57,7 @@ impl fmt::Display for Verdict {
 pub struct CaseResult {
     /// The folder's name.
     pub name: String,
-    /// The evaluator against the expected outputs.
+    /// The evaluator against the expected outputs, at every stage before the build.
     pub eval: Verdict,
     /// The build.
     pub build: Verdict,
@@ -83,12 +84,15 @@ pub fn cases(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(cases)
 }
 
-/// Runs one test; builds too if there is a library.
+/// Runs one test; builds too if there is a library, whose target the graph is then lowered for. Without one that is the
+/// newest TensorRT-RTX.
 pub fn run_case(case: &Path, library: Option<&Library>) -> CaseResult {
     let name = case.file_name().map_or_else(|| case.display().to_string(), |name| name.to_string_lossy().into_owned());
-    let (eval, eval_reason) = contained(|| evaluate(case));
+    let capabilities = library.map_or_else(Capabilities::default, Library::capabilities);
+    let options = Options { capabilities: Some(capabilities.clone()), ..Options::default() };
+    let (eval, eval_reason) = contained(|| evaluate(case, &options, &capabilities));
     let (build, build_reason) = match library {
-        Some(library) => contained(|| try_build(case, library)),
+        Some(library) => contained(|| try_build(case, library, &options)),
         None => (Verdict::Skipped, String::new()),
     };
     let reason = if eval_reason.is_empty() { build_reason } else { eval_reason };
@@ -114,8 +118,9 @@ fn failure(error: impl Into<Error>) -> (Verdict, String) {
     (verdict, error.to_string())
 }
 
-fn evaluate(case: &Path) -> Result<(), (Verdict, String)> {
-    let model = import_file(&case.join("model.onnx"), &ImportOptions::default()).map_err(failure)?;
+/// Compares with the expected outputs what the graph gives at each stage.
+fn evaluate(case: &Path, options: &Options, capabilities: &Capabilities) -> Result<(), (Verdict, String)> {
+    let model = import_file(&case.join("model.onnx"), &options.import).map_err(failure)?;
     let opaque = crate::unsupported_nodes(&model.graph);
     if let Some(node) = opaque.first() {
         return Err((Verdict::Unsupported, format!("{}: {}", node.op, node.reason)));
@@ -123,10 +128,30 @@ fn evaluate(case: &Path) -> Result<(), (Verdict, String)> {
     let data = case.join("test_data_set_0");
     let inputs = read_all(&data, "input", model.graph.inputs().len())?;
     let expected = read_all(&data, "output", model.graph.outputs().len())?;
-    let found = eval_graph(&model.graph, &inputs).map_err(|error| (Verdict::Error, error.to_string()))?;
+    compare(&model.graph, &inputs, &expected, "")?;
+    let optimized = optimize(model, options).map_err(failure)?;
+    compare(&optimized.graph, &inputs, &expected, "after the standard passes: ")?;
+    let lowered = lowered(&optimized.graph, capabilities).map_err(failure)?;
+    let expected: Vec<Tensor> = expected.into_iter().map(|tensor| in_range(tensor, capabilities)).collect();
+    compare(&lowered, &inputs, &expected, "after the lowering: ")
+}
+
+/// What the target makes of an output that it computes in a type of a narrower range: infinities beyond that.
+fn in_range(tensor: Tensor, capabilities: &Capabilities) -> Tensor {
+    let dtype = tensor.dtype();
+    let narrowed = match capabilities.computed_in(dtype) {
+        Some(computed) if dtype == DType::F64 => convert(&tensor, computed).and_then(|tensor| convert(&tensor, dtype)),
+        _ => return tensor,
+    };
+    narrowed.unwrap_or(tensor)
+}
+
+/// Evaluates a graph and compares; `stage` begins the reason.
+fn compare(graph: &Graph, inputs: &[Tensor], expected: &[Tensor], stage: &str) -> Result<(), (Verdict, String)> {
+    let found = eval_graph(graph, inputs).map_err(|error| (Verdict::Error, format!("{stage}{error}")))?;
     for (at, (expected, found)) in expected.iter().zip(&found).enumerate() {
         if let Some(difference) = difference(expected, found) {
-            return Err((Verdict::Wrong, format!("output {at}: {difference}")));
+            return Err((Verdict::Wrong, format!("{stage}output {at}: {difference}")));
         }
     }
     Ok(())
@@ -157,10 +182,9 @@ fn floats(tensor: &Tensor) -> Option<Vec<f64>> {
     matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16 | DType::F64).then(|| tensor.to_f64s()).flatten()
 }
 
-fn try_build(case: &Path, library: &Library) -> Result<(), (Verdict, String)> {
-    let options = Options { capabilities: Some(library.capabilities()), ..Options::default() };
+fn try_build(case: &Path, library: &Library, options: &Options) -> Result<(), (Verdict, String)> {
     let model = import_file(&case.join("model.onnx"), &options.import).map_err(failure)?;
-    let optimized = optimize(model, &options).map_err(failure)?;
-    build(&optimized.graph, library, &options, None).map_err(failure)?;
+    let optimized = optimize(model, options).map_err(failure)?;
+    build(&optimized.graph, library, options, None).map_err(failure)?;
     Ok(())
 }

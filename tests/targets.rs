@@ -1,4 +1,4 @@
-//! What the networks for different targets have where only some of them have a layer.
+//! What the networks for different targets have where only some of them have a layer or a type.
 
 use trt_fuse::{Options, record};
 use trt_fuse_ir::{Capabilities, Graph};
@@ -24,12 +24,10 @@ fn suppression_is_a_layer_of_tensorrt() {
     %s f32[1,2,9] = input "s" type=f32 dims=[1,2,9]
     %o f32[1] = input "o" type=f32 dims=[1]
     %y::scores_out = shuffle "y::scores" (%s) first_transpose=[0,2,1] ; y
-    %m_out = constant "m" value=i64[1]#dbe8cf7dd1653afd
-    %y::most_out = shuffle "y::most" (%m_out) reshape=[] ; y
-    %y::most_i32_out = cast "y::most_i32" (%y::most_out) to=i32 ; y
+    %y::most_out = constant "y::most" value=i32[]#99176e52e3fff279 ; y
     %y::overlap_out = shuffle "y::overlap" (%o) reshape=[] ; y
     %y::least_out = constant "y::least" value=f32[]#fac119187d9625d6 ; y
-    %y i64[y.selected,3], %y_out1 = nms "y" (%b, %y::scores_out, %y::most_i32_out) iou_threshold=%y::overlap_out score_threshold=%y::least_out format=corner_pairs indices=i64
+    %y i64[y.selected,3], %y_out1 = nms "y" (%b, %y::scores_out, %y::most_out) iou_threshold=%y::overlap_out score_threshold=%y::least_out format=corner_pairs indices=i64
     output "y" (%y) type=i64
     "#);
 }
@@ -129,4 +127,92 @@ fn rotary_embeddings_are_layers_where_there_is_one() {
     "#);
     let older = network(ROTARY, Capabilities::tensorrt((10, 0, 0)));
     assert!(older.contains("= concatenation") && !older.contains("= rotary_embedding"), "{older}");
+}
+
+#[test]
+fn numbers_that_no_type_of_the_target_holds_are_named() {
+    let reason = |text: &str| network(text, Capabilities::rtx((1, 7, 1)));
+    for number in ["1e300", "-1e-300", "16777217.0"] {
+        let text = format!(
+            "graph g(%x: f64[1]) -> (%y) {{ %c = constant() value=f64[1] {{{number}}} %1 = neg(%x) %y = add(%1, %c) }}"
+        );
+        assert_eq!(
+            reason(&text),
+            "a node is unsupported: 'y' (add): `c` holds numbers of f64 that f32 cannot hold",
+            "{number}"
+        );
+    }
+    insta::assert_snapshot!(
+        reason("graph g(%n: i64[1]) -> (%y) { %y = constant_of_shape(%n) value=u64[1] {9223372036854775808} }"),
+        @"a node is unsupported: 'y' (constant_of_shape): its value holds numbers of u64 that i64 cannot hold"
+    );
+    insta::assert_snapshot!(
+        reason("graph g(%x: f32[1]) -> (%y, %c) { %c = constant() value=f64[1] {1e300} %y = neg(%x) }"), @"a node is unsupported: 'c' (constant): it holds numbers of f64 that f32 cannot hold");
+}
+
+/// What a loop begins with is no computation, so that its type is left for the walk to change.
+#[test]
+fn constants_that_a_loop_begins_with_are_narrowed() {
+    let looped = |start: &str| {
+        let body = "graph b(%i: i64[], %on: bool[], %v: f64[2]) -> (%on as \"c\", %next) { %next = add(%v, %v) }";
+        format!(
+            "graph g(%m: i64[]) -> (%y) {{ %s = constant() value=f64[2] {{1.0, {start}}}
+                %y = loop(%m, _, %s) carried=1 body={body:?} }}"
+        )
+    };
+    insta::assert_snapshot!(network(&looped("2.0"), Capabilities::rtx((1, 7, 1))), @r#"
+    %m i64[] = input "m" type=i64 dims=[]
+    loop "y" id=0
+    trip_limit "y::count" (%m) of=0 kind=count ; y
+    %y::true_out = constant "y::true" value=bool[]#495758dfddf4a634 ; y
+    %y::zero_out = constant "y::zero" value=i64[]#8518530a4a82bcd8 ; y
+    %s_out = constant "s" value=f32[2]#ed6c62980f090325
+    %y::carried_out = recurrence "y::carried" (%s_out) of=0 next=%next.3_out ; y
+    %next.3_out f32[2] = elementwise "next.3" (%y::carried_out, %y::carried_out) kind=sum ; next
+    %y f64[2] = loop_output "y::last" (%y::carried_out) of=0 kind=last_value ; y
+    output "y" (%y) type=f32
+    "#);
+    insta::assert_snapshot!(network(&looped("1e300"), Capabilities::rtx((1, 7, 1))), @"a node is unsupported: 'y' (loop): `s` holds numbers of f64 that f32 cannot hold");
+}
+
+/// Floored division of integers has the digits of floats alone.
+#[test]
+fn remainders_of_integers_have_all_digits() {
+    let layers = |divisor: &str| {
+        let text = format!(
+            "graph g(%a: i32[2], %b: i32[2]) -> (%y) {{ %c = constant() value=i32[] {{32}}
+            %y = mod(%a, {divisor}) }}"
+        );
+        let network = network(&text, Capabilities::rtx((1, 7, 1)));
+        assert!(!network.contains("floor_div"), "{network}");
+        network
+    };
+    insta::assert_snapshot!(layers("%b"), @r#"
+    %a i32[2] = input "a" type=i32 dims=[2]
+    %b i32[2] = input "b" type=i32 dims=[2]
+    %y::quotient_out = elementwise "y::quotient" (%a, %b) kind=div ; y
+    %y::product_out = elementwise "y::product" (%y::quotient_out, %b) kind=prod ; y
+    %y::rest_out = elementwise "y::rest" (%a, %y::product_out) kind=sub ; y
+    %y::zero_out = constant "y::zero" value=i32[1]#425045a7dc8b7179 ; y
+    %y::below_out = elementwise "y::below" (%y::rest_out, %y::zero_out) kind=less ; y
+    %y::above_out = elementwise "y::above" (%y::rest_out, %y::zero_out) kind=greater ; y
+    %y::points_down_out = elementwise "y::points_down" (%b, %y::zero_out) kind=less ; y
+    %y::other_side_out = select "y::other_side" (%y::points_down_out, %y::above_out, %y::below_out) ; y
+    %y::moved_out = elementwise "y::moved" (%y::rest_out, %b) kind=sum ; y
+    %y i32[2] = select "y" (%y::other_side_out, %y::moved_out, %y::rest_out)
+    output "y" (%y) type=i32
+    "#);
+    insta::assert_snapshot!(layers("%c"), @r#"
+    %a i32[2] = input "a" type=i32 dims=[2]
+    %b i32[2] = input "b" type=i32 dims=[2]
+    %c_out = constant "c" value=i32[1]#d2027cf29033acb1
+    %y::quotient_out = elementwise "y::quotient" (%a, %c_out) kind=div ; y
+    %y::product_out = elementwise "y::product" (%y::quotient_out, %c_out) kind=prod ; y
+    %y::rest_out = elementwise "y::rest" (%a, %y::product_out) kind=sub ; y
+    %y::zero_out = constant "y::zero" value=i32[1]#425045a7dc8b7179 ; y
+    %y::below_out = elementwise "y::below" (%y::rest_out, %y::zero_out) kind=less ; y
+    %y::moved_out = elementwise "y::moved" (%y::rest_out, %c_out) kind=sum ; y
+    %y i32[2] = select "y" (%y::below_out, %y::moved_out, %y::rest_out)
+    output "y" (%y) type=i32
+    "#);
 }

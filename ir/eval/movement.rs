@@ -20,6 +20,7 @@ pub(super) fn eval(op: &Op, inputs: Inputs<'_>, context: &EvalContext<'_>) -> Re
         Op::Squeeze(op) => one(squeeze(op, x, inputs.optional(1))),
         Op::Unsqueeze(op) => one(unsqueeze(op, x, inputs.optional(1))),
         Op::Transpose(op) => one(transpose(x, &op.perm)),
+        Op::Shuffle(op) => one(shuffle(op, x, context)),
         Op::Expand(op) => one(expand(op, x, inputs.optional(1), context)),
         Op::Concat(op) => one(concat(op, inputs)),
         Op::Split(op) => split(op, x, inputs.optional(1), context),
@@ -136,6 +137,17 @@ fn strided(x: &Tensor, offset: isize, dims: &[usize], strides: &[isize]) -> Resu
     by_width!(x.dtype(), N => {
         layout::from_units(x.dtype(), dims, copy_strided(&units::<N>(x)?, offset, dims, strides)?)
     })
+}
+
+fn shuffle(op: &op::Shuffle, x: &Tensor, context: &EvalContext<'_>) -> Result<Tensor, String> {
+    let mut x = x.clone();
+    if let Some(perm) = &op.before {
+        x = transpose(&x, perm)?;
+    }
+    if op.shape.is_some() {
+        x = reshape(&op::Reshape { shape: op.shape.clone(), allow_zero: false }, &x, None, context)?;
+    }
+    op.after.as_ref().map_or(Ok(x.clone()), |perm| transpose(&x, perm))
 }
 
 fn transpose(x: &Tensor, perm: &[i64]) -> Result<Tensor, String> {

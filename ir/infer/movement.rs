@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::elements::{Elements, elements, few, known, reshaped, single};
 use super::math::broadcast;
 use super::{InferContext, Infos, Inputs, join_dtypes, one, resolve_axes, resolve_axis, shaped, unify};
-use crate::op::{Concat, ConstantOfShape, DepthToSpace, EyeLike, Pad, Reshape, ShapeOf, Split, Transpose};
+use crate::op::{Concat, ConstantOfShape, DepthToSpace, EyeLike, Pad, Reshape, ShapeOf, Shuffle, Split};
 use crate::{DType, Dim, Ints, Op, Shape, Tensor, ValueInfo};
 
 mod slice;
@@ -18,7 +18,8 @@ pub(super) fn infer(op: &Op, inputs: Inputs<'_>, context: &InferContext<'_>) -> 
         Op::Flatten(op) => flatten(op.axis, x)?,
         Op::Squeeze(op) => squeeze(op.axes.as_ref(), inputs)?,
         Op::Unsqueeze(op) => unsqueeze(op.axes.as_ref(), inputs)?,
-        Op::Transpose(op) => transpose(op, x)?,
+        Op::Transpose(op) => transpose(&op.perm, x)?,
+        Op::Shuffle(op) => shuffle(op, x)?,
         Op::Expand(op) => expand(op.shape.as_ref(), inputs, context)?,
         Op::Concat(op) => concat(op, inputs, context)?,
         Op::Split(op) => return split(op, inputs, context),
@@ -78,13 +79,15 @@ fn reshape(op: &Reshape, inputs: Inputs<'_>, context: &InferContext<'_>) -> Resu
         },
         (None, None) => return Err("neither an attribute nor an input gives the shape".to_string()),
     };
-    if let Some(shape) = &shape {
-        check_sizes(shape)?;
-        if let Some(data) = &x.shape {
-            check_same_count(data, shape)?;
-        }
+    shape.map_or(Ok(moved(x, None)), |shape| reshaped_to(&shape, x))
+}
+
+fn reshaped_to(shape: &Shape, x: &ValueInfo) -> Result<ValueInfo, String> {
+    check_sizes(shape)?;
+    if let Some(data) = &x.shape {
+        check_same_count(data, shape)?;
     }
-    Ok(moved(x, shape))
+    Ok(moved(x, Some(shape.clone())))
 }
 
 /// The input under another shape, its elements in the same order.
@@ -192,9 +195,20 @@ fn unsqueeze(attribute: Option<&Ints>, inputs: Inputs<'_>) -> Result<ValueInfo, 
     Ok(moved(x, shape))
 }
 
-fn transpose(op: &Transpose, x: &ValueInfo) -> Result<ValueInfo, String> {
+fn shuffle(op: &Shuffle, x: &ValueInfo) -> Result<ValueInfo, String> {
+    let mut x = x.clone();
+    if let Some(perm) = &op.before {
+        x = transpose(perm, &x)?;
+    }
+    if let Some(shape) = &op.shape {
+        x = reshaped_to(shape, &x)?;
+    }
+    op.after.as_ref().map_or(Ok(x.clone()), |perm| transpose(perm, &x))
+}
+
+fn transpose(perm: &[i64], x: &ValueInfo) -> Result<ValueInfo, String> {
     let Some(data) = &x.shape else { return Ok(shaped(x.dtype, None)) };
-    let perm = resolve_axes(&op.perm, data.len())?;
+    let perm = resolve_axes(perm, data.len())?;
     if perm.len() != data.len() {
         return Err(format!("permutation of {} axes for rank {}", perm.len(), data.len()));
     }
@@ -210,13 +224,13 @@ fn expand(attribute: Option<&Shape>, inputs: Inputs<'_>, context: &InferContext<
         (None, Some(wanted)) => match wanted.known_elements() {
             Some(wanted) => Some(wanted.into()),
             None => {
-                let rank = vector_length(wanted).zip(x.rank()).map(|(wanted, rank)| wanted.max(rank));
-                let Some(mut shape) = rank.map(|rank| fresh_shape(rank, context)) else {
+                let (Some(wanted), Some(own)) = (vector_length(wanted), &x.shape) else {
                     return Ok(shaped(x.dtype, None));
                 };
-                // A size other than 1 is not broadcast.
-                for (dim, own) in shape.iter_mut().rev().zip(x.shape.iter().flatten().rev()) {
-                    if own.value().is_some_and(|own| own != 1) {
+                let mut shape = fresh_shape(wanted.max(own.len()), context);
+                // A size other than 1 is not broadcast, nor one that nothing is wanted of.
+                for (at, (dim, own)) in shape.iter_mut().rev().zip(own.iter().rev()).enumerate() {
+                    if at >= wanted || own.value().is_some_and(|own| own != 1) {
                         *dim = own.clone();
                     }
                 }

@@ -50,6 +50,18 @@ attributes! {
 }
 
 attributes! {
+    /// A transpose, a reshape and a transpose in a row, each where it is given: TensorRT's `IShuffleLayer`.
+    pub struct Shuffle {
+        /// The permutation before the reshape.
+        before: Option<Ints>,
+        /// The shape of the reshape.
+        shape: Option<Shape>,
+        /// The permutation after the reshape.
+        after: Option<Ints>,
+    }
+}
+
+attributes! {
     /// ONNX `Expand`: broadcasts data with a shape (both ways). Inputs: data, shape (i64 vector) if the attribute is
     /// absent.
     pub struct Expand {

@@ -9,7 +9,7 @@ use super::maker::Maker;
 impl Maker {
     pub(super) fn motif(&mut self) -> Option<()> {
         let x = self.image();
-        match self.pick(13) {
+        match self.pick(18) {
             0 | 1 => self.convolution(x),
             2 => self.padded(x),
             3 => self.concatenated(x),
@@ -19,6 +19,10 @@ impl Maker {
             9 => self.moved(x),
             10 => self.reduced(x),
             11 => self.normal(x),
+            12 | 13 => self.attention(x),
+            14 => self.heads(x),
+            15 => self.siblings(x),
+            16 => self.rotary(x),
             _ => self.controlled(x),
         }
     }
@@ -39,7 +43,7 @@ impl Maker {
     }
 
     /// Adds a node of one output, which now and then has other readers.
-    fn link(&mut self, op: impl Into<Op>, inputs: &[ValueRef]) -> Option<ValueRef> {
+    pub(super) fn link(&mut self, op: impl Into<Op>, inputs: &[ValueRef]) -> Option<ValueRef> {
         let inputs: Vec<Option<ValueRef>> = inputs.iter().copied().map(Some).collect();
         let value = self.node(op, &inputs, 1)?[0];
         if self.pick(9) == 1 {
@@ -48,7 +52,7 @@ impl Maker {
         Some(value)
     }
 
-    fn binary(&mut self, op: BinaryOp, a: ValueRef, b: ValueRef) -> Option<ValueRef> {
+    pub(super) fn binary(&mut self, op: BinaryOp, a: ValueRef, b: ValueRef) -> Option<ValueRef> {
         if op.is_commutative() && self.pick(2) == 1 {
             self.link(Op::Binary(op), &[b, a])
         } else {
@@ -56,7 +60,7 @@ impl Maker {
         }
     }
 
-    fn with_scalar(&mut self, op: BinaryOp, x: ValueRef, value: f32) -> Option<ValueRef> {
+    pub(super) fn with_scalar(&mut self, op: BinaryOp, x: ValueRef, value: f32) -> Option<ValueRef> {
         let scalar = if self.pick(2) == 0 { Tensor::scalar(value) } else { Tensor::vector(vec![value]) };
         let scalar = self.constant(scalar)?;
         self.binary(op, x, scalar)
@@ -67,7 +71,7 @@ impl Maker {
     }
 
     /// A value as an operand of later instructions.
-    fn done(&mut self, value: ValueRef) -> Option<()> {
+    pub(super) fn done(&mut self, value: ValueRef) -> Option<()> {
         self.keep(vec![value])
     }
 

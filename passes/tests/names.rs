@@ -9,8 +9,8 @@ const VERBS: &[&str] = &["fold", "drop", "merge", "fuse", "sink", "split", "cano
 
 /// Files that are no pass.
 const OTHERS: &[&str] = &[
-    "axes", "channels", "formula", "lib", "normal", "pass", "pattern", "pipeline", "random", "report", "testing",
-    "trace",
+    "axes", "channels", "formula", "layout", "lib", "normal", "pass", "pattern", "pipeline", "random", "report",
+    "testing", "trace",
 ];
 
 fn stems() -> BTreeSet<String> {

@@ -52,6 +52,7 @@ pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
         Op::NonMaxSuppression(op) => vision::non_max_suppression(site, op).map(one),
         Op::Reshape(_) | Op::Flatten(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => movement::reshape(site).map(one),
         Op::Transpose(op) => movement::transpose(site, op).map(one),
+        Op::Shuffle(op) => movement::shuffle(site, op).map(one),
         Op::Expand(_) => movement::expand(site).map(one),
         Op::Concat(op) => movement::concat(site, op).map(one),
         Op::Split(op) => movement::split(site, op),

@@ -6,6 +6,7 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
+use trt_fuse_ir::eval::narrowed;
 use trt_fuse_ir::{Capabilities, DType, Dims, Graph, Node, NodeId, Op, Tensor, Value, ValueInfo, ValueRef, Verified};
 
 use super::error::{EmitError, Unsupported};
@@ -165,19 +166,29 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
     }
 
     /// Why the target has no layer for the types of a node.
-    fn foreign_type(&self, id: NodeId, node: &Node) -> Option<String> {
+    fn foreign_type(&self, id: NodeId, node: &'g Node) -> Option<String> {
         if matches!(node.op, Op::Opaque(_)) {
             return None;
         }
-        for input in self.graph.node_inputs(id).into_iter().flatten() {
+        let inputs = || self.graph.node_inputs(id).into_iter().flatten();
+        let name = |input| self.graph.value(input).map_or("", |value| &value.name);
+        // Lowering leaves what reads such a number as it is.
+        for input in inputs() {
+            let Some(constant) = self.graph.constant(input) else { continue };
+            if let Err(reason) = self.held(constant, self.stand_in(constant.dtype())) {
+                return Some(format!("`{}` {reason}", name(input)));
+            }
+        }
+        if let Op::ConstantOfShape(op) = &node.op
+            && let Err(reason) = self.held(&op.value, self.stand_in(op.value.dtype()))
+        {
+            return Some(format!("its value {reason}"));
+        }
+        let is_carrier = matches!(node.op, Op::Cast(_) | Op::If(_) | Op::Loop(_) | Op::Scan(_));
+        for input in inputs() {
             let dtype = self.graph.dtype(input);
-            let name = self.graph.value(input).map_or("", |value| &value.name);
-            let is_carrier = matches!(node.op, Op::Cast(_) | Op::If(_) | Op::Loop(_) | Op::Scan(_));
             if !self.capabilities.dtypes.contains(&dtype) && !is_carrier && dtype != DType::Unknown {
-                return Some(match self.capabilities.computed_in(dtype) {
-                    Some(nearest) => format!("`{name}` holds numbers of {dtype} that {nearest} cannot hold"),
-                    None => format!("the target has no element type {dtype}, which `{name}` has"),
-                });
+                return Some(format!("the target has no element type {dtype}, which `{}` has", name(input)));
             }
         }
         let outputs = node.outputs.iter().map(|value| value.info.dtype);
@@ -279,17 +290,30 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
 
     /// A constant as an output, in the type that it is carried in.
     fn constant_output(&mut self, label: Label<'_>, constant: &'g Tensor) -> Result<S::Tensor, EmitError> {
-        match self.capabilities.carried_in(constant.dtype()) {
-            Some(dtype) if dtype != constant.dtype() => {
-                let converted = trt_fuse_ir::eval::convert(constant, dtype).map_err(|found| EmitError::Parameter {
-                    layer: label.name.to_string(),
-                    parameter: "constant",
-                    expected: dtype.to_string(),
-                    found,
-                })?;
-                self.sink.constant(label, Weights::Owned(converted))
-            }
-            _ => self.sink.constant(label, Weights::Borrowed(constant)),
+        let weights = self.held(constant, self.capabilities.carried_in(constant.dtype())).map_err(|reason| {
+            EmitError::Unsupported(vec![Unsupported {
+                node: label.name.to_string(),
+                op: "constant".to_string(),
+                attribute: None,
+                reason: format!("it {reason}"),
+            }])
+        })?;
+        self.sink.constant(label, weights)
+    }
+
+    /// The type that another stands for in weights, if the target lacks that.
+    fn stand_in(&self, dtype: DType) -> Option<DType> {
+        if self.capabilities.dtypes.contains(&dtype) { None } else { self.capabilities.computed_in(dtype) }
+    }
+
+    /// A constant in the type that stands for its own, or why that cannot hold it.
+    fn held(&self, constant: &'g Tensor, carrier: Option<DType>) -> Result<Weights<'g>, String> {
+        let dtype = constant.dtype();
+        match carrier {
+            Some(carrier) if carrier != dtype => narrowed(constant, carrier)
+                .map(Weights::Owned)
+                .ok_or_else(|| format!("holds numbers of {dtype} that {carrier} cannot hold")),
+            _ => Ok(Weights::Borrowed(constant)),
         }
     }
 
@@ -442,7 +466,10 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
             return Ok(*tensor);
         }
         let weights = if constant.dims() == key.1.as_slice() {
-            Weights::Borrowed(constant)
+            match self.emitter.held(constant, self.emitter.stand_in(constant.dtype())) {
+                Ok(weights) => weights,
+                Err(reason) => return self.unsupported(reason),
+            }
         } else {
             match constant.reshaped(&key.1) {
                 Ok(tensor) => Weights::Owned(tensor),
@@ -481,14 +508,26 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
         shape: &trt_fuse_ir::Shape,
         what: &str,
     ) -> Result<S::Tensor, EmitError> {
+        self.reshape_between(x, None, shape, None, what)
+    }
+
+    /// A reshape between two transposes.
+    pub(super) fn reshape_between(
+        &mut self,
+        x: S::Tensor,
+        before: Option<&[i64]>,
+        shape: &trt_fuse_ir::Shape,
+        after: Option<&[i64]>,
+        what: &str,
+    ) -> Result<S::Tensor, EmitError> {
         let unknown = shape.iter().filter(|dim| dim.value().is_none()).count();
         let fixed: Vec<i64> = shape.iter().map(|dim| dim.value().unwrap_or(-1)).collect();
         // -1 is derived from the element count, which must then not be 0.
         if unknown == 0 || (unknown == 1 && !fixed.contains(&0)) {
-            return self.shuffle(x, None, Some(DimsArg::Fixed(&fixed)), None, what);
+            return self.shuffle(x, before, Some(DimsArg::Fixed(&fixed)), after, what);
         }
         let dims = self.dims_tensor(shape)?;
-        self.shuffle(x, None, Some(DimsArg::Tensor(dims)), None, what)
+        self.shuffle(x, before, Some(DimsArg::Tensor(dims)), after, what)
     }
 
     pub(super) fn shuffle(
@@ -510,6 +549,34 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
             Some(tensor) => self.layer(what, |sink, label| sink.constant(label, Weights::Owned(tensor))),
             None => self.unsupported(format!("a constant of {dtype} is needed")),
         }
+    }
+
+    /// An input of one element as a tensor of rank 0.
+    pub(super) fn single(&mut self, slot: usize, what: &str) -> Result<S::Tensor, EmitError> {
+        match self.info(slot).and_then(|info| info.shape.as_ref()) {
+            Some(shape) if shape.is_empty() => self.tensor(slot),
+            Some(shape) if shape.iter().all(|dim| dim.value().is_none_or(|size| size == 1)) => {
+                let x = self.tensor(slot)?;
+                self.shuffle(x, None, Some(DimsArg::Fixed(&[])), None, what)
+            }
+            _ => self.unsupported(format!("input {slot} is not known to be one number")),
+        }
+    }
+
+    /// A count of one element as an i32 of rank 0, for layers that take no other: the largest where it is larger.
+    pub(super) fn count_i32(&mut self, slot: usize, what: &str) -> Result<S::Tensor, EmitError> {
+        if let Some(count) = self.constant(slot).and_then(|count| count.to_i64s()?.first().copied()) {
+            return self.scalar(DType::I32, 0, count.clamp(0, i64::from(i32::MAX)) as f64, what);
+        }
+        let x = self.single(slot, what)?;
+        let dtype = self.info(slot).map_or(DType::Unknown, |info| info.dtype);
+        if dtype == DType::I32 {
+            return Ok(x);
+        }
+        let (least, most) = (self.scalar(dtype, 0, 0.0, "least")?, self.scalar(dtype, 0, f64::from(i32::MAX), "most")?);
+        let x = self.elementwise(x, least, ElementwiseKind::Max, &format!("{what}_above"))?;
+        let x = self.elementwise(x, most, ElementwiseKind::Min, &format!("{what}_below"))?;
+        self.layer(&format!("{what}_i32"), |sink, label| sink.cast(label, x, DType::I32))
     }
 
     /// A vector of integers as a constant of the type that shape tensors have.

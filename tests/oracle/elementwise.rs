@@ -8,6 +8,7 @@ pub(crate) const FAMILIES: &[Family] = &[
     ("activation", activation),
     ("arithmetic", arithmetic),
     ("divided_integers", divided_integers),
+    ("mixed_powers", mixed_powers),
     ("compared", compared),
     ("logical", logical),
     ("bits", bits),
@@ -169,6 +170,19 @@ fn divided_integers(m: &mut Maker) {
     };
     let (a, b) = (m.either(dtype, &a, &numbers), m.feed(dtype, &b, &divisors));
     m.last(op, &[&a, &b], 1, attrs);
+}
+
+/// Powers whose exponent has another type than the base.
+fn mixed_powers(m: &mut Maker) {
+    let (a, b) = two_shapes(m);
+    let dtype = m.pick(&[F32, I32, I64]);
+    let other = m.pick(if dtype == F32 { &[I32, I64] } else { &[F32, F32, I32, I64] });
+    let (bases, count) = (m.integers(a.iter().product(), 0, 9), b.iter().product());
+    let exponents = m.integers(count, 0, 8);
+    let exponents: Vec<f64> =
+        exponents.into_iter().map(|step| if other == F32 { step / 2.0 } else { (step / 2.0).floor() }).collect();
+    let (a, b) = (m.feed(dtype, &a, &bases), m.either(other, &b, &exponents));
+    m.last("Pow", &[&a, &b], 1, attrs! {});
 }
 
 fn compared(m: &mut Maker) {

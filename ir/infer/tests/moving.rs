@@ -177,7 +177,7 @@ fn slices() {
 #[test]
 fn pads_tiles_and_expansions() {
     check(
-        "%x: f32[n, 3, h], %u: i64[6], %one: f32[1, 3, 1], %w: i64[3]",
+        "%x: f32[n, 3, h], %u: i64[6], %one: f32[1, 3, 1], %w: i64[3], %v: i64[1]",
         "%p = constant() value=i64[2] {1, -2}
          %axis = constant() value=i64[1] {-1}
          %reps = constant() value=i64[3] {2, 1, 3}
@@ -188,7 +188,8 @@ fn pads_tiles_and_expansions() {
          %e = tile(%x, %w)
          %f = expand(%one) shape=[5, n, 1, h]
          %g = expand(%one, %reps)
-         %i = expand(%one, %w)",
+         %i = expand(%one, %w)
+         %j = expand(%x, %v)",
         "a: f32[n, 5, h+4]
          b: f32[n, 3, h-1]
          c: f32[c.d0, c.d1, c.d2]
@@ -196,7 +197,8 @@ fn pads_tiles_and_expansions() {
          e: f32[e.d0, e.d1, e.d2]
          f: f32[5, n, 3, h]
          g: f32[2, 3, 3]
-         i: f32[i.d0, 3, i.d2]",
+         i: f32[i.d0, 3, i.d2]
+         j: f32[n, 3, j.d2]",
     );
     check_refused("%x: f32[2]", "%y = pad(%x) mode=edge pads=[-2, -1]", "size of -1");
     check_refused("%x: f32[2]", "%y = pad(%x) mode=edge pads=[1]", "1 pads for 1 axes");

@@ -42,7 +42,7 @@ pub(super) fn branch<'g, S: NetworkSink<'g>>(
             ));
         }
     }
-    let condition = scalar(site, 0)?;
+    let condition = site.single(0, "scalar")?;
     let conditional = site.layer("", |sink, label| sink.conditional(label, condition))?;
     let mut captures = Vec::new();
     for slot in 1..site.node.arity as usize {
@@ -98,12 +98,14 @@ pub(super) fn repeat<'g, S: NetworkSink<'g>>(
     }
     check_carried(site, &op.body, op.carried, OWN, 1)?;
 
+    // A loop that also has a condition counts in 32 bits.
     let mut trips = match site.source(0) {
-        Some(_) => Some(scalar(site, 0)?),
+        Some(_) if goes_on => Some(site.single(0, "scalar")?),
+        Some(_) => Some(site.count_i32(0, "trips")?),
         None => None,
     };
     let condition = match site.source(1) {
-        Some(_) if !starts => Some(scalar(site, 1)?),
+        Some(_) if !starts => Some(site.single(1, "scalar")?),
         _ => None,
     };
     if let (Some(count), Some(condition), true) = (trips, condition, goes_on) {
@@ -112,13 +114,7 @@ pub(super) fn repeat<'g, S: NetworkSink<'g>>(
     }
     let looped = site.layer("", |sink, label| sink.start_loop(label))?;
     if let Some(trips) = trips {
-        // A loop that also has a condition counts in 32 bits.
-        let limit = if goes_on || site.info(0).is_some_and(|info| info.dtype == DType::I32) {
-            trips
-        } else {
-            site.layer("count32", |sink, label| sink.cast(label, trips, DType::I32))?
-        };
-        site.layer("count", |sink, label| sink.trip_limit(label, looped, limit, TripLimit::Count))?;
+        site.layer("count", |sink, label| sink.trip_limit(label, looped, trips, TripLimit::Count))?;
     }
     let holds = site.scalar(DType::Bool, 0, 1.0, "true")?;
     let condition = if goes_on {
@@ -206,13 +202,6 @@ fn is_shape(graph: &Graph, value: Option<ValueRef>) -> bool {
         }
     }
     true
-}
-
-/// An input of one element as a tensor of rank zero.
-fn scalar<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, slot: usize) -> Result<S::Tensor, EmitError> {
-    let rank = site.rank(slot)?;
-    let x = site.tensor(slot)?;
-    if rank == 0 { Ok(x) } else { site.shuffle(x, None, Some(DimsArg::Fixed(&[])), None, "scalar") }
 }
 
 /// A dimension as a tensor of rank zero.

@@ -1,68 +1,24 @@
 //! Gathers and scatters.
 
+use trt_fuse_ir::DType;
 use trt_fuse_ir::op::{
     Gather, GatherElements, GatherNd, OneHot, ReverseSequence, ScatterElements, ScatterNd, ScatterReduction,
 };
-use trt_fuse_ir::{DType, Dim, Shape};
 
 use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Gather as GatherLayer};
 use super::super::sink::NetworkSink;
 use super::super::symbols::index_dtype;
-use super::super::terms::{ElementwiseKind, GatherMode, ScatterMode};
+use super::super::terms::{GatherMode, ScatterMode};
 use super::super::walk::Site;
 
+/// Indices count from the front: `lower_indices` has seen to it.
 fn gather_layer<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     layer: &GatherLayer,
 ) -> Result<S::Tensor, EmitError> {
-    let (data, mut indices) = (site.tensor(0)?, site.tensor(1)?);
-    let negative = site.info(1).and_then(|info| info.known_ints()).is_none_or(|all| all.iter().any(|index| *index < 0));
-    // A negative index counts from the end of an axis only if TensorRT knows its size when it builds.
-    let sizes = gathered(site, layer)?;
-    if negative && sizes.iter().any(|size| size.value().is_none()) {
-        indices = from_front(site, indices, &sizes)?;
-    }
+    let (data, indices) = (site.tensor(0)?, site.tensor(1)?);
     site.layer("", |sink, label| sink.gather(label, data, indices, layer))
-}
-
-/// The sizes of the axes that an index, or a tuple of them, goes along.
-fn gathered<'g, S: NetworkSink<'g>>(site: &Site<'_, '_, 'g, S>, layer: &GatherLayer) -> Result<Shape, EmitError> {
-    let shape = |slot: usize| site.info(slot).and_then(|info| info.shape.clone());
-    let (Some(data), Some(indices)) = (shape(0), shape(1)) else {
-        return site.unsupported("the rank of data or indices is not known");
-    };
-    let (first, count) = match layer.mode {
-        GatherMode::Nd => match indices.last().and_then(Dim::value) {
-            Some(count) => (layer.batch_dims, count),
-            None => return site.unsupported("tuples of indices of a length known only at run time"),
-        },
-        _ => (layer.axis, 1),
-    };
-    let (skipped, count) = (usize::try_from(first).unwrap_or(usize::MAX), usize::try_from(count).unwrap_or(0));
-    Ok(data.into_iter().skip(skipped).take(count).collect())
-}
-
-/// Indices that count from the end of an axis made to count from its beginning.
-fn from_front<'g, S: NetworkSink<'g>>(
-    site: &mut Site<'_, '_, 'g, S>,
-    indices: S::Tensor,
-    sizes: &Shape,
-) -> Result<S::Tensor, EmitError> {
-    let (rank, dtype) = (site.rank(1)?, site.info(1).map_or(DType::I64, |info| info.dtype));
-    let mut shape = vec![1; rank];
-    if let Some(last) = shape.last_mut() {
-        *last = sizes.len() as i64;
-    }
-    let mut sizes = site.dims_tensor(sizes)?;
-    if index_dtype(site.capabilities()) != dtype {
-        sizes = site.layer("sizes_cast", |sink, label| sink.cast(label, sizes, dtype))?;
-    }
-    let sizes = site.shuffle(sizes, None, Some(DimsArg::Fixed(&shape)), None, "sizes")?;
-    let zero = site.scalar(dtype, rank, 0.0, "zero")?;
-    let is_negative = site.elementwise(indices, zero, ElementwiseKind::Less, "negative")?;
-    let moved = site.elementwise(indices, sizes, ElementwiseKind::Sum, "from_end")?;
-    site.layer("indices", |sink, label| sink.select(label, is_negative, moved, indices))
 }
 
 fn front_axis<'g, S: NetworkSink<'g>>(site: &Site<'_, '_, 'g, S>, axis: i64) -> Result<i64, EmitError> {

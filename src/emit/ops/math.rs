@@ -1,7 +1,7 @@
 //! Elementwise layers.
 
-use trt_fuse_ir::DType;
 use trt_fuse_ir::op::{Activation, BinaryOp, BitCast, Cast, UnaryOp};
+use trt_fuse_ir::{DType, Tensor};
 
 use super::super::error::EmitError;
 use super::super::layers::Quantize;
@@ -61,14 +61,7 @@ pub(super) fn binary<'g, S: NetworkSink<'g>>(
 ) -> Result<S::Tensor, EmitError> {
     use ElementwiseKind as K;
     let rank = site.rank(0)?.max(site.rank(1)?);
-    let (a, mut b) = (site.aligned(0, rank)?, site.aligned(1, rank)?);
-    let dtypes = [0, 1].map(|slot| site.info(slot).map(|info| info.dtype));
-    if let [Some(base), Some(exponent)] = dtypes
-        && op == BinaryOp::Pow
-        && base != exponent
-    {
-        b = site.layer("exponent", |sink, label| sink.cast(label, b, base))?;
-    }
+    let (a, b) = (site.aligned(0, rank)?, site.aligned(1, rank)?);
     let float = site.info(0).is_some_and(|info| info.dtype.is_float());
     let kind = match op {
         BinaryOp::Add => K::Sum,
@@ -93,13 +86,36 @@ pub(super) fn binary<'g, S: NetworkSink<'g>>(
         }
         BinaryOp::PRelu => return site.layer("", |sink, label| sink.parametric_relu(label, a, b)),
         BinaryOp::Mod if !float => {
-            let quotient = site.elementwise(a, b, K::FloorDiv, "quotient")?;
-            let product = site.elementwise(quotient, b, K::Prod, "product")?;
-            return site.elementwise(a, product, K::Sub, "");
+            return integer_modulo(site, a, b, rank);
         }
         other => return site.unsupported(format!("TensorRT has no elementwise layer for `{}`", other.word())),
     };
     site.elementwise(a, b, kind, "")
+}
+
+/// The remainder of integers with the sign of the divisor. TensorRT 10.7 rounds up some quotients of its floored division
+/// of integers (18542495 / 32); the truncated one is exact.
+fn integer_modulo<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    a: S::Tensor,
+    b: S::Tensor,
+    rank: usize,
+) -> Result<S::Tensor, EmitError> {
+    use ElementwiseKind as K;
+    let dtype = site.dtype();
+    let quotient = site.elementwise(a, b, K::Div, "quotient")?;
+    let product = site.elementwise(quotient, b, K::Prod, "product")?;
+    let rest = site.elementwise(a, product, K::Sub, "rest")?;
+    let zero = site.scalar(dtype, rank, 0.0, "zero")?;
+    let mut other_side = site.elementwise(rest, zero, K::Less, "below")?;
+    let divisors = site.constant(1).and_then(Tensor::to_i64s);
+    if divisors.is_none_or(|all| all.iter().any(|divisor| *divisor < 0)) {
+        let above = site.elementwise(rest, zero, K::Greater, "above")?;
+        let points_down = site.elementwise(b, zero, K::Less, "points_down")?;
+        other_side = site.layer("other_side", |sink, label| sink.select(label, points_down, above, other_side))?;
+    }
+    let moved = site.elementwise(rest, b, K::Sum, "moved")?;
+    site.layer("", |sink, label| sink.select(label, other_side, moved, rest))
 }
 
 pub(super) fn select<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<S::Tensor, EmitError> {

@@ -1,6 +1,6 @@
 //! Layers that move data.
 
-use trt_fuse_ir::op::{Concat, ConstantOfShape, DepthToSpace, Pad, PadMode, ShapeOf, Slice, Split, Transpose};
+use trt_fuse_ir::op::{Concat, ConstantOfShape, DepthToSpace, Pad, PadMode, ShapeOf, Shuffle, Slice, Split, Transpose};
 use trt_fuse_ir::{DType, Dim, Shape};
 
 use super::super::error::EmitError;
@@ -94,6 +94,17 @@ pub(super) fn transpose<'g, S: NetworkSink<'g>>(
 ) -> Result<S::Tensor, EmitError> {
     let x = site.tensor(0)?;
     site.shuffle(x, Some(&op.perm), None, None, "")
+}
+
+pub(super) fn shuffle<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    op: &Shuffle,
+) -> Result<S::Tensor, EmitError> {
+    let x = site.tensor(0)?;
+    match &op.shape {
+        Some(shape) => site.reshape_between(x, op.before.as_deref(), shape, op.after.as_deref(), ""),
+        None => site.shuffle(x, op.before.as_deref(), None, op.after.as_deref(), ""),
+    }
 }
 
 pub(super) fn concat<'g, S: NetworkSink<'g>>(
@@ -229,7 +240,7 @@ pub(super) fn pad<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &P
 
 /// Repeats by reading extents of one with a stride of 0.
 pub(super) fn expand<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<S::Tensor, EmitError> {
-    runtime::sizes(site, 1, None)?;
+    runtime::expand(site)?;
     let size = output_shape(site)?;
     let own = input_shape(site)?;
     let x = site.aligned(0, size.len())?;

@@ -71,8 +71,7 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
     }
 }
 
-/// Output sizes that are elements of input `slot`, counted from the last axis: of `expand`, `resize`,
-/// `constant_of_shape`.
+/// Output sizes that are elements of input `slot`, counted from the last axis: of `resize`, `constant_of_shape`.
 pub(super) fn sizes<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     slot: usize,
@@ -89,6 +88,24 @@ pub(super) fn sizes<'g, S: NetworkSink<'g>>(
             Some(index) => site.element(slot, index),
             None => site.unsupported(format!("the size of axis {axis} is not known")),
         }
+    })
+}
+
+/// Sizes of `expand`: the elements of its shape, counted from the last axis, but the data's own where they are 1.
+pub(super) fn expand<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Result<(), EmitError> {
+    let Some(rank) = site.output().and_then(|info| info.rank()) else { return Ok(()) };
+    let own = site.rank(0)?;
+    let count = site.info(1).and_then(|info| info.fixed_dims()?.first().copied()).unwrap_or(rank);
+    site.bind_output(0, |site, axis| {
+        let Some(index) = (axis + count).checked_sub(rank) else {
+            return site.unsupported(format!("the size of axis {axis} is not known"));
+        };
+        let wanted = site.element(1, index)?;
+        let own = (axis + own).checked_sub(rank).map(|axis| site.input_dim(0, axis));
+        let Some(own) = own.filter(|own| !own.is(1)) else { return Ok(wanted) };
+        let (own, one) = (site.dim_tensor(&own)?, site.int_vector(&[1], "one")?);
+        let keeps = site.elementwise(wanted, one, K::Equal, "keeps")?;
+        site.layer("size", |sink, label| sink.select(label, keeps, own, wanted))
     })
 }
 
@@ -228,4 +245,50 @@ pub(super) fn range<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> R
         let steps = site.elementwise(zero, steps, K::Sub, "steps")?;
         site.elementwise(steps, zero, K::Max, "steps")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use trt_fuse_ir::{Capabilities, Graph, verify};
+
+    use crate::emit::emit;
+    use crate::emit::record::Record;
+
+    /// The layers without those of inputs and outputs.
+    fn layers(text: &str) -> String {
+        let graph: Graph = text.parse().unwrap();
+        let mut record = Record::new();
+        emit(verify(&graph).unwrap(), &Capabilities::default(), &mut record).unwrap();
+        let text = record.text();
+        let is_inner = |line: &&str| !line.contains("= input") && !line.starts_with("output");
+        text.lines().filter(is_inner).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn a_size_of_one_expands_to_the_datas_own() {
+        insta::assert_snapshot!(layers("graph g(%x: f32[n], %s: i64[1]) -> (%y) { %y = expand(%x, %s) }"), @r#"
+        %y::element_out = slice "y::element" (%s) start=[0] size=[1] stride=[1] ; y
+        %y::shape_out = shape "y::shape" (%x) ; y
+        %y::n_out = slice "y::n" (%y::shape_out) start=[0] size=[1] stride=[1] ; y
+        %y::one_out = constant "y::one" value=i64[1]#50978f4fab7a8e7b ; y
+        %y::keeps_out = elementwise "y::keeps" (%y::element_out, %y::one_out) kind=equal ; y
+        %y::size_out = select "y::size" (%y::keeps_out, %y::n_out, %y::element_out) ; y
+        %y::dim_out = constant "y::dim" value=i64[1]#50978f4fab7a8e7b ; y
+        %y::dim.2_out = constant "y::dim.2" value=i64[1]#ad023af20d9ff2a3 ; y
+        %y::dim.3_out = elementwise "y::dim.3" (%y::n_out, %y::dim.2_out) kind=sum ; y
+        %y::dim.4_out = elementwise "y::dim.4" (%y::dim_out, %y::dim.3_out) kind=min ; y
+        %y f32[y.d0] = slice "y" (%x) start=[0] size=%y::size_out stride=%y::dim.4_out
+        "#);
+    }
+
+    #[test]
+    fn sizes_that_nothing_is_wanted_of_are_the_datas_own() {
+        insta::assert_snapshot!(layers("graph g(%x: f32[n, 1], %s: i64[1]) -> (%y) { %y = expand(%x, %s) }"), @r#"
+        %y::element_out = slice "y::element" (%s) start=[0] size=[1] stride=[1] ; y
+        %y::shape_out = shape "y::shape" (%x) ; y
+        %y::n_out = slice "y::n" (%y::shape_out) start=[0] size=[1] stride=[1] ; y
+        %y::dims_out = concatenation "y::dims" (%y::n_out, %y::element_out) axis=0 ; y
+        %y f32[n,y.d1] = slice "y" (%x) start=[0,0] size=%y::dims_out stride=[1,0]
+        "#);
+    }
 }

@@ -1,10 +1,10 @@
 //! Sampling and detection layers.
 
+use trt_fuse_ir::DType;
 use trt_fuse_ir::op::{GridSample, NonMaxSuppression, SampleKind, SamplePadding};
-use trt_fuse_ir::{DType, Dim};
 
 use super::super::error::EmitError;
-use super::super::layers::{DimsArg, GridSample as GridSampleLayer, Nms};
+use super::super::layers::{GridSample as GridSampleLayer, Nms};
 use super::super::sink::NetworkSink;
 use super::super::terms::{BoxFormat, Interpolation, SampleMode};
 use super::super::walk::Site;
@@ -48,14 +48,13 @@ pub(super) fn non_max_suppression<'g, S: NetworkSink<'g>>(
     let boxes = site.tensor(0)?;
     let scores = site.tensor(1)?;
     let scores = site.shuffle(scores, Some(&[0, 2, 1]), None, None, "scores")?;
-    let most = scalar(site, 2, "most")?;
-    let most = site.layer("most_i32", |sink, label| sink.cast(label, most, DType::I32))?;
+    let most = site.count_i32(2, "most")?;
     let overlap = match site.source(3) {
-        Some(_) => scalar(site, 3, "overlap")?,
+        Some(_) => site.single(3, "overlap")?,
         None => site.scalar(DType::F32, 0, 0.0, "overlap")?,
     };
     let least = match site.source(4) {
-        Some(_) => scalar(site, 4, "least")?,
+        Some(_) => site.single(4, "least")?,
         None => site.scalar(DType::F32, 0, f64::from(f32::MIN), "least")?,
     };
     let indices = if site.capabilities().version >= (10, 14, 0) { DType::I64 } else { DType::I32 };
@@ -76,20 +75,4 @@ pub(super) fn non_max_suppression<'g, S: NetworkSink<'g>>(
     }
     let dtype = site.dtype();
     site.layer("cast", |sink, label| sink.cast(label, selected, dtype))
-}
-
-/// An input of one element as a tensor of rank 0.
-fn scalar<'g, S: NetworkSink<'g>>(
-    site: &mut Site<'_, '_, 'g, S>,
-    slot: usize,
-    what: &str,
-) -> Result<S::Tensor, EmitError> {
-    let x = site.tensor(slot)?;
-    match site.info(slot).and_then(|info| info.shape.clone()) {
-        Some(shape) if shape.is_empty() => Ok(x),
-        Some(shape) if shape.iter().all(|dim| dim == &Dim::fixed(1)) => {
-            site.shuffle(x, None, Some(DimsArg::Fixed(&[])), None, what)
-        }
-        _ => site.unsupported(format!("input {slot} is not known to be one number")),
-    }
 }

@@ -216,8 +216,8 @@ fn flex_attention(node: &mut NodeContext<'_, '_>) -> Imported {
         };
         return node.emit(op, [Some(query), Some(key), Some(value)]);
     }
-    let root = f64::from(scale).sqrt();
-    let query = node.with_number("query", BinaryOp::Mul, query, root)?;
+    let root = f64::from(scale).abs().sqrt();
+    let query = node.with_number("query", BinaryOp::Mul, query, root.copysign(f64::from(scale)))?;
     let key = shared(node, "key", key, &heads)?;
     let key = node.with_number("key", BinaryOp::Mul, key, root)?;
     let product = MatMul { transpose_a: false, transpose_b: true, epilogue: Epilogue::default() };

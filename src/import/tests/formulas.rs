@@ -425,3 +425,19 @@ fn dropout_told_by_an_input() {
     assert!(doubled);
     assert_eq!(dropped(false), [x.clone(), tensor::<bool>(&[1000], &[true; 1000])]);
 }
+
+/// One query of 2, keys of 1 and 3: scores of -1 and -3.
+#[test]
+fn flex_attention_with_a_negative_scale() {
+    let same = graph(&["s: 1"], &["o: 1"], vec![plain("o = Identity(s)")]);
+    let attributes = vec![("scale", Float(-0.5)), ("score_mod", Graph(same))];
+    let call = node("y = ai.onnx.preview::FlexAttention(q, k, v)", attributes);
+    let graph = graph(&["q: 1[1, 1, 1, 1]", "k: 1[1, 1, 2, 1]", "v: 1[1, 1, 2, 1]"], &["y"], vec![call]);
+    let mut model = model(25, graph);
+    model.opset_import.push(opset("ai.onnx.preview", 1));
+    let model = import(&model).unwrap();
+    let [q, k, v] = [(1, vec![2.0_f32]), (2, vec![1.0, 3.0]), (2, vec![10.0, 20.0])]
+        .map(|(length, data)| tensor(&[1, 1, length, 1], &data));
+    let y = eval_graph(&model.graph, &[q, k, v]).unwrap();
+    assert_close(&y[0], &[1, 1, 1, 1], &[11.192_029]);
+}

@@ -144,6 +144,30 @@ fn a_loop_runs_while_its_condition_holds() {
     "#);
 }
 
+/// The layers that a loop's trip count goes through.
+fn counting(text: &str) -> Vec<String> {
+    let network = network(text).unwrap();
+    network.lines().filter(|line| line.contains("y::trips") || line.contains("trip_limit")).map(str::to_owned).collect()
+}
+
+#[test]
+fn counts_of_conditional_loops_are_kept_in_32_bits() {
+    let text = looped("%m", "%go", ENDING).replace("-> (%y, %z)", "-> (%y)");
+    assert_snapshot!(counting(&text).join("\n"), @r#"
+    %y::trips_above_out = elementwise "y::trips_above" (%m, %y::least_out) kind=max ; y
+    %y::trips_below_out = elementwise "y::trips_below" (%y::trips_above_out, %y::most_out) kind=min ; y
+    %y::trips_i32_out = cast "y::trips_i32" (%y::trips_below_out) to=i32 ; y
+    trip_limit "y::count" (%y::trips_i32_out) of=0 kind=count ; y
+    trip_limit "y::while" (%y::condition_out) of=0 kind=while ; y
+    "#);
+    let endless = text.replace("%y, %z =", "%endless = constant() value=i64[] {9223372036854775807} %y, %z =");
+    assert_snapshot!(counting(&endless.replace("loop(%m", "loop(%endless")).join("\n"), @r#"
+    %y::trips_out = constant "y::trips" value=i32[]#7061958baf298013 ; y
+    trip_limit "y::count" (%y::trips_out) of=0 kind=count ; y
+    trip_limit "y::while" (%y::condition_out) of=0 kind=while ; y
+    "#);
+}
+
 #[test]
 fn loops_that_tensorrt_cannot_run_are_refused() {
     assert_snapshot!(reason(&looped("_", "%go", COUNTED)), @r"neither a trip count nor a condition ends it");

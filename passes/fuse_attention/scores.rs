@@ -1,0 +1,226 @@
+//! What the softmax of attention is of: a product of queries and keys, scaled, capped and masked.
+
+use trt_fuse_ir::op::{Activation, BinaryOp};
+use trt_fuse_ir::{DType, Graph, NodeId, Op, Patch, Tensor, ValueRef};
+
+use super::Operand;
+use crate::pass::Miss;
+use crate::pattern::{plain_matmul, same_shape, scaled};
+
+/// The scores of attention.
+pub(super) struct Scores {
+    pub(super) query: Operand,
+    pub(super) key: Operand,
+    /// Multiplies the product.
+    pub(super) scale: f64,
+    /// Bends it.
+    pub(super) cap: Option<f64>,
+    masks: Vec<Part>,
+    /// The greatest rank of a mask.
+    pub(super) mask_rank: usize,
+    /// Nodes that are of the scores alone.
+    pub(super) nodes: Vec<NodeId>,
+    /// Nodes whose effect the attention takes over, and which stay if something else reads them.
+    pub(super) kept: Vec<NodeId>,
+}
+
+/// One mask.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Part {
+    /// Added to the scores.
+    Add(ValueRef),
+    /// Where it is false, the key is hidden.
+    Keep(ValueRef),
+}
+
+/// All masks as one.
+pub(super) enum Mask {
+    None,
+    /// Query i sees keys up to i.
+    Causal,
+    Value(ValueRef),
+}
+
+impl Scores {
+    /// # Errors
+    /// No match, or that a mask has no place.
+    pub(super) fn of(graph: &Graph, value: ValueRef) -> Result<Self, Miss> {
+        let (mut at, mut masks, mut nodes) = (value, Vec::new(), Vec::new());
+        loop {
+            if let Some(mut found) = product(graph, at) {
+                let shapes = masks.iter().map(|(inner, _)| graph.info(*inner)).chain([graph.info(value)]);
+                let product = graph.info(at);
+                if !shapes.into_iter().all(|shape| same_shape(shape, product)) {
+                    return Err(Miss::Blocked { reason: "the mask makes the scores larger", at: value.node });
+                }
+                found.nodes.extend(nodes);
+                found.masks = masks.into_iter().map(|(_, part)| part).collect();
+                let ranks = found.masks.iter().map(|part| {
+                    let (Part::Add(mask) | Part::Keep(mask)) = part;
+                    graph.info(*mask).and_then(|info| info.rank()).unwrap_or(0)
+                });
+                found.mask_rank = ranks.max().unwrap_or(0);
+                return Ok(found);
+            }
+            let (inner, part) = masked(graph, at)?;
+            nodes.push(at.node);
+            masks.push((inner, part));
+            at = inner;
+        }
+    }
+
+    /// What the scores are computed of.
+    pub(super) fn operands(&self) -> impl Iterator<Item = ValueRef> + '_ {
+        let masks = self.masks.iter().map(|(Part::Add(mask) | Part::Keep(mask))| *mask);
+        [self.query.value, self.key.value].into_iter().chain(masks)
+    }
+
+    /// The masks as one value, or as the flag that stands for it.
+    ///
+    /// # Errors
+    /// No match where the dtype has no infinity.
+    pub(super) fn mask(&self, graph: &Graph, patch: &mut Patch, dtype: DType) -> Result<Mask, Miss> {
+        if let [Part::Add(mask) | Part::Keep(mask)] = self.masks.as_slice()
+            && graph.constant(*mask).is_some_and(is_causal)
+        {
+            return Ok(Mask::Causal);
+        }
+        let (mut sum, mut keep) = (None, None);
+        // From the product outwards.
+        for part in self.masks.iter().rev() {
+            let (all, mask, op) = match part {
+                Part::Add(mask) => (&mut sum, *mask, BinaryOp::Add),
+                Part::Keep(mask) => (&mut keep, *mask, BinaryOp::And),
+            };
+            *all = Some(all.map_or(mask, |before| patch.add(Op::Binary(op), &[Some(before), Some(mask)])));
+        }
+        Ok(match (sum, keep) {
+            (None, None) => Mask::None,
+            (Some(mask), None) | (None, Some(mask)) => Mask::Value(mask),
+            (Some(sum), Some(keep)) => {
+                let hidden = patch.constant(Tensor::number(dtype, f64::NEG_INFINITY).ok_or(Miss::NoMatch)?);
+                Mask::Value(patch.add(Op::Where, &[Some(keep), Some(sum), Some(hidden)]))
+            }
+        })
+    }
+}
+
+/// A value as scores and a mask.
+fn masked(graph: &Graph, value: ValueRef) -> Result<(ValueRef, Part), Miss> {
+    let slot = |slot| graph.input(value.node, slot).ok_or(Miss::NoMatch);
+    match graph.op(value.node) {
+        Some(Op::Binary(BinaryOp::Add)) => {
+            let (a, b) = (slot(0)?, slot(1)?);
+            let found = [(a, b), (b, a)].into_iter().find(|(scores, _)| leads_to_product(graph, *scores));
+            found.map(|(scores, mask)| (scores, Part::Add(mask))).ok_or(Miss::NoMatch)
+        }
+        Some(Op::Where) => {
+            let (keep, scores, hidden) = (slot(0)?, slot(1)?, slot(2)?);
+            let fill = graph.constant(hidden).and_then(Tensor::uniform_f64).ok_or(Miss::NoMatch)?;
+            if !leads_to_product(graph, scores) || !hides(fill, graph.dtype(scores)) {
+                return Err(Miss::NoMatch);
+            }
+            if fill != f64::NEG_INFINITY && !graph.constant(keep).is_some_and(each_row_sees) {
+                let reason = "a query whose keys are all hidden by a finite number";
+                return Err(Miss::Blocked { reason, at: value.node });
+            }
+            Ok((scores, Part::Keep(keep)))
+        }
+        _ => Err(Miss::NoMatch),
+    }
+}
+
+/// How many masks may be applied one after the other.
+const MOST_MASKS: usize = 4;
+
+/// Whether a value is a product of two matrices, perhaps scaled, capped and masked.
+fn leads_to_product(graph: &Graph, value: ValueRef) -> bool {
+    fn within(graph: &Graph, value: ValueRef, left: usize) -> bool {
+        if product(graph, value).is_some() {
+            return true;
+        }
+        let slots: &[usize] = match graph.op(value.node) {
+            Some(Op::Binary(BinaryOp::Add)) => &[0, 1],
+            Some(Op::Where) => &[1],
+            _ => return false,
+        };
+        left > 0 && slots.iter().any(|slot| graph.input(value.node, *slot).is_some_and(|x| within(graph, x, left - 1)))
+    }
+    within(graph, value, MOST_MASKS)
+}
+
+/// A value as a product of queries and keys, scaled and capped.
+fn product(graph: &Graph, value: ValueRef) -> Option<Scores> {
+    let (mut at, mut scale, mut cap, mut nodes) = (value, 1.0, None, Vec::new());
+    if let Some((bent, factor)) = scaled(graph, at.node)
+        && graph.op(bent.node)? == &Op::Activation(Activation::Tanh)
+        && let Some(inner) = graph.input(bent.node, 0)
+        && let Some((x, part)) = scaled(graph, inner.node)
+        && crate::pattern::is_close(part * factor, 1.0, graph.dtype(value))
+    {
+        cap = Some(factor);
+        nodes.extend([at.node, bent.node, inner.node]);
+        at = x;
+    }
+    while let Some((x, factor)) = scaled(graph, at.node) {
+        nodes.push(at.node);
+        scale *= factor;
+        at = x;
+    }
+    let op = plain_matmul(graph, at.node)?;
+    nodes.push(at.node);
+    let mut kept = Vec::new();
+    let mut operand = |slot, transposed| {
+        let mut value = graph.input(at.node, slot)?;
+        while let Some((x, factor)) = scaled(graph, value.node) {
+            kept.push(value.node);
+            scale *= factor;
+            value = x;
+        }
+        Some(Operand { value, transposed })
+    };
+    let query = operand(0, op.transpose_a)?;
+    let key = operand(1, !op.transpose_b)?;
+    Some(Scores { query, key, scale, cap, masks: Vec::new(), mask_rank: 0, nodes, kept })
+}
+
+/// Whether a number hides a key to which it is added, or in whose place it stands: infinite, or as low as the dtype goes.
+fn hides(number: f64, dtype: DType) -> bool {
+    let lowest = match dtype {
+        DType::F16 => -65504.0,
+        _ => f64::from(f32::MIN),
+    };
+    // Exporters write the lowest number of another precision too.
+    number <= lowest || (dtype == DType::BF16 && number <= -3e38)
+}
+
+/// Whether a constant mask of `[.., n, n]` shows query i the keys up to i, and no other.
+fn is_causal(mask: &Tensor) -> bool {
+    let [lead @ .., queries, keys] = mask.dims() else { return false };
+    if queries != keys || lead.iter().any(|dim| *dim != 1) {
+        return false;
+    }
+    let sees: Option<Vec<bool>> = match (mask.dtype(), mask.to_f64s()) {
+        (DType::Bool, _) => mask.to_i64s().map(|kept| kept.iter().map(|kept| *kept != 0).collect()),
+        (dtype, Some(bias)) => bias
+            .iter()
+            .map(|bias| match *bias {
+                0.0 => Some(true),
+                bias => hides(bias, dtype).then_some(false),
+            })
+            .collect(),
+        _ => None,
+    };
+    let keys = *keys;
+    sees.is_some_and(|sees| {
+        sees.chunks(keys.max(1))
+            .enumerate()
+            .all(|(row, sees)| sees.iter().enumerate().all(|(column, sees)| *sees == (column <= row)))
+    })
+}
+
+/// Whether a constant boolean mask leaves each query a key.
+fn each_row_sees(mask: &Tensor) -> bool {
+    let keys = mask.dims().last().copied().unwrap_or(1).max(1);
+    mask.to_i64s().is_some_and(|kept| kept.chunks(keys).all(|row| row.contains(&1)))
+}

@@ -1,0 +1,303 @@
+//! Makes indices that count from the end of an axis count from its beginning.
+//!
+//! ```text
+//! %y = scatter_elements(%x, %i, %u) axis=0 reduction=none : f32[5]
+//! ```
+//! becomes
+//! ```text
+//! %1 = less(%i, 0) : bool[2]
+//! %2 = add(%i, 5) : i64[2]
+//! %3 = where(%1, %2, %i) : i64[2]
+//! %y = scatter_elements(%x, %3, %u) axis=0 reduction=none : f32[5]
+//! ```
+//!
+//! Fires on the indices of `gather_elements`, `gather_nd`, `scatter_elements`, `scatter_nd` and `one_hot` that are not
+//! known to be at least 0: TensorRT does not say that these layers count from the end. `gather` does along axes whose sizes
+//! are known when it is built, so that it is taken along others alone. Constants are folded afterwards.
+//!
+//! Refuses nothing; data of unknown rank are no match.
+//!
+//! Order: any; a scatter with a reduction is written out.
+//!
+//! Numerics: bit-exact.
+
+use trt_fuse_ir::infer::resolve_axis;
+use trt_fuse_ir::op::{BinaryOp, Reshape, ScatterReduction, ShapeOf, UnaryOp};
+use trt_fuse_ir::{DType, Dim, Graph, NodeId, Op, OpKind, Patch, Shape, Tensor, ValueRef};
+
+use crate::formula::Formula;
+use crate::pass::{Miss, Rule, RuleContext};
+
+/// How far back the computation of indices is looked at.
+const MOST_STEPS: usize = 12;
+
+/// The rule.
+#[derive(Debug, Default)]
+pub(crate) struct LowerIndices;
+
+impl Rule for LowerIndices {
+    fn name(&self) -> &'static str {
+        "lower_indices"
+    }
+
+    fn roots(&self) -> &'static [OpKind] {
+        &[
+            OpKind::Gather,
+            OpKind::GatherElements,
+            OpKind::GatherNd,
+            OpKind::ScatterElements,
+            OpKind::ScatterNd,
+            OpKind::OneHot,
+        ]
+    }
+
+    fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
+        let mut f = Formula::new(self.name(), graph, root);
+        let op = graph.op(root).ok_or(Miss::NoMatch)?;
+        let slot = usize::from(!matches!(op, Op::OneHot(_)));
+        let indices = f.input(slot)?;
+        if is_non_negative(graph, indices, MOST_STEPS) {
+            return Err(Miss::NoMatch);
+        }
+        let size = match op {
+            Op::Gather(op) => {
+                let (axis, shape) = (op.axis, f.shape(0)?);
+                let at = resolve_axis(axis, shape.len()).map_err(|_| Miss::NoMatch)?;
+                if shape.get(at).is_some_and(|dim| dim.value().is_some()) {
+                    return Err(Miss::NoMatch);
+                }
+                size_of(&mut f, axis)?
+            }
+            Op::GatherElements(op) => size_of(&mut f, op.axis)?,
+            Op::ScatterElements(op) if op.reduction == ScatterReduction::None => size_of(&mut f, op.axis)?,
+            Op::GatherNd(op) => sizes_of(&mut f, op.batch_dims)?,
+            Op::ScatterNd(op) if op.reduction == ScatterReduction::None => sizes_of(&mut f, 0)?,
+            Op::OneHot(_) => depth(&mut f)?,
+            _ => return Err(Miss::NoMatch),
+        };
+        let dtype = f.info(slot)?.dtype;
+        let is_negative = f.with_number(BinaryOp::Less, indices, dtype, 0.0)?;
+        let moved = f.binary(BinaryOp::Add, indices, size);
+        let mut counted = f.select(is_negative, moved, indices);
+        if matches!(op, Op::OneHot(_)) {
+            // What is not in the range has no class, from whichever side.
+            let is_below = f.with_number(BinaryOp::Less, counted, dtype, 0.0)?;
+            let nowhere = f.with_number(BinaryOp::Max, size, dtype, 0.0)?;
+            counted = f.select(is_below, nowhere, counted);
+        }
+        let mut inputs = graph.node_inputs(root);
+        if let Some(input) = inputs.get_mut(slot) {
+            *input = Some(counted);
+        }
+        let y = f.many(op.clone(), &inputs, 1);
+        Ok(f.results(&y))
+    }
+}
+
+/// The size of an axis of the data, in the type of the indices.
+fn size_of(f: &mut Formula<'_>, axis: i64) -> Result<ValueRef, Miss> {
+    let axis = resolve_axis(axis, f.shape(0)?.len()).map_err(|_| Miss::NoMatch)?;
+    let size = sizes(f, axis, axis + 1)?;
+    Ok(f.reshape(size, Shape::new()))
+}
+
+/// The sizes of the axes that the tuples of indices go along.
+fn sizes_of(f: &mut Formula<'_>, batch_dims: i64) -> Result<ValueRef, Miss> {
+    let depth = f.shape(1)?.last().and_then(Dim::value).ok_or(Miss::NoMatch)?;
+    let start = usize::try_from(batch_dims).map_err(|_| Miss::NoMatch)?;
+    let depth = usize::try_from(depth).map_err(|_| Miss::NoMatch)?;
+    sizes(f, start, start.saturating_add(depth))
+}
+
+/// A range of the data's sizes as a vector, in the type of the indices.
+fn sizes(f: &mut Formula<'_>, start: usize, end: usize) -> Result<ValueRef, Miss> {
+    let dims = f.shape(0)?.get(start..end).ok_or(Miss::NoMatch)?;
+    let fixed: Option<Vec<i64>> = dims.iter().map(Dim::value).collect();
+    let sizes = match fixed {
+        Some(sizes) => f.ints(&sizes),
+        None => {
+            let x = f.input(0)?;
+            f.op(ShapeOf { start: start as i64, end: Some(end as i64) }, &[x])
+        }
+    };
+    let dtype = f.info(1)?.dtype;
+    Ok(if dtype == DType::I64 { sizes } else { f.cast(sizes, dtype) })
+}
+
+/// The number of classes, in the type of the indices.
+fn depth(f: &mut Formula<'_>) -> Result<ValueRef, Miss> {
+    let (x, dtype) = (f.input(1)?, f.info(0)?.dtype);
+    let x = if f.info(1)?.dtype == DType::I64 { x } else { f.cast(x, DType::I64) };
+    let x = f.op(Reshape { shape: Some(Shape::new()), allow_zero: true }, &[x]);
+    Ok(if dtype == DType::I64 { x } else { f.cast(x, dtype) })
+}
+
+/// Whether the way in which numbers are computed tells that they are at least 0.
+fn is_non_negative(graph: &Graph, value: ValueRef, steps: usize) -> bool {
+    if let Some(constant) = graph.constant(value) {
+        return is_at_least_zero(constant);
+    }
+    if let Some(known) = graph.info(value).and_then(|info| info.known_ints()) {
+        return known.iter().all(|number| *number >= 0);
+    }
+    let (Some(op), Some(steps)) = (graph.op(value.node), steps.checked_sub(1)) else { return false };
+    let input = |slot| graph.input(value.node, slot);
+    let holds = |slot| input(slot).is_some_and(|input| is_non_negative(graph, input, steps));
+    match op {
+        Op::ShapeOf(_) | Op::Size | Op::NonZero | Op::ArgReduce(_) => true,
+        Op::TopK(_) => value.slot == 1,
+        Op::Cast(_) => input(0).is_some_and(|x| graph.dtype(x) == DType::Bool) || holds(0),
+        Op::Reshape(_)
+        | Op::Unsqueeze(_)
+        | Op::Squeeze(_)
+        | Op::Transpose(_)
+        | Op::Slice(_)
+        | Op::Expand(_)
+        | Op::Gather(_)
+        | Op::Unary(UnaryOp::Identity | UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round) => holds(0),
+        Op::Unary(UnaryOp::Abs | UnaryOp::Sqrt | UnaryOp::Exp) => true,
+        Op::Concat(_) => (0..graph.node_inputs(value.node).len()).all(holds),
+        Op::Binary(BinaryOp::Max) => holds(0) || holds(1),
+        Op::Binary(BinaryOp::Add | BinaryOp::Mul | BinaryOp::Min | BinaryOp::Div) => holds(0) && holds(1),
+        // The remainder has the sign of the divisor.
+        Op::Binary(BinaryOp::Mod) => holds(1),
+        Op::Where => (holds(1) && holds(2)) || counts_from_front(graph, value.node, steps),
+        _ => false,
+    }
+}
+
+fn is_at_least_zero(constant: &Tensor) -> bool {
+    let element = constant.repeated();
+    let constant = element.as_ref().unwrap_or(constant);
+    match (constant.to_i64s(), constant.to_f64s()) {
+        (Some(numbers), _) => numbers.iter().all(|number| *number >= 0),
+        (None, Some(numbers)) => numbers.iter().all(|number| *number >= 0.0),
+        (None, None) => false,
+    }
+}
+
+/// Whether a `where` is what this rule writes: `where(i < 0, i + size, i)`, or a number that is not negative in the place
+/// of `i + size`.
+fn counts_from_front(graph: &Graph, node: NodeId, steps: usize) -> bool {
+    let part = |slot: usize| graph.input(node, slot);
+    let (Some(condition), Some(moved), Some(index)) = (part(0), part(1), part(2)) else { return false };
+    let reads = |value: ValueRef, op: BinaryOp| {
+        matches!(graph.op(value.node), Some(Op::Binary(found)) if *found == op)
+            && graph.input(value.node, 0) == Some(index)
+    };
+    let zero = graph.input(condition.node, 1).and_then(|zero| graph.constant(zero));
+    let is_zero =
+        |zero: &Tensor| Tensor::number(zero.dtype(), 0.0).is_some_and(|number| number.bytes() == zero.bytes());
+    let is_moved = reads(moved, BinaryOp::Add) || is_non_negative(graph, moved, steps);
+    reads(condition, BinaryOp::Less) && is_moved && zero.is_some_and(is_zero)
+}
+
+#[cfg(test)]
+mod tests {
+    use trt_fuse_ir::eval::eval_graph;
+
+    use super::*;
+    use crate::testing::{Run, random_inputs, run_rule};
+
+    /// Input 1 (or 0, of `one_hot`) holds the indices; checks that none that is read is negative.
+    fn check(text: &str, slot: usize, indices: Tensor) -> Run {
+        let run = run_rule(LowerIndices, text);
+        assert_eq!(run.rewrites, 1, "{text}");
+        let mut inputs = random_inputs(&run.before, 5, 3);
+        inputs[slot] = indices;
+        assert_eq!(
+            eval_graph(&run.before, &inputs).unwrap(),
+            eval_graph(&run.after, &inputs).unwrap(),
+            "{text}\n{}",
+            run.after
+        );
+        run
+    }
+
+    #[test]
+    fn fires_on_elements() {
+        let text = "graph g(%x: f32[5], %i: i64[2], %u: f32[2]) -> (%y) {
+            %y = scatter_elements(%x, %i, %u) axis=0 reduction=none }";
+        insta::assert_snapshot!(check(text, 1, Tensor::vector(vec![-1_i64, 0])).after, @"
+        graph g(%x: f32[5], %i: i64[2], %u: f32[2]) -> (%y) {
+          %y.lower_indices.1 = constant() value=i64[] {0}
+          %y.2 = less(%i, %y.lower_indices.1) : bool[2]
+          %y.lower_indices = constant() value=i64[1] {5}
+          %y.1 = reshape(%y.lower_indices) shape=[] allow_zero=true : i64[]
+          %y.3 = add(%i, %y.1) : i64[2]
+          %y.4 = where(%y.2, %y.3, %i) : i64[2]
+          %y = scatter_elements(%x, %y.4, %u) axis=0 reduction=none : f32[5]
+        }
+        ");
+        let text = "graph g(%x: f32[n, 3], %i: i32[2, 3]) -> (%y) { %y = gather_elements(%x, %i) axis=-2 }";
+        insta::assert_snapshot!(check(text, 1, Tensor::from_vec([2, 3], vec![-1_i32, 0, 1, -5, 4, -4]).unwrap()).after, @"
+        graph g(%x: f32[n, 3], %i: i32[2, 3]) -> (%y) {
+          %y.lower_indices = constant() value=i32[] {0}
+          %y.4 = less(%i, %y.lower_indices) : bool[2, 3]
+          %y.1 = shape(%x) start=0 end=1 : i64[1]
+          %y.2 = cast(%y.1) to=i32 saturate=true : i32[1]
+          %y.3 = reshape(%y.2) shape=[] allow_zero=true : i32[]
+          %y.5 = add(%i, %y.3) : i32[2, 3]
+          %y.6 = where(%y.4, %y.5, %i) : i32[2, 3]
+          %y = gather_elements(%x, %y.6) axis=-2 : f32[2, 3]
+        }
+        ");
+    }
+
+    #[test]
+    fn fires_on_tuples() {
+        let text = "graph g(%x: f32[n, 4, 2], %i: i64[2, 2]) -> (%y) { %y = gather_nd(%x, %i) batch_dims=0 }";
+        let tuples = Tensor::from_vec([2, 2], vec![-1_i64, 0, 2, -4]).unwrap();
+        insta::assert_snapshot!(check(text, 1, tuples.clone()).after, @"
+        graph g(%x: f32[n, 4, 2], %i: i64[2, 2]) -> (%y) {
+          %y.lower_indices = constant() value=i64[] {0}
+          %y.2 = less(%i, %y.lower_indices) : bool[2, 2]
+          %y.1 = shape(%x) start=0 end=2 : i64[2]
+          %y.3 = add(%i, %y.1) : i64[2, 2]
+          %y.4 = where(%y.2, %y.3, %i) : i64[2, 2]
+          %y = gather_nd(%x, %y.4) batch_dims=0 : f32[2, 2]
+        }
+        ");
+        let text = "graph g(%x: f32[3, 4], %i: i64[2, 2], %u: f32[2]) -> (%y) {
+            %y = scatter_nd(%x, %i, %u) reduction=none }";
+        check(text, 1, tuples);
+        let text = "graph g(%x: f32[2, 4], %i: i64[2, 1]) -> (%y) { %y = gather_nd(%x, %i) batch_dims=1 }";
+        check(text, 1, Tensor::from_vec([2, 1], vec![-1_i64, 3]).unwrap());
+    }
+
+    #[test]
+    fn fires_on_classes() {
+        for (dtype, depth) in [("i64", "i64[] {5}"), ("i32", "f32[1] {5.0}")] {
+            let text = format!(
+                "graph g(%i: {dtype}[4]) -> (%y) {{ %d = constant() value={depth}
+                    %v = constant() value=f32[2] {{0.0, 1.0}} %y = one_hot(%i, %d, %v) axis=-1 }}"
+            );
+            let indices = Tensor::vector(vec![-1_i64, 3, 7, -9]);
+            check(&text, 0, trt_fuse_ir::eval::convert(&indices, dtype.parse().unwrap()).unwrap());
+        }
+    }
+
+    #[test]
+    fn fires_on_gathers_along_sizes_of_run_time() {
+        let text = "graph g(%x: f32[n], %i: i64[2]) -> (%y) { %y = gather(%x, %i) axis=0 }";
+        check(text, 1, Tensor::vector(vec![-1_i64, 4]));
+    }
+
+    #[test]
+    fn leaves_what_counts_from_the_front_alone() {
+        for text in [
+            "graph g(%x: f32[5], %i: i64[2]) -> (%y) { %y = gather(%x, %i) axis=0 }",
+            "graph g(%x: f32[n]) -> (%y) { %i = constant() value=i64[2] {0, 1} %y = gather_elements(%x, %i) axis=0 }",
+            "graph g(%x: f32[n], %z: f32[2]) -> (%y) {
+                %i = arg_reduce(%z) axis=0 keep_dims=true largest=true select_last=false
+                %y = gather_elements(%x, %i) axis=0 }",
+            "graph g(%x: f32[n, 3], %p: f32[n, 2, 1]) -> (%y) {
+                %c = constant() value=f32[] {0.0} %1 = max(%p, %c) %i = cast(%1) to=i64
+                %y = gather_nd(%x, %i) batch_dims=1 }",
+            "graph g(%x: f32[5], %i: i64[2], %u: f32[2]) -> (%y) {
+                %y = scatter_elements(%x, %i, %u) axis=0 reduction=add }",
+        ] {
+            assert_eq!(run_rule(LowerIndices, text).rewrites, 0, "{text}");
+        }
+    }
+}

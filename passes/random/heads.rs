@@ -1,0 +1,127 @@
+//! Motifs of transformers: attention, and tensors that are split and laid out anew for it.
+
+use trt_fuse_ir::op::*;
+use trt_fuse_ir::{Dim, Op, Tensor, ValueRef};
+
+use super::maker::Maker;
+
+impl Maker {
+    /// Attention of an image's rows over themselves, scaled and masked here and there.
+    pub(super) fn attention(&mut self, x: ValueRef) -> Option<()> {
+        let dims = self.dims(x);
+        let rows = usize::try_from(dims[2].value()?).ok()?;
+        let (mut query, mut key) = (x, x);
+        if self.pick(3) == 0 {
+            query = self.with_scalar(BinaryOp::Mul, query, 0.5)?;
+        }
+        let transpose_b = self.pick(2) == 0;
+        if !transpose_b {
+            key = self.link(Transpose { perm: [0, 1, 3, 2].into_iter().collect() }, &[key])?;
+        }
+        let product = |transpose_b| MatMul { transpose_a: false, transpose_b, epilogue: Default::default() };
+        let mut scores = self.link(product(transpose_b), &[query, key])?;
+        if self.pick(2) == 0 {
+            scores = self.with_scalar(BinaryOp::Div, scores, 4.0)?;
+        }
+        match self.pick(5) {
+            0 => {
+                let triangle = |at: usize| if at % rows <= at / rows { 0.0 } else { f32::NEG_INFINITY };
+                let mask = Tensor::from_vec([rows, rows], (0..rows * rows).map(triangle).collect()).ok()?;
+                let mask = self.constant(mask)?;
+                scores = self.binary(BinaryOp::Add, scores, mask)?;
+            }
+            1 => {
+                let sees = (0..rows * rows).map(|at| at % rows != 0 || rows == 1).collect();
+                let mask = Tensor::from_vec([1, rows, rows], sees).ok()?;
+                let (mask, hidden) = (self.constant(mask)?, self.constant(Tensor::scalar(f32::MIN))?);
+                // Nothing else reads it: other passes' formulas overflow on such numbers.
+                scores = self.node(Op::Where, &[Some(mask), Some(scores), Some(hidden)], 1)?[0];
+            }
+            2 => {
+                let bias = self.link(Op::Unary(UnaryOp::Neg), &[scores])?;
+                scores = self.binary(BinaryOp::Add, scores, bias)?;
+            }
+            _ => {}
+        }
+        let axis = if self.pick(8) == 0 { 2 } else { 3 };
+        let mut weights = self.link(Softmax { axis, log: false }, &[scores])?;
+        if self.pick(3) == 0 {
+            let test = self.node(Op::Unary(UnaryOp::IsNan), &[Some(weights)], 1)?[0];
+            let zero = self.constant(Tensor::scalar(0.0f32))?;
+            weights = self.link(Op::Where, &[test, zero, weights])?;
+        }
+        let y = self.link(product(false), &[weights, x])?;
+        self.done(y)
+    }
+
+    /// Halves of the channels, each as heads of two.
+    pub(super) fn heads(&mut self, x: ValueRef) -> Option<()> {
+        let dims = self.dims(x);
+        let half = dims[1].exact_div(&Dim::fixed(2))?;
+        let heads = half.exact_div(&Dim::fixed(2))?;
+        let split = Split { axis: 1, sizes: Some([half.clone(), half].into_iter().collect()) };
+        let parts = self.node(split, &[Some(x)], 2)?;
+        let shape: trt_fuse_ir::Shape =
+            [dims[0].clone(), heads, Dim::fixed(2), dims[2].clone(), dims[3].clone()].into_iter().collect();
+        let perm: trt_fuse_ir::Ints =
+            if self.pick(2) == 0 { [0, 2, 1, 3, 4] } else { [1, 0, 3, 4, 2] }.into_iter().collect();
+        for part in parts {
+            let apart = self.link(Reshape { shape: Some(shape.clone()), allow_zero: false }, &[part])?;
+            let turned = self.link(Transpose { perm: perm.clone() }, &[apart])?;
+            self.done(turned)?;
+        }
+        Some(())
+    }
+
+    /// Products of an image's rows with three matrices, each as heads of two.
+    pub(super) fn siblings(&mut self, x: ValueRef) -> Option<()> {
+        let dims = self.dims(x);
+        let rows = usize::try_from(dims[3].value()?).ok()?;
+        let epilogue = Epilogue::default();
+        let shape: trt_fuse_ir::Shape = dims[..3].iter().cloned().chain([Dim::fixed(2), Dim::fixed(2)]).collect();
+        for part in 0..3 {
+            let weight =
+                Tensor::from_vec([rows, 4], (0..rows * 4).map(|at| (at % 7 + part) as f32 / 8.0).collect()).ok()?;
+            let weight = self.constant(weight)?;
+            let op = MatMul { transpose_a: false, transpose_b: false, epilogue: epilogue.clone() };
+            let mut data = x;
+            if self.pick(4) == 0 {
+                let flat = [Dim::product(&dims[..3]), dims[3].clone()].into_iter().collect();
+                data = self.link(Reshape { shape: Some(flat), allow_zero: false }, &[x])?;
+            }
+            let product = self.link(op, &[data, weight])?;
+            let heads = self.link(Reshape { shape: Some(shape.clone()), allow_zero: false }, &[product])?;
+            self.done(heads)?;
+        }
+        Some(())
+    }
+
+    /// An image whose rows of six are rotated.
+    pub(super) fn rotary(&mut self, x: ValueRef) -> Option<()> {
+        let dims = self.dims(x);
+        let (rows, size) = (usize::try_from(dims[2].value()?).ok()?, dims[3].value()?);
+        let half = size / 2;
+        let width = usize::try_from(size).ok()?;
+        if size != 6 {
+            return None;
+        }
+        let cut = |start: i64, end: i64| Slice {
+            axes: Some([3].into_iter().collect()),
+            starts: Some([Dim::fixed(start)].into_iter().collect()),
+            ends: Some([Dim::fixed(end)].into_iter().collect()),
+            steps: Some([1].into_iter().collect()),
+        };
+        let second = self.link(cut(half, size), &[x])?;
+        let negative = self.link(Op::Unary(UnaryOp::Neg), &[second])?;
+        let first = self.link(cut(0, half), &[x])?;
+        let turned = self.link(Concat { axis: 3 }, &[negative, first])?;
+        let mut terms = Vec::new();
+        for (value, shift) in [(x, 0.0f32), (turned, 1.0)] {
+            let table = (0..rows * width).map(|at| ((at / width * 3 + at % 3) as f32 + shift).cos()).collect();
+            let table = self.constant(Tensor::from_vec([1, 1, rows, width], table).ok()?)?;
+            terms.push(self.binary(BinaryOp::Mul, value, table)?);
+        }
+        let y = self.binary(BinaryOp::Add, terms[0], terms[1])?;
+        self.done(y)
+    }
+}
