@@ -332,7 +332,11 @@ impl Rules {
             }
             let remark = match rule.rewrite(graph, id, &read) {
                 Err(Miss::NoMatch | Miss::NoEffect) => continue,
-                Err(Miss::Blocked { reason, at }) => remark(graph, rule.name(), at, reason.to_string()),
+                Err(Miss::Blocked { reason, at }) => {
+                    // A constant may stand for no node of the model; users know the node that was tried.
+                    let at = if graph.origins(at).next().is_some() { at } else { id };
+                    remark(graph, rule.name(), at, reason.to_string())
+                }
                 Err(Miss::AlsoRead { value, within }) => {
                     let by = graph.consumers(value).into_iter().find(|reader| reader.node != within);
                     also_read(graph, rule.name(), id, value.node, by.map(|reader| reader.node))

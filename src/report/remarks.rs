@@ -60,7 +60,7 @@ pub fn remarks_text(remarks: &[Remark]) -> String {
         return "no rewrite nearly applied\n".to_string();
     }
     let rewrites = if remarks.len() == 1 { "rewrite" } else { "rewrites" };
-    let mut text = format!("{} {rewrites} nearly applied; not fused because:\n", remarks.len());
+    let mut text = format!("{} {rewrites} nearly applied, and why not:\n", remarks.len());
     let by_condition = by_condition(remarks);
     for RemarkGroup { rule, condition, count, .. } in group_remarks(remarks) {
         let _ = writeln!(text, "{count:5} {condition} ({rule})");
@@ -91,7 +91,7 @@ mod tests {
             remarks.push(remark("fuse_gelu", node, &reason, "an inner output has another reader"));
         }
         insta::assert_snapshot!(remarks_text(&remarks), @"
-        5 rewrites nearly applied; not fused because:
+        5 rewrites nearly applied, and why not:
             4 an inner output has another reader (fuse_gelu)
                 Relu b: output of `b` also read by `z`
                 Relu c: output of `c` also read by `z`
