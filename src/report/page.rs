@@ -198,10 +198,13 @@ struct Pictures {
     after: Picture,
 }
 
+/// The points of an edge between its nodes.
+type Bends = Vec<(i32, i32)>;
+
 #[derive(Debug, Serialize)]
 struct Picture {
     nodes: Vec<Node>,
-    edges: Vec<(usize, usize, Vec<(i32, i32)>)>,
+    edges: Vec<(usize, usize, Bends)>,
     width: i32,
     height: i32,
 }
