@@ -16,7 +16,7 @@ demo: tensorrt models
 	cargo run --release --quiet --bin fuse-report -- $(CACHE)/models/$(MODEL).onnx --build --compare-parser
 
 test: tensorrt silero ocr operators oracle chromium
-	cargo test --workspace --profile $(or $(TEST_PROFILE),dev)
+	TRT_FUSE_TEST_ALL=1 cargo test --workspace --profile $(or $(TEST_PROFILE),dev)
 
 tensorrt:
 	@python3 scripts/fetch.py tensorrt $(CACHE)

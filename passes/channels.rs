@@ -7,9 +7,11 @@ use smallvec::SmallVec;
 
 use half::{bf16, f16};
 use num_traits::AsPrimitive;
+use trt_fuse_ir::op::BinaryOp;
 use trt_fuse_ir::{DType, Element, Epilogue, Graph, NodeId, Op, Patch, Step, Tensor, ValueRef};
 
 use crate::pass::Miss;
+use crate::pattern::constant_operand;
 
 /// A weight below this many elements is scaled by one thread.
 const ELEMENTS_PER_JOB: usize = 1 << 18;
@@ -156,6 +158,23 @@ pub(crate) fn fold_into_conv(
     let fused = patch.add(op.clone(), &inputs);
     patch.replace(root.into(), fused).absorb([conv, root]);
     Ok(patch)
+}
+
+/// Folds the constant operand of an elementwise node, one number for each column, into the matrix product that the node
+/// reads.
+pub(crate) fn fold_operand_into_matmul(
+    rule: &'static str,
+    graph: &Graph,
+    root: NodeId,
+    op: BinaryOp,
+    affine: fn(Vec<f64>) -> Affine,
+) -> Result<Patch, Miss> {
+    if graph.op(root) != Some(&Op::Binary(op)) {
+        return Err(Miss::NoMatch);
+    }
+    let (matmul, constant) = constant_operand(graph, root).ok_or(Miss::NoMatch)?;
+    let columns = matmul_columns(graph, matmul.node).ok_or(Miss::NoMatch)?;
+    fold_into_matmul(rule, graph, matmul.node, root, &affine(per_channel(constant, columns, root)?))
 }
 
 /// The patch that lets a matrix product, alone or with a constant bias, compute `root`, an affine map along the last

@@ -65,12 +65,13 @@ impl Rule for FuseAttention {
         if weights.axis != -1 && weights.axis != rank as i64 - 1 {
             return Err(Miss::Blocked { reason: "the softmax is not over the keys", at: weights.softmax });
         }
+        let heads = Heads::of(graph, [scores.query, scores.key, value], root)?;
         let taken: Vec<NodeId> = weights.nodes.iter().chain(&scores.nodes).copied().collect();
-        if scores.operands().chain([value.value]).any(|operand| taken.contains(&operand.node)) {
+        if scores.masks().chain(heads.operands()).any(|operand| taken.contains(&operand.node)) {
             return Err(Miss::NoMatch);
         }
         let mut patch = Patch::new(self.name(), root);
-        let y = attention(graph, &mut patch, (&weights, &scores, value), rank, root)?;
+        let y = attention(graph, &mut patch, (&weights, &scores, heads), rank)?;
         patch.replace(root.into(), y).absorb([root]).absorb(taken);
         patch.inherit(scores.kept);
         Ok(patch)
@@ -153,11 +154,9 @@ fn rank_of(graph: &Graph, value: ValueRef) -> Option<usize> {
 fn attention(
     graph: &Graph,
     patch: &mut Patch,
-    (weights, scores, value): (&Weights, &Scores, Operand),
+    (weights, scores, heads): (&Weights, &Scores, Heads),
     rank: usize,
-    root: NodeId,
 ) -> Result<ValueRef, Miss> {
-    let heads = Heads::of(graph, [scores.query, scores.key, value], root)?;
     let [query, key, value] = heads.values(patch);
     let dtype = graph.dtype(weights.scores);
     let (mask, causal) = match scores.mask(graph, patch, dtype)? {

@@ -5,12 +5,14 @@
 mod axes;
 mod canonicalize_arithmetic;
 mod canonicalize_attributes;
+mod canonicalize_gather;
 mod canonicalize_padding;
 mod canonicalize_reshape;
 mod channels;
 mod drop_concat_slice;
 mod drop_concat_split;
 mod drop_dead;
+mod drop_expand;
 mod drop_identity;
 mod drop_split_concat;
 mod fold_constants;

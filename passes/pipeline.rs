@@ -7,11 +7,13 @@ use trt_fuse_ir::{Capabilities, Graph, NodeId, Op, Patch, ValueRef, verify};
 
 use crate::canonicalize_arithmetic::CanonicalizeArithmetic;
 use crate::canonicalize_attributes::CanonicalizeAttributes;
+use crate::canonicalize_gather::CanonicalizeGather;
 use crate::canonicalize_padding::CanonicalizePadding;
 use crate::canonicalize_reshape::CanonicalizeReshape;
 use crate::drop_concat_slice::DropConcatSlice;
 use crate::drop_concat_split::DropConcatSplit;
 use crate::drop_dead::DropDead;
+use crate::drop_expand::DropExpand;
 use crate::drop_identity::DropIdentity;
 use crate::drop_split_concat::DropSplitConcat;
 use crate::fold_constants::FoldConstants;
@@ -376,11 +378,14 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         Box::new(FoldControlFlow),
         rule(DropIdentity),
         rule(CanonicalizeAttributes),
+        rule(CanonicalizeGather), // after folding, which makes indices constant
         rule(CanonicalizePadding),
         // After folding, which makes operands constant.
         rule(CanonicalizeArithmetic),
         // After the attributes, which tell the output's shape.
         rule(CanonicalizeReshape),
+        // After the attributes too, and before what looks for constant operands.
+        rule(DropExpand),
         rule(SinkLayout),
         rule(MergeReshapes),
         rule(MergeLayouts),

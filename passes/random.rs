@@ -30,6 +30,7 @@ const BATCH: i64 = 2;
 /// Passes that must keep every bit, besides those that drop something.
 const EXACT: &[&str] = &[
     "canonicalize_attributes",
+    "canonicalize_gather",
     "canonicalize_padding",
     "canonicalize_reshape",
     "fold_constants",

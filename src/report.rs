@@ -254,7 +254,7 @@ fn fuse_report_with(
         engine,
         parser,
         timings_ms: timings,
-        notes,
+        notes: optimized.notes.into_iter().chain(notes).collect(),
         remark_groups: group_remarks(&optimized.report.remarks),
         remarks: optimized.report.remarks,
     };

@@ -69,10 +69,9 @@ impl Scores {
         }
     }
 
-    /// What the scores are computed of.
-    pub(super) fn operands(&self) -> impl Iterator<Item = ValueRef> + '_ {
-        let masks = self.masks.iter().map(|(Part::Add(mask) | Part::Keep(mask))| *mask);
-        [self.query.value, self.key.value].into_iter().chain(masks)
+    /// What the scores are masked with.
+    pub(super) fn masks(&self) -> impl Iterator<Item = ValueRef> + '_ {
+        self.masks.iter().map(|(Part::Add(mask) | Part::Keep(mask))| *mask)
     }
 
     /// The masks as one value, or as the flag that stands for it.

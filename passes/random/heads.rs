@@ -18,7 +18,7 @@ impl Maker {
         if !transpose_b {
             key = self.link(Transpose { perm: [0, 1, 3, 2].into_iter().collect() }, &[key])?;
         }
-        let product = |transpose_b| MatMul { transpose_a: false, transpose_b, epilogue: Default::default() };
+        let product = |transpose_b| MatMul::new(false, transpose_b);
         let mut scores = self.link(product(transpose_b), &[query, key])?;
         if self.pick(2) == 0 {
             scores = self.with_scalar(BinaryOp::Div, scores, 4.0)?;
@@ -122,6 +122,26 @@ impl Maker {
             terms.push(self.binary(BinaryOp::Mul, value, table)?);
         }
         let y = self.binary(BinaryOp::Add, terms[0], terms[1])?;
+        self.done(y)
+    }
+
+    /// Neighbouring rows of an image, and a row that is widened before it is added.
+    pub(super) fn picked(&mut self, x: ValueRef) -> Option<()> {
+        let dims = self.dims(x);
+        let rows = dims[2].value()?;
+        let start = self.pick(2) as i64;
+        let indices = self.constant(Tensor::vector((start..rows).collect::<Vec<i64>>()))?;
+        let some = self.link(Gather { axis: 2 }, &[x, indices])?;
+        let first = Slice {
+            axes: Some([2].into_iter().collect()),
+            starts: Some([Dim::fixed(0)].into_iter().collect()),
+            ends: Some([Dim::fixed(1)].into_iter().collect()),
+            steps: Some([1].into_iter().collect()),
+        };
+        let row = self.link(first, &[x])?;
+        let shape = [dims[0].clone(), dims[1].clone(), Dim::fixed(rows - start), dims[3].clone()].into_iter().collect();
+        let wide = self.link(Expand { shape: Some(shape) }, &[row])?;
+        let y = self.binary(BinaryOp::Add, some, wide)?;
         self.done(y)
     }
 }

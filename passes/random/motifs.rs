@@ -9,7 +9,7 @@ use super::maker::Maker;
 impl Maker {
     pub(super) fn motif(&mut self) -> Option<()> {
         let x = self.image();
-        match self.pick(18) {
+        match self.pick(19) {
             0 | 1 => self.convolution(x),
             2 => self.padded(x),
             3 => self.concatenated(x),
@@ -23,6 +23,7 @@ impl Maker {
             14 => self.heads(x),
             15 => self.siblings(x),
             16 => self.rotary(x),
+            17 => self.picked(x),
             _ => self.controlled(x),
         }
     }
@@ -272,7 +273,7 @@ impl Maker {
             let weight = self.floats(&[5, inner])?;
             self.link(Transpose { perm: [1, 0].into_iter().collect() }, &[weight])?
         };
-        let op = MatMul { transpose_a: false, transpose_b: false, epilogue: Epilogue::default() };
+        let op = MatMul::new(false, false);
         let mut value = self.link(op, &[flat, weight])?;
         for _ in 0..1 + self.pick(4) {
             value = match self.pick(4) {
@@ -299,7 +300,7 @@ impl Maker {
             }
             1 => {
                 let value = self.link(Transpose { perm: swapped }, &[x])?;
-                let op = MatMul { transpose_a: false, transpose_b: false, epilogue: Epilogue::default() };
+                let op = MatMul::new(false, false);
                 self.link(op, &[x, value])?
             }
             _ => {

@@ -87,6 +87,7 @@ fn build_plan(model: &Path, output: &Path, common: &shared::Common) -> Result<()
     let progress = shared::BuildProgress::new(true);
     let built = build(&optimized.graph, &library, &options, Some(&mut progress.callback()))?;
     progress.finish();
+    shared::warn(&optimized.notes);
     shared::warn(&built.notes);
     built.plan.save(output)?;
     shared::print(&format!(
@@ -143,8 +144,9 @@ fn conformance(
     filter: Option<&str>,
     common: &shared::Common,
 ) -> ExitCode {
+    let options = common.options();
     let library = if build {
-        match open_library(&common.options()) {
+        match open_library(&options) {
             Ok(library) => Some(library),
             Err(error) => return shared::exit(Err(error)),
         }
@@ -157,7 +159,7 @@ fn conformance(
     };
     let mut results = Vec::new();
     for case in cases.iter().filter(|case| filter.is_none_or(|text| case.to_string_lossy().contains(text))) {
-        let result = run_case(case, library.as_ref());
+        let result = run_case(case, library.as_ref(), &options);
         shared::print(&format!("{:11} {:11} {}  {}", result.eval, result.build, result.name, result.reason));
         results.push(result);
     }
