@@ -3,7 +3,7 @@
 CACHE := $(if $(TRT_FUSE_CACHE),$(TRT_FUSE_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/trt-fuse)
 MODEL ?= resnet50.raw
 
-.PHONY: help demo test tensorrt silero ocr operators oracle models bench
+.PHONY: help demo test tensorrt silero ocr operators oracle chromium models bench
 
 help:
 	@echo "make demo      fuse and build a ResNet-50, print the report (MODEL=name of testdata/zoo)"
@@ -15,7 +15,7 @@ help:
 demo: tensorrt models
 	cargo run --release --quiet --bin fuse-report -- $(CACHE)/models/$(MODEL).onnx --build --compare-parser
 
-test: tensorrt silero ocr operators oracle
+test: tensorrt silero ocr operators oracle chromium
 	TRT_FUSE_TEST_ALL=1 cargo test --workspace --profile $(or $(TEST_PROFILE),dev)
 
 tensorrt:
@@ -32,6 +32,9 @@ operators:
 
 oracle:
 	@python3 scripts/fetch.py oracle $(CACHE)
+
+chromium:
+	@python3 scripts/fetch.py chromium $(CACHE)
 
 models:
 	@python3 scripts/fetch.py models $(CACHE)

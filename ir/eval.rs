@@ -30,12 +30,14 @@ mod quant;
 mod random;
 mod reduce;
 mod resize;
+mod sample;
 #[cfg(test)]
 mod tests;
 mod vision;
 mod window;
 
 pub use resize::{Taps, resize_taps};
+pub use sample::{difference, random_inputs};
 
 /// An evaluation that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -40,7 +40,7 @@ impl Rule for FuseActivation {
         let op = graph.op(host).ok_or(Miss::NoMatch)?;
         let epilogue = op.epilogue().ok_or(Miss::NoMatch)?;
         if epilogue.0.iter().any(|step| matches!(step, Step::Activation(_))) {
-            return Err(Miss::Blocked { reason: "there is an activation already", at: host });
+            return Err(Miss::Blocked { reason: "there is an activation already", at: root });
         }
         let fused = op.with_epilogue(epilogue.with(Step::Activation(*activation))).ok_or(Miss::NoMatch)?;
         let mut patch = Patch::new(self.name(), host);

@@ -83,8 +83,10 @@ mod sink_negation;
 mod sink_parts;
 #[cfg(test)]
 mod testing;
+mod trace;
 
 pub use lower_types::{Conversion, conversions};
 pub use pass::{Miss, Options, Outcome, Pass, PassContext, PassError, Remark, Rule, RuleContext, Rules, Symbols};
 pub use pipeline::{Pipeline, UnknownPass};
 pub use report::{PassReport, Report, count_ops};
+pub use trace::{Rewrite, TracedNode};

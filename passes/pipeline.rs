@@ -69,12 +69,13 @@ use crate::merge_reduces::MergeReduces;
 use crate::merge_reshapes::MergeReshapes;
 use crate::merge_siblings::MergeSiblings;
 use crate::merge_slices::MergeSlices;
-use crate::pass::{Options, Pass, PassContext, PassError, Rule, Rules, settle};
+use crate::pass::{Options, Pass, PassContext, PassError, Remark, Rule, Rules};
 use crate::report::{PassReport, Report};
 use crate::sink_captures::SinkCaptures;
 use crate::sink_layout::SinkLayout;
 use crate::sink_negation::SinkNegation;
 use crate::sink_parts::SinkParts;
+use crate::trace::Journal;
 
 /// Rounds after which a pipeline stops even if its passes still find something.
 const MAX_ROUNDS: usize = 8;
@@ -170,16 +171,43 @@ impl Pipeline {
     ///
     /// # Errors
     /// A bug in a pass: its patch does not fit, its graph does not verify, or the interface changed.
-    pub fn run(&self, mut graph: Graph) -> Result<(Graph, Report), PassError> {
-        let mut report = Report::default();
-        self.run_on(&mut graph, &mut self.stop_after.unwrap_or(usize::MAX), &mut report)?;
-        report.remarks.sort();
-        report.remarks.dedup();
-        Ok((graph, report))
+    pub fn run(&self, graph: Graph) -> Result<(Graph, Report), PassError> {
+        self.run_with(graph, Journal::default())
     }
 
-    /// Runs the passes over a graph and the bodies in it, at most `left` of them. Returns whether the graph is another.
-    fn run_on(&self, graph: &mut Graph, left: &mut usize, report: &mut Report) -> Result<bool, PassError> {
+    /// As [`run`](Self::run), with each rewrite written into [`Report::trace`], and no more than `most` of them. A
+    /// pipeline makes the same rewrites in the same order every time.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    pub fn trace(&self, graph: Graph, most: usize) -> Result<(Graph, Report), PassError> {
+        self.run_with(graph, Journal::new(most, true))
+    }
+
+    fn run_with(&self, mut graph: Graph, journal: Journal) -> Result<(Graph, Report), PassError> {
+        let runs_left = self.stop_after.unwrap_or(usize::MAX);
+        let mut run = Run { pipeline: self, runs_left, journal, report: Report::default() };
+        run.on(&mut graph)?;
+        let Run { journal, mut report, .. } = run;
+        report.remarks.sort();
+        report.remarks.dedup();
+        report.rewrites = journal.made();
+        report.trace = journal.into_rewrites();
+        Ok((graph, report))
+    }
+}
+
+/// A run of a pipeline.
+struct Run<'p> {
+    pipeline: &'p Pipeline,
+    runs_left: usize,
+    journal: Journal,
+    report: Report,
+}
+
+impl Run<'_> {
+    /// Runs the passes over a graph and the bodies in it. Returns whether the graph is another.
+    fn on(&mut self, graph: &mut Graph) -> Result<bool, PassError> {
         let interface = Interface::of(graph);
         let mut bodies = Bodies::default();
         let mut remarks = Vec::new();
@@ -187,27 +215,61 @@ impl Pipeline {
         for round in 0..MAX_ROUNDS {
             let mut changed = false;
             remarks.clear();
-            for pass in &self.passes {
-                if *left == 0 {
-                    return Ok(changed_ever);
+            for pass in &self.pipeline.passes {
+                if self.is_over() {
+                    return Ok(changed_ever | changed);
                 }
-                *left -= 1;
-                let mut context = PassContext::new(&self.capabilities, &self.options);
-                let run = run_pass(pass.as_ref(), graph, &mut context, &interface)?;
-                remarks.append(&mut context.remarks);
+                self.runs_left -= 1;
+                self.journal.round = round;
+                let run = self.pass(pass.as_ref(), graph, &interface, &mut remarks)?;
                 changed |= run.rewrites > 0;
                 if run.rewrites > 0 || round == 0 {
-                    report.passes.push(run);
+                    self.report.passes.push(run);
                 }
             }
-            changed |= bodies.run(self, graph, left, report)?;
+            changed |= bodies.run(self, graph)?;
             changed_ever |= changed;
             if !changed {
                 break;
             }
         }
-        report.remarks.append(&mut remarks);
+        self.report.remarks.append(&mut remarks);
         Ok(changed_ever)
+    }
+
+    /// Whether as much was done as was asked for.
+    fn is_over(&self) -> bool {
+        self.runs_left == 0 || self.journal.is_spent()
+    }
+
+    /// Runs one pass and checks what it leaves.
+    fn pass(
+        &mut self,
+        pass: &dyn Pass,
+        graph: &mut Graph,
+        interface: &Interface,
+        remarks: &mut Vec<Remark>,
+    ) -> Result<PassReport, PassError> {
+        let name = pass.name();
+        let nodes_before = graph.operation_count();
+        let start = Instant::now();
+        let made = self.journal.made();
+        let mut context = PassContext::new(&self.pipeline.capabilities, &self.pipeline.options);
+        context.journal = std::mem::take(&mut self.journal);
+        let rewrites = match pass.run(graph, &mut context) {
+            Ok(outcome) => outcome.rewrites(),
+            Err(PassError::Stopped) => context.journal.made() - made,
+            Err(error) => return Err(error),
+        };
+        if rewrites > 0 {
+            context.settle(name, graph)?;
+            verify(graph).map_err(|source| PassError::Invalid { pass: name, source })?;
+            interface.check(name, graph)?;
+        }
+        self.journal = std::mem::take(&mut context.journal);
+        remarks.append(&mut context.remarks);
+        let nodes_after = graph.operation_count();
+        Ok(PassReport { name, rewrites, nodes_before, nodes_after, ms: start.elapsed().as_secs_f64() * 1e3 })
     }
 }
 
@@ -219,13 +281,7 @@ struct Bodies {
 }
 
 impl Bodies {
-    fn run(
-        &mut self,
-        pipeline: &Pipeline,
-        graph: &mut Graph,
-        left: &mut usize,
-        report: &mut Report,
-    ) -> Result<bool, PassError> {
+    fn run(&mut self, run: &mut Run<'_>, graph: &mut Graph) -> Result<bool, PassError> {
         let nodes: Vec<NodeId> = graph.live().into_iter().filter(|id| !is_plain(graph, *id)).collect();
         let mut changed_ever = false;
         for id in nodes {
@@ -237,7 +293,7 @@ impl Bodies {
                     continue;
                 }
                 let mut inside = Graph::clone(&body.0);
-                if pipeline.run_on(&mut inside, left, report)? {
+                if run.on(&mut inside)? {
                     *body = Body(inside.into());
                     changed = true;
                 }
@@ -249,7 +305,8 @@ impl Bodies {
             }
         }
         if changed_ever {
-            settle(BODIES, graph)?;
+            run.journal.prune(BODIES, graph);
+            graph.reinfer().map_err(|source| PassError::Patch { pass: BODIES, node: graph.name().clone(), source })?;
         }
         Ok(changed_ever)
     }
@@ -273,31 +330,6 @@ fn replace(graph: &mut Graph, id: NodeId, op: Op) -> Result<(), PassError> {
     patch.absorb([id]);
     let node = graph.node_name(id).into();
     graph.apply(&patch).map(drop).map_err(|source| PassError::Patch { pass: BODIES, node, source })
-}
-
-/// Runs one pass and checks what it leaves.
-fn run_pass(
-    pass: &dyn Pass,
-    graph: &mut Graph,
-    context: &mut PassContext<'_>,
-    interface: &Interface,
-) -> Result<PassReport, PassError> {
-    let name = pass.name();
-    let nodes_before = graph.operation_count();
-    let start = Instant::now();
-    let outcome = pass.run(graph, context)?;
-    if outcome.rewrites() > 0 {
-        settle(name, graph)?;
-        verify(graph).map_err(|source| PassError::Invalid { pass: name, source })?;
-        interface.check(name, graph)?;
-    }
-    Ok(PassReport {
-        name,
-        rewrites: outcome.rewrites(),
-        nodes_before,
-        nodes_after: graph.operation_count(),
-        ms: start.elapsed().as_secs_f64() * 1e3,
-    })
 }
 
 /// What a model promises to the outside: names, dtypes and shapes of inputs and outputs, in order.
