@@ -3,13 +3,14 @@
 CACHE := $(if $(TRT_FUSE_CACHE),$(TRT_FUSE_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/trt-fuse)
 MODEL ?= resnet50.raw
 
-.PHONY: help demo test tensorrt silero ocr operators oracle chromium models bench
+.PHONY: help demo test tensorrt silero ocr operators oracle chromium models bench table
 
 help:
 	@echo "make demo      fuse and build a ResNet-50, print the report (MODEL=name of testdata/zoo)"
 	@echo "make test      run all tests"
 	@echo "make tensorrt  fetch TensorRT-RTX into $(CACHE)"
 	@echo "make models    unpack the models of testdata into $(CACHE)/models"
+	@echo "make table     write README's table of models (half an hour)"
 	@echo "make bench     measure against OnnxParser and onnxruntime"
 
 demo: tensorrt models
@@ -41,3 +42,7 @@ models:
 
 bench: tensorrt models
 	python3 benches/compare.py $(CACHE)
+
+table: tensorrt models
+	cargo build --release --quiet --bin fuse-report
+	python3 scripts/models.py $(CACHE)

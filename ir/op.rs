@@ -452,6 +452,7 @@ impl Op {
             Op::Conv(op) => Some(&op.epilogue),
             Op::ConvTranspose(op) => Some(&op.epilogue),
             Op::MatMul(op) => Some(&op.epilogue),
+            Op::BatchNorm(op) => Some(&op.epilogue),
             _ => None,
         }
     }
@@ -462,11 +463,12 @@ impl Op {
             Op::Conv(op) => Conv { epilogue, ..op.clone() }.into(),
             Op::ConvTranspose(op) => ConvTranspose { epilogue, ..op.clone() }.into(),
             Op::MatMul(op) => MatMul { epilogue, ..op.clone() }.into(),
+            Op::BatchNorm(op) => BatchNorm { epilogue, ..op.clone() }.into(),
             _ => return None,
         })
     }
 
-    /// Input slots before those of the epilogue's adds.
+    /// Input slots before those of the epilogue's adds, of the operators whose epilogue may have adds.
     pub fn own_inputs(&self) -> Option<usize> {
         match self {
             Op::Conv(_) | Op::ConvTranspose(_) => Some(3),

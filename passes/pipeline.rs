@@ -29,6 +29,7 @@ use crate::fuse_global_pool::FuseGlobalPool;
 use crate::fuse_hard_sigmoid::FuseHardSigmoid;
 use crate::fuse_hard_swish::FuseHardSwish;
 use crate::fuse_layer_norm::FuseLayerNorm;
+use crate::fuse_layout::FuseLayout;
 use crate::fuse_matmul_bias::FuseMatmulBias;
 use crate::fuse_matmul_bn::FuseMatmulBn;
 use crate::fuse_matmul_scale::FuseMatmulScale;
@@ -40,6 +41,7 @@ use crate::fuse_residual::FuseResidual;
 use crate::fuse_rms_norm::FuseRmsNorm;
 use crate::fuse_roll::FuseRoll;
 use crate::fuse_rotary_embedding::FuseRotaryEmbedding;
+use crate::fuse_split::FuseSplit;
 use crate::fuse_swish::FuseSwish;
 use crate::fuse_transpose_matmul::FuseTransposeMatmul;
 use crate::lower_arg_reduce::LowerArgReduce;
@@ -49,7 +51,6 @@ use crate::lower_conv_transpose::LowerConvTranspose;
 use crate::lower_cumulative::LowerCumulative;
 use crate::lower_grid_sample::LowerGridSample;
 use crate::lower_indices::LowerIndices;
-use crate::lower_layout::LowerLayout;
 use crate::lower_normalization::LowerNormalization;
 use crate::lower_pool::LowerPool;
 use crate::lower_power::LowerPower;
@@ -83,7 +84,8 @@ const MAX_ROUNDS: usize = 8;
 /// Passes in order.
 #[derive(Debug)]
 pub struct Pipeline {
-    passes: Vec<Box<dyn Pass>>,
+    /// Each is run until it changes nothing, and then the next.
+    stages: Vec<Vec<Box<dyn Pass>>>,
     capabilities: Capabilities,
     options: Options,
     stop_after: Option<usize>,
@@ -100,28 +102,36 @@ pub struct UnknownPass {
 impl Pipeline {
     /// The passes that every model goes through, each constraint on their order stated.
     pub fn standard(capabilities: &Capabilities) -> Self {
-        Self::new(standard_passes(), capabilities)
+        Self::of_stages(vec![standard_passes(), last_passes()], capabilities)
     }
 
     /// The passes between the standard ones and a network: what the target has no layer for becomes what it has. Every
     /// graph goes through them once, whatever passes users have left out.
     pub fn lowering(capabilities: &Capabilities) -> Self {
-        Self::new(lowering_passes(), capabilities)
+        Self::of_stages(vec![lowering_passes(), last_passes()], capabilities)
     }
 
     /// A pipeline of given passes.
     pub fn new(passes: Vec<Box<dyn Pass>>, capabilities: &Capabilities) -> Self {
-        Self { passes, capabilities: capabilities.clone(), options: Options::default(), stop_after: None }
+        Self::of_stages(vec![passes], capabilities)
+    }
+
+    fn of_stages(stages: Vec<Vec<Box<dyn Pass>>>, capabilities: &Capabilities) -> Self {
+        Self { stages, capabilities: capabilities.clone(), options: Options::default(), stop_after: None }
+    }
+
+    fn passes(&self) -> impl Iterator<Item = &dyn Pass> {
+        self.stages.iter().flatten().map(AsRef::as_ref)
     }
 
     /// Names of the passes in order.
     pub fn names(&self) -> Vec<&'static str> {
-        self.passes.iter().map(|pass| pass.name()).collect()
+        self.passes().map(|pass| pass.name()).collect()
     }
 
     /// Names of the rules and of the passes that are none, in order.
     pub fn rules(&self) -> Vec<&'static str> {
-        self.passes.iter().flat_map(|pass| pass.rules()).collect()
+        self.passes().flat_map(|pass| pass.rules()).collect()
     }
 
     /// With other options.
@@ -137,7 +147,7 @@ impl Pipeline {
     /// If there is no such pass.
     pub fn without(mut self, name: &str) -> Result<Self, UnknownPass> {
         self.known(name)?;
-        self.passes.retain(|pass| pass.name() != name);
+        self.retain(|pass| pass != name);
         Ok(self)
     }
 
@@ -149,7 +159,7 @@ impl Pipeline {
         for name in names {
             self.known(name.as_ref())?;
         }
-        self.passes.retain(|pass| names.iter().any(|name| name.as_ref() == pass.name()));
+        self.retain(|pass| names.iter().any(|name| name.as_ref() == pass));
         Ok(self)
     }
 
@@ -160,14 +170,20 @@ impl Pipeline {
         self
     }
 
+    fn retain(&mut self, keeps: impl Fn(&str) -> bool) {
+        for stage in &mut self.stages {
+            stage.retain(|pass| keeps(pass.name()));
+        }
+    }
+
     fn known(&self, name: &str) -> Result<(), UnknownPass> {
-        if self.passes.iter().any(|pass| pass.name() == name) {
+        if self.passes().any(|pass| pass.name() == name) {
             return Ok(());
         }
         Err(UnknownPass { name: name.to_string(), known: self.names().join(", ") })
     }
 
-    /// Runs the passes, round after round, until a round changes nothing.
+    /// Runs the passes of each stage, round after round, until a round changes nothing.
     ///
     /// # Errors
     /// A bug in a pass: its patch does not fit, its graph does not verify, or the interface changed.
@@ -210,18 +226,33 @@ impl Run<'_> {
     fn on(&mut self, graph: &mut Graph) -> Result<bool, PassError> {
         let interface = Interface::of(graph);
         let mut bodies = Bodies::default();
+        let mut changed = false;
+        for stage in &self.pipeline.stages {
+            changed |= self.stage(stage, graph, &interface, &mut bodies)?;
+        }
+        Ok(changed)
+    }
+
+    /// Runs the passes of a stage, round after round, until a round changes nothing. Returns whether the graph is another.
+    fn stage(
+        &mut self,
+        passes: &[Box<dyn Pass>],
+        graph: &mut Graph,
+        interface: &Interface,
+        bodies: &mut Bodies,
+    ) -> Result<bool, PassError> {
         let mut remarks = Vec::new();
         let mut changed_ever = false;
         for round in 0..MAX_ROUNDS {
             let mut changed = false;
             remarks.clear();
-            for pass in &self.pipeline.passes {
+            for pass in passes {
                 if self.is_over() {
                     return Ok(changed_ever | changed);
                 }
                 self.runs_left -= 1;
                 self.journal.round = round;
-                let run = self.pass(pass.as_ref(), graph, &interface, &mut remarks)?;
+                let run = self.pass(pass.as_ref(), graph, interface, &mut remarks)?;
                 changed |= run.rewrites > 0;
                 if run.rewrites > 0 || round == 0 {
                     self.report.passes.push(run);
@@ -409,6 +440,7 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseRotaryEmbedding),
         rule(SinkNegation), // what is no rotary embedding
         rule(FuseRoll),
+        rule(FuseSplit), // of the slices that are left
         rule(FuseAttention),
         rule(SinkParts), // after it, which gives queries, keys and values one form
         rule(FuseLayerNorm),
@@ -462,9 +494,12 @@ fn lowering_passes() -> Vec<Box<dyn Pass>> {
         rule(LowerTypes),
         // Formulas may begin with arithmetic of constants.
         Box::new(FoldConstants),
-        // Last: no other rule looks into a Shuffle.
-        rule(LowerLayout),
     ]
+}
+
+/// After all others have come to an end: they do not look into a Shuffle.
+fn last_passes() -> Vec<Box<dyn Pass>> {
+    vec![rule(FuseLayout)]
 }
 
 fn rule(rule: impl Rule + 'static) -> Box<dyn Pass> {
