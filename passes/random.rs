@@ -5,6 +5,7 @@
 //! means leaving instructions out.
 
 mod control;
+mod fuzz;
 mod heads;
 mod maker;
 mod motifs;
@@ -15,7 +16,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use trt_fuse_ir::eval::eval_graph;
-use trt_fuse_ir::{Builder, Capabilities, DType, Dim, Graph, ValueInfo};
+use trt_fuse_ir::{Builder, Capabilities, DType, Dim, Graph, Tensor, ValueInfo};
 
 use self::maker::Maker;
 use crate::Pipeline;
@@ -64,30 +65,62 @@ fn make(instructions: &[Instruction], symbolic: bool) -> Graph {
     builder.finish()
 }
 
-fn check(graph: &Graph, pipeline: &Pipeline, exact: bool) -> Result<(), TestCaseError> {
-    let names = pipeline.names();
-    let inputs = random_inputs(graph, BATCH, 7);
+/// What a graph gives for random inputs, a symbolic batch taken as `batch`; nothing where that says nothing.
+fn outputs(graph: &Graph, batch: i64) -> Result<Option<(Vec<Tensor>, Vec<Tensor>)>, String> {
+    let inputs = random_inputs(graph, batch, 7);
     let expected = match eval_graph(graph, &inputs) {
         Ok(expected) => expected,
         // A symbolic batch may be made to meet another size; the graph is then right for that size only.
-        Err(_) if graph.info(graph.inputs()[0].into()).unwrap().fixed_dims().is_none() => return Ok(()),
-        Err(error) => return Err(TestCaseError::fail(format!("{error}\n{graph}"))),
+        Err(_) if graph.info(graph.inputs()[0].into()).unwrap().fixed_dims().is_none() => return Ok(None),
+        Err(error) => return Err(format!("{error}\n{graph}")),
     };
-    if expected.iter().any(|tensor| tensor.to_f64s().unwrap().iter().any(|value| !value.is_finite())) {
-        return Ok(());
-    }
-    let fail = |what: String| TestCaseError::fail(format!("{names:?}: {what}\n{graph}"));
+    let is_finite = |tensor: &Tensor| tensor.to_f64s().unwrap().iter().all(|value| value.is_finite());
+    Ok(expected.iter().all(is_finite).then_some((inputs, expected)))
+}
+
+/// Runs a pipeline: its result has the same outputs within the tolerance, and does not change a second time.
+fn keeps(graph: &Graph, pipeline: &Pipeline, batches: &[i64], tolerance: f64) -> Result<Graph, String> {
+    let names = || match pipeline.names().as_slice() {
+        [name] => name.to_string(),
+        names => format!("{} to {}, {} passes", names[0], names[names.len() - 1], names.len()),
+    };
+    let fail = |what: String| format!("{}: {what}\n{graph}", names());
     let (after, _) = pipeline.run(graph.clone()).map_err(|error| fail(error.to_string()))?;
-    let found = eval_graph(&after, &inputs).map_err(|error| fail(format!("{error}\n{after}")))?;
-    let tolerance = if exact { 0.0 } else { 1e-4 };
-    for ((expected, found), output) in expected.iter().zip(&found).zip(graph.outputs()) {
-        let gap = difference(expected, found);
-        prop_assert!(gap <= tolerance, "{names:?}: output {} differs by {gap}\n{graph}\n{after}", output.name);
+    for batch in batches {
+        let Some((inputs, expected)) = outputs(graph, *batch)? else { continue };
+        let found = eval_graph(&after, &inputs).map_err(|error| fail(format!("batch {batch}: {error}\n{after}")))?;
+        for ((expected, found), output) in expected.iter().zip(&found).zip(graph.outputs()) {
+            let gap = difference(expected, found);
+            if gap > tolerance && !is_noise(graph, &inputs, gap) {
+                return Err(fail(format!("batch {batch}: output {} differs by {gap}\n{after}", output.name)));
+            }
+        }
     }
     let (again, report) = pipeline.run(after.clone()).map_err(|error| fail(error.to_string()))?;
-    let rewrites: usize = report.passes.iter().map(|pass| pass.rewrites).sum();
-    prop_assert!(rewrites == 0, "{names:?}: a second run changes\n{after}\n{again}");
-    Ok(())
+    let changed: Vec<&str> = report.passes.iter().filter(|pass| pass.rewrites > 0).map(|pass| pass.name).collect();
+    if !changed.is_empty() {
+        return Err(fail(format!("a second run changes ({changed:?})\n{after}\n{again}")));
+    }
+    Ok(after)
+}
+
+/// Whether outputs differ as much where the inputs differ in their last bits only: what is left of numbers that cancel.
+fn is_noise(graph: &Graph, inputs: &[Tensor], gap: f64) -> bool {
+    let Ok(expected) = eval_graph(graph, inputs) else { return false };
+    (1..5_u32).any(|turn| {
+        let nudged = inputs.iter().map(|input| {
+            let numbers = input.to_f64s().unwrap().into_iter().zip(turn..);
+            let data = numbers.map(|(x, at)| (x * (1.0 + (f64::from(at * turn * 7 % 5) - 2.0) * 1e-7)) as f32);
+            Tensor::from_vec(input.dims(), data.collect()).unwrap()
+        });
+        let found = eval_graph(graph, &nudged.collect::<Vec<_>>());
+        found.is_ok_and(|found| expected.iter().zip(&found).any(|(a, b)| difference(a, b) > gap / 100.0))
+    })
+}
+
+fn check(graph: &Graph, pipeline: &Pipeline, exact: bool) -> Result<(), TestCaseError> {
+    let tolerance = if exact { 0.0 } else { 1e-4 };
+    keeps(graph, pipeline, &[BATCH], tolerance).map(drop).map_err(TestCaseError::fail)
 }
 
 fn graphs() -> impl Strategy<Value = Graph> {
