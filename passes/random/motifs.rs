@@ -9,7 +9,7 @@ use super::maker::Maker;
 impl Maker {
     pub(super) fn motif(&mut self) -> Option<()> {
         let x = self.image();
-        match self.pick(19) {
+        match self.pick(20) {
             0 | 1 => self.convolution(x),
             2 => self.padded(x),
             3 => self.concatenated(x),
@@ -24,6 +24,7 @@ impl Maker {
             15 => self.siblings(x),
             16 => self.rotary(x),
             17 => self.picked(x),
+            18 => self.rotary_part(x),
             _ => self.controlled(x),
         }
     }
