@@ -26,8 +26,10 @@ use crate::fuse_conv_bn::FuseConvBn;
 use crate::fuse_conv_scale::FuseConvScale;
 use crate::fuse_gelu::FuseGelu;
 use crate::fuse_global_pool::FuseGlobalPool;
+use crate::fuse_group_norm::FuseGroupNorm;
 use crate::fuse_hard_sigmoid::FuseHardSigmoid;
 use crate::fuse_hard_swish::FuseHardSwish;
+use crate::fuse_instance_norm::FuseInstanceNorm;
 use crate::fuse_layer_norm::FuseLayerNorm;
 use crate::fuse_matmul_bias::FuseMatmulBias;
 use crate::fuse_matmul_bn::FuseMatmulBn;
@@ -39,6 +41,7 @@ use crate::fuse_relu_clip::FuseReluClip;
 use crate::fuse_residual::FuseResidual;
 use crate::fuse_rms_norm::FuseRmsNorm;
 use crate::fuse_rotary_embedding::FuseRotaryEmbedding;
+use crate::fuse_softplus::FuseSoftplus;
 use crate::fuse_swish::FuseSwish;
 use crate::fuse_transpose_matmul::FuseTransposeMatmul;
 use crate::lower_arg_reduce::LowerArgReduce;
@@ -369,14 +372,17 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseHardSigmoid),
         rule(FuseHardSwish), // looks for hard sigmoids
         rule(FuseSwish),
-        rule(FuseMish),
+        rule(FuseSoftplus),
+        rule(FuseMish), // looks for softplus
         rule(FuseGelu),
         // Before anything takes a scale, mask or bias into a product.
         rule(FuseRotaryEmbedding),
         rule(FuseAttention),
         rule(SinkParts), // after it, which gives queries, keys and values one form
         rule(FuseLayerNorm),
-        rule(FuseRmsNorm), // a layer norm has its formula inside
+        rule(FuseInstanceNorm),
+        rule(FuseGroupNorm), // looks for instance norms
+        rule(FuseRmsNorm),   // a layer norm has its formula inside
         // Constants into weights and biases, while there is no epilogue in the way.
         rule(FuseConvBn),
         rule(FuseConvScale),
