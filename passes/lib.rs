@@ -41,6 +41,7 @@ mod fuse_relu_clip;
 mod fuse_residual;
 mod fuse_rms_norm;
 mod fuse_rotary_embedding;
+mod fuse_sigmoid;
 mod fuse_softplus;
 mod fuse_swish;
 mod fuse_transpose_matmul;

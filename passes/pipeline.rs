@@ -41,6 +41,7 @@ use crate::fuse_relu_clip::FuseReluClip;
 use crate::fuse_residual::FuseResidual;
 use crate::fuse_rms_norm::FuseRmsNorm;
 use crate::fuse_rotary_embedding::FuseRotaryEmbedding;
+use crate::fuse_sigmoid::FuseSigmoid;
 use crate::fuse_softplus::FuseSoftplus;
 use crate::fuse_swish::FuseSwish;
 use crate::fuse_transpose_matmul::FuseTransposeMatmul;
@@ -371,7 +372,8 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseReluClip), // gives the clips that the next two look for
         rule(FuseHardSigmoid),
         rule(FuseHardSwish), // looks for hard sigmoids
-        rule(FuseSwish),
+        rule(FuseSigmoid),
+        rule(FuseSwish), // looks for sigmoids
         rule(FuseSoftplus),
         rule(FuseMish), // looks for softplus
         rule(FuseGelu),

@@ -195,6 +195,12 @@ impl Maker {
                 let value = self.binary(BinaryOp::Mul, x, value)?;
                 self.with_scalar(BinaryOp::Mul, value, 1.0 / 6.0)?
             }
+            4 if self.pick(2) == 0 => {
+                let negative = self.link(Op::Unary(UnaryOp::Neg), &[x])?;
+                let power = self.link(Op::Unary(UnaryOp::Exp), &[negative])?;
+                let sum = self.with_scalar(BinaryOp::Add, power, 1.0)?;
+                self.link(Op::Binary(BinaryOp::Div), &[x, sum])?
+            }
             4 => {
                 let value = self.activate(Sigmoid, x)?;
                 self.binary(BinaryOp::Mul, x, value)?
