@@ -128,10 +128,13 @@ fn operands(graph: &Graph, id: NodeId, op: BinaryOp) -> Option<[(ValueRef, Value
 
 impl Rotation {
     fn at(graph: &Graph, root: NodeId) -> Option<Self> {
-        if dims(graph, root.into())?.len() != 4 {
-            return None;
-        }
-        with_rest(graph, root).or_else(|| of_turned(graph, root)).or_else(|| of_parts(graph, &Joined::at(graph, root)?))
+        let [lead @ .., _] = dims(graph, root.into())?.get(..4)? else { return None };
+        let rotation = with_rest(graph, root)
+            .or_else(|| of_turned(graph, root))
+            .or_else(|| of_parts(graph, &Joined::at(graph, root)?))?;
+        // Tables may be larger than the data.
+        let keeps_shape = dims(graph, rotation.part.x)?.get(..3) == Some(lead);
+        (keeps_shape && dims(graph, root.into())?.len() == 4).then_some(rotation)
     }
 
     /// What is rotated, whole heads of it with the rest.
@@ -541,6 +544,10 @@ mod tests {
                 %6 = mul(%5, %sin) %y = add(%1, %6)",
             &format!("%1 = mul(%x, %cos) {TURNED} %6 = mul(%5, %sin) %y = sub(%1, %6)"),
             &format!("%z = neg(%x) %1 = mul(%z, %cos) {TURNED} %6 = mul(%5, %sin) %y = add(%1, %6)"),
+            // Tables that make the data larger.
+            "%x1 = slice(%x) axes=[2] starts=[0] ends=[1] steps=[1] %t = reshape(%angles) shape=[n, 1, 2, 2] %c = cos(%t)
+                %s = sin(%t) %a, %b = split(%x1) axis=3 sizes=[2, 2] %1 = mul(%a, %c) %2 = mul(%b, %s) %p = sub(%1, %2)
+                %3 = mul(%a, %s) %4 = mul(%b, %c) %q = add(%3, %4) %y = concat(%p, %q) axis=3",
             // Sines where cosines are wanted, parts exchanged, another table, a part that is not behind the other.
             &format!(
                 "{TABLE} {PRODUCTS} %3 = mul(%a, %c) %4 = mul(%b, %s) %q = add(%3, %4) %y = concat(%p, %q) axis=3"
