@@ -3,11 +3,12 @@
 CACHE := $(if $(TRT_FUSE_CACHE),$(TRT_FUSE_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/trt-fuse)
 MODEL ?= resnet50.raw
 
-.PHONY: help demo test tensorrt silero ocr operators oracle chromium models bench table
+.PHONY: help demo test fuzz tensorrt silero ocr operators oracle chromium models bench table
 
 help:
 	@echo "make demo      fuse and build a ResNet-50, print the report (MODEL=name of testdata/zoo)"
 	@echo "make test      run all tests"
+	@echo "make fuzz      run the passes on random graphs for FUZZ_SECONDS (600)"
 	@echo "make tensorrt  fetch TensorRT-RTX into $(CACHE)"
 	@echo "make models    unpack the models of testdata into $(CACHE)/models"
 	@echo "make table     write README's table of models (half an hour)"
@@ -18,6 +19,9 @@ demo: tensorrt models
 
 test: tensorrt silero ocr operators oracle chromium
 	TRT_FUSE_TEST_ALL=1 cargo test --workspace --profile $(or $(TEST_PROFILE),dev)
+
+fuzz:
+	cargo test --release --package trt-fuse-passes --lib -- --ignored --nocapture random::fuzz::fuzz
 
 tensorrt:
 	@python3 scripts/fetch.py tensorrt $(CACHE)

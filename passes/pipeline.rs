@@ -26,8 +26,10 @@ use crate::fuse_conv_bn::FuseConvBn;
 use crate::fuse_conv_scale::FuseConvScale;
 use crate::fuse_gelu::FuseGelu;
 use crate::fuse_global_pool::FuseGlobalPool;
+use crate::fuse_group_norm::FuseGroupNorm;
 use crate::fuse_hard_sigmoid::FuseHardSigmoid;
 use crate::fuse_hard_swish::FuseHardSwish;
+use crate::fuse_instance_norm::FuseInstanceNorm;
 use crate::fuse_layer_norm::FuseLayerNorm;
 use crate::fuse_layout::FuseLayout;
 use crate::fuse_matmul_bias::FuseMatmulBias;
@@ -41,6 +43,8 @@ use crate::fuse_residual::FuseResidual;
 use crate::fuse_rms_norm::FuseRmsNorm;
 use crate::fuse_roll::FuseRoll;
 use crate::fuse_rotary_embedding::FuseRotaryEmbedding;
+use crate::fuse_sigmoid::FuseSigmoid;
+use crate::fuse_softplus::FuseSoftplus;
 use crate::fuse_split::FuseSplit;
 use crate::fuse_swish::FuseSwish;
 use crate::fuse_transpose_matmul::FuseTransposeMatmul;
@@ -433,8 +437,10 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseReluClip), // gives the clips that the next two look for
         rule(FuseHardSigmoid),
         rule(FuseHardSwish), // looks for hard sigmoids
-        rule(FuseSwish),
-        rule(FuseMish),
+        rule(FuseSigmoid),
+        rule(FuseSwish), // looks for sigmoids
+        rule(FuseSoftplus),
+        rule(FuseMish), // looks for softplus
         rule(FuseGelu),
         // Before anything takes a scale, mask or bias into a product.
         rule(FuseRotaryEmbedding),
@@ -444,7 +450,9 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseAttention),
         rule(SinkParts), // after it, which gives queries, keys and values one form
         rule(FuseLayerNorm),
-        rule(FuseRmsNorm), // a layer norm has its formula inside
+        rule(FuseInstanceNorm),
+        rule(FuseGroupNorm), // looks for instance norms
+        rule(FuseRmsNorm),   // a layer norm has its formula inside
         // Constants into weights and biases, while there is no epilogue in the way.
         rule(FuseConvBn),
         rule(FuseConvScale),

@@ -113,6 +113,11 @@ fn size(symbol: &str) -> i64 {
 
 /// The inputs that scripts/references.py makes.
 pub(crate) fn pattern_inputs(graph: &Graph) -> Vec<Tensor> {
+    inputs_of_sizes(graph, size)
+}
+
+/// Such inputs with other sizes for the symbols.
+pub(crate) fn inputs_of_sizes(graph: &Graph, size: impl Fn(&str) -> i64) -> Vec<Tensor> {
     let input = |id: &trt_fuse::ir::NodeId| {
         let value = graph.value((*id).into()).unwrap();
         let shape = value.info.shape.as_ref().unwrap().iter();

@@ -1,7 +1,7 @@
 //! Normalisations.
 
 use trt_fuse_ir::op::{BatchNorm, GroupNorm, LayerNorm, Lrn};
-use trt_fuse_ir::{DType, Tensor};
+use trt_fuse_ir::{DType, Dims, Tensor};
 
 use super::super::error::EmitError;
 use super::super::layers::{Normalization, Scale};
@@ -68,6 +68,13 @@ fn per_channel<'g, S: NetworkSink<'g>>(
     slot: usize,
     rank: usize,
 ) -> Result<S::Tensor, EmitError> {
+    if let Some(constant) = site.constant(slot) {
+        let mut dims = Dims::from_elem(1, rank);
+        if let Some(channels) = dims.get_mut(1) {
+            *channels = constant.numel();
+        }
+        return site.constant_layer(slot, dims);
+    }
     let Some(channels) = site.info(slot).and_then(|info| info.shape.as_ref()?.first().cloned()) else {
         return site.unsupported(format!("input {slot} is no vector of a known size"));
     };
