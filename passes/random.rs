@@ -177,7 +177,7 @@ proptest! {
 fn random_graphs_reach_every_pass() {
     let mut runner = TestRunner::deterministic();
     let mut rewrites: BTreeMap<&str, usize> = BTreeMap::new();
-    for _ in 0..300 {
+    for _ in 0..600 {
         let graph = graphs().new_tree(&mut runner).unwrap().current();
         let (_, report) = Pipeline::standard(&Capabilities::default()).run(graph).unwrap();
         for pass in report.passes {
