@@ -9,7 +9,7 @@ use super::maker::Maker;
 impl Maker {
     pub(super) fn motif(&mut self) -> Option<()> {
         let x = self.image();
-        match self.pick(21) {
+        match self.pick(22) {
             0 | 1 => self.convolution(x),
             2 => self.padded(x),
             3 => self.concatenated(x),
@@ -21,7 +21,7 @@ impl Maker {
             11 => self.normal(x),
             12 | 13 => self.attention(x),
             14 => self.heads(x),
-            15 => self.siblings(x),
+            15 | 20 => self.siblings(x),
             16 => self.rotary(x),
             17 => self.picked(x),
             18 => self.rotary_part(x),
