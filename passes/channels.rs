@@ -39,6 +39,9 @@ impl Affine {
     /// What a BatchNorm with constant parameters computes on `channels` channels.
     pub(crate) fn of_batch_norm(graph: &Graph, id: NodeId, channels: usize) -> Result<Self, Miss> {
         let Some(Op::BatchNorm(op)) = graph.op(id) else { return Err(Miss::NoMatch) };
+        if !op.epilogue.is_empty() {
+            return Err(Miss::NoMatch);
+        }
         let blocked = |reason| Miss::Blocked { reason, at: id };
         let parameter = |slot| {
             let values = graph.input(id, slot).and_then(|input| graph.constant(input)?.to_f64s());

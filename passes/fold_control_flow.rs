@@ -38,7 +38,7 @@ use trt_fuse_ir::infer::resolve_axis;
 use trt_fuse_ir::op::{Body, Concat, Loop, Scan, Split, Squeeze, Unsqueeze};
 use trt_fuse_ir::{Dim, Dims, Graph, GraphError, Ints, Known, NodeId, Op, Patch, Tensor, ValueInfo, ValueRef};
 
-use crate::pass::{Miss, remark, settle};
+use crate::pass::{Miss, remark};
 use crate::{Outcome, Pass, PassContext, PassError};
 
 /// Most operations that several rounds of a loop become.
@@ -77,12 +77,12 @@ impl Pass for FoldControlFlow {
                         context.remarks.push(remark(graph, self.name(), at, reason.to_string()));
                         continue;
                     }
-                    Err(Miss::NoMatch | Miss::NoEffect) => continue,
+                    Err(Miss::NoMatch | Miss::NoEffect | Miss::AlsoRead { .. }) => continue,
                 };
-                match graph.apply(&patch) {
+                match context.apply(self.name(), graph, &patch)? {
                     Ok(_) => {
                         rewrites += 1;
-                        settle(self.name(), graph)?;
+                        context.settle(self.name(), graph)?;
                         continue 'again;
                     }
                     Err(error @ (GraphError::Replacement { .. } | GraphError::Infer { .. })) => {

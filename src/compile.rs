@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashSet;
 use trt_fuse_ir::{Capabilities, Graph, Op, ValueRef, verify};
-use trt_fuse_passes::{Pipeline, Remark, Report, UnknownPass};
+use trt_fuse_passes::{Pipeline, Remark, Report, Rewrite, UnknownPass};
 
 use crate::Error;
 use crate::emit::record::Record;
@@ -28,7 +28,8 @@ pub struct PassSelection {
 }
 
 impl PassSelection {
-    fn pipeline(&self, capabilities: &Capabilities) -> Result<Pipeline, UnknownPass> {
+    /// The standard pipeline, as far as it is selected.
+    pub(crate) fn pipeline(&self, capabilities: &Capabilities) -> Result<Pipeline, UnknownPass> {
         let mut pipeline = Pipeline::standard(capabilities);
         if let Some(names) = &self.only {
             pipeline = pipeline.only(names)?;
@@ -109,9 +110,15 @@ pub fn open_library(options: &Options) -> Result<Library, Error> {
 /// # Errors
 /// If the graph does not verify, a pass was named that does not exist, or a pass has a bug.
 pub fn optimize(model: Model, options: &Options) -> Result<Optimized, Error> {
+    optimize_with(model, options, false)
+}
+
+/// As [`optimize`]; every rewrite is in the report if `traced`.
+pub(crate) fn optimize_with(model: Model, options: &Options, traced: bool) -> Result<Optimized, Error> {
     verify(&model.graph)?;
     let capabilities = options.capabilities.clone().unwrap_or_default();
-    let (graph, report) = options.passes.pipeline(&capabilities)?.run(model.graph)?;
+    let pipeline = options.passes.pipeline(&capabilities)?;
+    let (graph, report) = if traced { pipeline.trace(model.graph, usize::MAX) } else { pipeline.run(model.graph) }?;
     Ok(Optimized { graph, report, notes: model.notes.into_iter().map(Note::from).collect() })
 }
 
@@ -125,6 +132,16 @@ pub fn record(graph: &Graph, options: &Options) -> Result<(Record, LayerCounts),
     let mut sink = Record::new();
     let counts = lowered.emit(&capabilities, &mut sink)?;
     Ok((sink, counts))
+}
+
+/// As [`record`], with the rewrites of the lowering.
+pub(crate) fn record_traced(graph: &Graph, options: &Options) -> Result<(Record, Vec<Rewrite>), Error> {
+    let capabilities = options.capabilities.clone().unwrap_or_default();
+    verify(graph)?;
+    let (graph, report) = Pipeline::lowering(&capabilities).trace(graph.clone(), usize::MAX)?;
+    let mut sink = Record::new();
+    Lowered { graph, remarks: report.remarks }.emit(&capabilities, &mut sink)?;
+    Ok((sink, report.trace))
 }
 
 /// A graph in operators that the target has layers for, and why some were left as they are.

@@ -96,7 +96,7 @@ impl Maker {
         Some(())
     }
 
-    /// An image whose rows of six are rotated.
+    /// An image whose rows of six are rotated, or nearly.
     pub(super) fn rotary(&mut self, x: ValueRef) -> Option<()> {
         let dims = self.dims(x);
         let (rows, size) = (usize::try_from(dims[2].value()?).ok()?, dims[3].value()?);
@@ -112,12 +112,17 @@ impl Maker {
             steps: Some([1].into_iter().collect()),
         };
         let second = self.link(cut(half, size), &[x])?;
-        let negative = self.link(Op::Unary(UnaryOp::Neg), &[second])?;
+        let period = if self.pick(2) == 0 { 3 } else { 5 };
+        let negative = match self.pick(4) {
+            0 => second,
+            _ => self.link(Op::Unary(UnaryOp::Neg), &[second])?,
+        };
         let first = self.link(cut(0, half), &[x])?;
         let turned = self.link(Concat { axis: 3 }, &[negative, first])?;
         let mut terms = Vec::new();
         for (value, shift) in [(x, 0.0f32), (turned, 1.0)] {
-            let table = (0..rows * width).map(|at| ((at / width * 3 + at % 3) as f32 + shift).cos()).collect();
+            let table =
+                (0..rows * width).map(|at| ((at / width * 3 + at % width % period) as f32 + shift).cos()).collect();
             let table = self.constant(Tensor::from_vec([1, 1, rows, width], table).ok()?)?;
             terms.push(self.binary(BinaryOp::Mul, value, table)?);
         }

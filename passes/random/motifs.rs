@@ -86,7 +86,7 @@ impl Maker {
         }
         let variance = (0..channels).map(|at| 0.5 + at as f32 * 0.25).collect();
         inputs.push(self.constant(Tensor::from_vec([channels], variance).unwrap())?);
-        self.link(BatchNorm { epsilon: 1e-3.into() }, &inputs)
+        self.link(BatchNorm { epsilon: 1e-3.into(), epilogue: Epilogue::default() }, &inputs)
     }
 
     /// A convolution, transposed or not, and what follows one.

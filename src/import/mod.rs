@@ -19,6 +19,7 @@ mod model;
 mod names;
 mod node;
 mod note;
+mod npy;
 mod ops;
 mod order;
 mod proto;
@@ -37,6 +38,7 @@ use trt_fuse_ir::{Graph, Tensor};
 pub use error::ImportError;
 pub use limits::Limits;
 pub use note::ImportNote;
+pub use npy::read_npy;
 
 use external::ExternalFiles;
 use scope::Opsets;

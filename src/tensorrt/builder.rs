@@ -1,9 +1,6 @@
 //! Building an engine, and keeping it.
 
 use std::fmt;
-use std::fs::Permissions;
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,6 +10,7 @@ use cxx::UniquePtr;
 use super::engine::{self, EngineLayer};
 use super::ffi::{self, bridge};
 use super::{EngineError, TrtNetwork};
+use crate::files::write_whole;
 
 /// A generation of GPUs, such as 8.6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,16 +178,6 @@ impl Plan {
     /// # Errors
     /// If the folder or the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), EngineError> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let write = || {
-            // As any new file, not as a secret: less what the umask takes.
-            let permissions = Permissions::from_mode(0o666);
-            let mut file = tempfile::Builder::new().permissions(permissions).tempfile_in(folder)?;
-            file.write_all(self.bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(path)?;
-            Ok(())
-        };
-        write().map_err(|source| EngineError::Save { path: path.to_owned(), source })
+        write_whole(path, self.bytes()).map_err(|source| EngineError::Save { path: path.to_owned(), source })
     }
 }

@@ -8,6 +8,7 @@ use super::super::layers::{Normalization, Scale};
 use super::super::sink::{NetworkSink, Weights};
 use super::super::terms::{ElementwiseKind, ScaleMode, UnaryKind};
 use super::super::walk::Site;
+use super::conv::epilogue;
 
 /// IScaleLayer takes no less.
 const LEAST_SCALE_RANK: usize = 4;
@@ -17,6 +18,11 @@ pub(super) fn batch_norm<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     op: &BatchNorm,
 ) -> Result<S::Tensor, EmitError> {
+    let y = normalized(site, op)?;
+    epilogue(site, y, &op.epilogue, 5)
+}
+
+fn normalized<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &BatchNorm) -> Result<S::Tensor, EmitError> {
     let rank = site.rank(0)?;
     let parameters = [1, 2, 3, 4].map(|slot| site.constant(slot).and_then(Tensor::to_f64s));
     if let [Some(scale), Some(bias), Some(mean), Some(variance)] = parameters
