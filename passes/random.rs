@@ -66,8 +66,14 @@ fn make(instructions: &[Instruction], symbolic: bool) -> Graph {
     builder.finish()
 }
 
-/// What a graph gives for random inputs, a symbolic batch taken as `batch`; nothing where that says nothing.
-fn outputs(graph: &Graph, batch: i64) -> Result<Option<(Vec<Tensor>, Vec<Tensor>)>, String> {
+/// Random inputs of a graph, and what it gives for them.
+struct Sample {
+    inputs: Vec<Tensor>,
+    expected: Vec<Tensor>,
+}
+
+/// A sample with a symbolic batch taken as `batch`; nothing where that says nothing.
+fn sample(graph: &Graph, batch: i64) -> Result<Option<Sample>, String> {
     let inputs = random_inputs(graph, batch, 7);
     let expected = match eval_graph(graph, &inputs) {
         Ok(expected) => expected,
@@ -76,7 +82,7 @@ fn outputs(graph: &Graph, batch: i64) -> Result<Option<(Vec<Tensor>, Vec<Tensor>
         Err(error) => return Err(format!("{error}\n{graph}")),
     };
     let is_finite = |tensor: &Tensor| tensor.to_f64s().unwrap().iter().all(|value| value.is_finite());
-    Ok(expected.iter().all(is_finite).then_some((inputs, expected)))
+    Ok(expected.iter().all(is_finite).then_some(Sample { inputs, expected }))
 }
 
 /// Runs a pipeline: its result has the same outputs within the tolerance, and does not change a second time.
@@ -88,7 +94,7 @@ fn keeps(graph: &Graph, pipeline: &Pipeline, batches: &[i64], tolerance: f64) ->
     let fail = |what: String| format!("{}: {what}\n{graph}", names());
     let (after, _) = pipeline.run(graph.clone()).map_err(|error| fail(error.to_string()))?;
     for batch in batches {
-        let Some((inputs, expected)) = outputs(graph, *batch)? else { continue };
+        let Some(Sample { inputs, expected }) = sample(graph, *batch)? else { continue };
         let found = eval_graph(&after, &inputs).map_err(|error| fail(format!("batch {batch}: {error}\n{after}")))?;
         for ((expected, found), output) in expected.iter().zip(&found).zip(graph.outputs()) {
             let gap = difference(expected, found);
