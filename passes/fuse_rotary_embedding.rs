@@ -47,7 +47,8 @@ impl Rule for FuseRotaryEmbedding {
 
     fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
         let rotation = rotation(graph, root).ok_or(Miss::NoMatch)?;
-        let size = dims(graph, rotation.x).and_then(|dims| dims.get(3)?.value()).ok_or(Miss::NoMatch)?;
+        let size = dims(graph, rotation.x).and_then(|dims| dims.get(3)?.value()).filter(|size| *size > 0);
+        let size = size.filter(|_| graph.dtype(rotation.x).is_float()).ok_or(Miss::NoMatch)?;
         let mut patch = Patch::new(self.name(), root);
         let mut tables = Vec::new();
         for table in [rotation.cos, rotation.sin] {
@@ -302,6 +303,19 @@ mod tests {
             &format!("%z = neg(%x) %1 = mul(%z, %cos) {TURNED} %6 = mul(%5, %sin) %y = add(%1, %6)"),
         ] {
             assert_eq!(run(body, "%y").rewrites, 0, "{body}");
+        }
+    }
+
+    #[test]
+    fn leaves_integers_and_heads_of_nothing_alone() {
+        for (dtype, size, numbers) in [("i32", 2, "1, 1, 2, 2"), ("f32", 0, "")] {
+            let (half, table) = (size / 2, format!("constant() value={dtype}[2, {size}] {{{numbers}}}"));
+            let text = format!(
+                "graph g(%x: {dtype}[n, 3, 2, {size}]) -> (%y) {{ %table = {table} %1 = mul(%x, %table)
+                %4, %2 = split(%x) axis=3 sizes=[{half}, {half}] %3 = neg(%2) %5 = concat(%3, %4) axis=3
+                %6 = mul(%5, %table) %y = add(%1, %6) }}"
+            );
+            assert_eq!(run_rule(FuseRotaryEmbedding, &text).rewrites, 0, "{text}");
         }
     }
 }
