@@ -55,6 +55,9 @@ impl Rule for FuseRotaryEmbedding {
 
     fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
         let rotation = Rotation::at(graph, root).ok_or(Miss::NoMatch)?;
+        if !graph.dtype(root.into()).is_float() || rotation.part.size < 2 {
+            return Err(Miss::NoMatch);
+        }
         let data = dims(graph, root.into()).ok_or(Miss::NoMatch)?;
         let tables = [rotation.cos, rotation.sin].map(|value| Table {
             value,
@@ -563,6 +566,19 @@ mod tests {
             ),
         ] {
             assert_eq!(run(body, "%y").rewrites, 0, "{body}");
+        }
+    }
+
+    #[test]
+    fn leaves_integers_and_heads_of_nothing_alone() {
+        for (dtype, size, numbers) in [("i32", 2, "1, 1, 2, 2"), ("f32", 0, "")] {
+            let (half, table) = (size / 2, format!("constant() value={dtype}[2, {size}] {{{numbers}}}"));
+            let text = format!(
+                "graph g(%x: {dtype}[n, 3, 2, {size}]) -> (%y) {{ %table = {table} %1 = mul(%x, %table)
+                %4, %2 = split(%x) axis=3 sizes=[{half}, {half}] %3 = neg(%2) %5 = concat(%3, %4) axis=3
+                %6 = mul(%5, %table) %y = add(%1, %6) }}"
+            );
+            assert_eq!(run_rule(FuseRotaryEmbedding, &text).rewrites, 0, "{text}");
         }
     }
 }

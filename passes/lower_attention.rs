@@ -196,8 +196,12 @@ fn masked(
     let (mut scores, mut kept) = (scores, triangle);
     // The first key is seen by all, unless queries begin before it.
     let mut may_see_none = op.causal == CausalKind::LowerRight && !(&sizes.keys - &sizes.queries).at_least(0);
-    if let Ok(mask) = f.input(3) {
+    if let Ok(mut mask) = f.input(3) {
         may_see_none = true;
+        // One number for all keys has no axis of keys.
+        if f.shape(3)?.is_empty() {
+            mask = f.unsqueeze(mask, &[0]);
+        }
         let shown = if f.info(3)?.dtype == DType::Bool {
             mask
         } else {
@@ -288,6 +292,15 @@ mod tests {
         for causal in ["none", "upper_left", "lower_right"] {
             let node = format!("(%q, %k, %v, %m) scale=-0.5 causal={causal} zero_hidden=true scores=product");
             assert_eq!(run(inputs, &node).equal_within(1e-6, 4).rewrites, 1, "{causal}");
+        }
+    }
+
+    #[test]
+    fn fires_on_a_mask_of_rank_0() {
+        for mask in ["bool[]", "f32[]"] {
+            let inputs = format!("%q: f32[1, 2, 3, 8], %k: f32[1, 2, 5, 8], %v: f32[1, 2, 5, 6], %m: {mask}");
+            let node = "(%q, %k, %v, %m) scale=0.5 causal=none zero_hidden=true scores=product";
+            assert_eq!(run(&inputs, node).equal_within(1e-6, 1).rewrites, 1, "{mask}");
         }
     }
 

@@ -6,9 +6,10 @@
 //! %y = mul(%2, [c, c]) : f32[n, 4]
 //! ```
 //!
-//! Fires where the constant has every element of the axis, on either side of the product.
+//! Fires where the constant is of floats and has every element of the axis, on either side of the product.
 //!
-//! Refuses when: the negation or the concatenation has another reader.
+//! Refuses when: the negation or the concatenation has another reader. Integers, and a part that is another part's negation,
+//! are no match.
 //!
 //! Order: after `fuse_rotary_embedding`, which looks for the negation; before `fuse_roll`.
 //!
@@ -43,6 +44,10 @@ fn found(graph: &Graph, root: NodeId) -> Option<Patch> {
         return None;
     }
     let (joined, factor) = constant_operand(graph, root)?;
+    // The negation of the lowest integer is itself, and large ones are no f64.
+    if !factor.dtype().is_float() {
+        return None;
+    }
     let Op::Concat(op) = graph.op(joined.node)? else { return None };
     let shape = graph.info(joined)?.shape.as_ref()?;
     let axis = usize::try_from(if op.axis < 0 { op.axis + shape.len() as i64 } else { op.axis }).ok()?;
@@ -65,7 +70,8 @@ fn found(graph: &Graph, root: NodeId) -> Option<Patch> {
         parts.push(Some(data.unwrap_or(part)));
         start += length;
     }
-    if taken.is_empty() {
+    // A negated part may be a part as well.
+    if taken.is_empty() || parts.iter().flatten().any(|part| taken.contains(&part.node)) {
         return None;
     }
     let factor = patch.constant(signed(factor, at, &negative)?);
@@ -126,8 +132,20 @@ mod tests {
             "%2 = concat(%a, %b) axis=2 %y = mul(%2, %c)",
             "%1 = neg(%a) %2 = concat(%1, %b) axis=2 %y = mul(%2, %one)",
             "%1 = neg(%a) %2 = concat(%1, %b) axis=2 %y = add(%2, %c)",
+            "%1 = neg(%b) %3 = neg(%1) %2 = concat(%1, %3, %1, %3) axis=2 %y = mul(%2, %c)",
         ] {
             assert_eq!(run(body, "%y").rewrites, 0, "{body}");
+        }
+    }
+
+    #[test]
+    fn leaves_integers_alone() {
+        for (dtype, number) in [("i64", "9007199254740993"), ("i8", "-128")] {
+            let text = format!(
+                "graph g(%a: {dtype}[n, 1], %b: {dtype}[n, 1]) -> (%y) {{ %c = constant() value={dtype}[2] {{{number}, 1}}
+                %1 = neg(%a) %2 = concat(%1, %b) axis=1 %y = mul(%2, %c) }}"
+            );
+            assert_eq!(run_rule(SinkNegation, &text).rewrites, 0, "{text}");
         }
     }
 }
