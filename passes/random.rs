@@ -92,7 +92,12 @@ fn keeps(graph: &Graph, pipeline: &Pipeline, batches: &[i64], tolerance: f64) ->
         names => format!("{} to {}, {} passes", names[0], names[names.len() - 1], names.len()),
     };
     let fail = |what: String| format!("{}: {what}\n{graph}", names());
-    let (after, _) = pipeline.run(graph.clone()).map_err(|error| fail(error.to_string()))?;
+    let (after, _) = match pipeline.run(graph.clone()) {
+        Ok(run) => run,
+        // Symbols that are made to meet two sizes at once are a fault that any pass may find.
+        Err(_) if (1..=8).all(|batch| matches!(sample(graph, batch), Ok(None))) => return Ok(graph.clone()),
+        Err(error) => return Err(fail(error.to_string())),
+    };
     for batch in batches {
         let Some(Sample { inputs, expected }) = sample(graph, *batch)? else { continue };
         let found = eval_graph(&after, &inputs).map_err(|error| fail(format!("batch {batch}: {error}\n{after}")))?;
