@@ -11,7 +11,7 @@ help:
 	@echo "make fuzz      run the passes on random graphs for FUZZ_SECONDS (600)"
 	@echo "make tensorrt  fetch TensorRT-RTX into $(CACHE)"
 	@echo "make models    unpack the models of testdata into $(CACHE)/models"
-	@echo "make table     write README's table of models (half an hour)"
+	@echo "make table     write README's table of models"
 	@echo "make bench     measure against OnnxParser and onnxruntime"
 
 demo: tensorrt models
