@@ -11,7 +11,8 @@
 //! takes the split away, and what is left is the queries, keys and values of attention as one tensor. TensorRT itself runs
 //! sibling products as one; more than that is won only where their layouts become one as well.
 //!
-//! Refuses: "a sibling's weights or bias are no constants of the same form"
+//! Refuses: "a sibling's weights or bias are no constants of the same form"; "the weights are read elsewhere and too large
+//! to be copied" beyond [`Options::fold_budget`](crate::Options), with which they would be joined at run time.
 //!
 //! Order: after the rules that fold into weights and biases; before `fuse_residual` and `fuse_activation`.
 //!
@@ -39,7 +40,7 @@ impl Rule for MergeSiblings {
         &[OpKind::MatMul]
     }
 
-    fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
+    fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
         let Some(Op::MatMul(op)) = graph.op(root) else { return Err(Miss::NoMatch) };
         let x = graph.input(root, 0).ok_or(Miss::NoMatch)?;
         let step = layout_of(graph, root).ok_or(Miss::NoMatch)?;
@@ -62,6 +63,13 @@ impl Rule for MergeSiblings {
             return Err(Miss::Blocked {
                 reason: "a sibling's weights or bias are no constants of the same form",
                 at: *at,
+            });
+        }
+        let copied: usize = siblings.iter().map(|id| bytes_copied(graph, *id)).sum();
+        if copied > context.options.fold_budget {
+            return Err(Miss::Blocked {
+                reason: "the weights are read elsewhere and too large to be copied",
+                at: root,
             });
         }
         let mut patch = Patch::new(self.name(), root);
@@ -104,6 +112,17 @@ fn has_constants(graph: &Graph, id: NodeId, op: &MatMul, columns: i64) -> bool {
     let is_matrix =
         matches!((dims(1), op.transpose_b), (Some([_, n]), false) | (Some([n, _]), true) if *n as i64 == columns);
     is_matrix && (2..inputs.len()).all(|slot| matches!(dims(slot), Some([n]) if *n as i64 == columns))
+}
+
+/// Bytes of a product's constants that are still there when it has become a part of another.
+fn bytes_copied(graph: &Graph, id: NodeId) -> usize {
+    let constants =
+        graph.node_inputs(id).into_iter().flatten().filter_map(|value| Some((value, graph.constant(value)?)));
+    let copied = constants.map(|(value, tensor)| {
+        let freed = if graph.sole_consumer(value).is_some() { tensor.held_bytes() } else { 0 };
+        tensor.byte_len().saturating_sub(freed)
+    });
+    copied.sum()
 }
 
 #[cfg(test)]
@@ -162,6 +181,20 @@ mod tests {
         let products = "%q = matmul(%x, %wq) %k = matmul(%x, %run) %v = matmul(%x, %wv)";
         let run = run_rule(MergeSiblings, &text(products, HEADS));
         let reason = "a sibling's weights or bias are no constants of the same form";
+        assert_eq!((run.rewrites, run.reasons()), (0, vec![reason]));
+    }
+
+    #[test]
+    fn refuses_to_copy_large_weights() {
+        // 512 by 512 numbers are 1 MiB, and one element for the constant that repeats it.
+        let products = "%q = matmul(%x, %w) %k = matmul(%x, %w) %v = matmul(%x, %w)";
+        let text = format!(
+            "graph g(%x: f32[n, 512], %s: f32[]) -> (%a, %b, %c) {{ %w = constant() value=f32[512, 512] splat 1.0
+            {products} {} }}",
+            HEADS.replace("[n, 2, 2]", "[n, 2, 256]")
+        );
+        let run = run_rule(MergeSiblings, &text);
+        let reason = "the weights are read elsewhere and too large to be copied";
         assert_eq!((run.rewrites, run.reasons()), (0, vec![reason]));
     }
 
