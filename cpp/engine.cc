@@ -100,8 +100,10 @@ void NetworkImpl::set_range(uint32_t id, RawRange const& range) {
 
 std::unique_ptr<Plan> NetworkImpl::build(RawBuildConfig const& raw, Progress const& progress) {
     log_.mark();
+#if TRTFUSE_API >= 1000
     // Before the config, which points to it to its own end.
     Monitor monitor(progress);
+#endif
     std::unique_ptr<nvinfer1::IBuilderConfig> const config(
         made(builder_->createBuilderConfig(), "createBuilderConfig"));
     if (raw.workspace != 0) {
