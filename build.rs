@@ -22,6 +22,7 @@ const PER_SET: &[&str] = &[
     "cpp/movement.cc",
     "cpp/network.cc",
     "cpp/parser.cc",
+    "cpp/runtime.cc",
     "cpp/terms.cc",
 ];
 const HEADERS: &[&str] = &["cpp/bridge.h", "cpp/network.h"];

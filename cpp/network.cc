@@ -211,7 +211,8 @@ HeaderSet const& header_set() {
     static HeaderSet const set{rtx, NV_TENSORRT_MAJOR, NV_TENSORRT_MINOR,
         [](void* create_builder, int32_t number, int32_t api) -> std::unique_ptr<Network> {
             return std::make_unique<NetworkImpl>(create_builder, number, api);
-        }};
+        },
+        load_engine};
     return set;
 }
 

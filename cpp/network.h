@@ -47,6 +47,8 @@ private:
     bool keep_engine_lines_ = false;
 };
 
+std::unique_ptr<Engine> load_engine(void* create_runtime, int32_t number, rust::Slice<uint8_t const> plan);
+
 class NetworkImpl final : public Network {
 public:
     NetworkImpl(void* create_builder, int32_t number, int32_t api);

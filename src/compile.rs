@@ -14,7 +14,8 @@ use crate::emit::{EmitError, Unsupported, emit};
 use crate::import::{ImportOptions, Model, import_file};
 use crate::notes::{Note, type_note, value_notes};
 use crate::ranges::{Range, check_ranges, profile};
-use crate::tensorrt::{BuilderConfig, Library, Plan, Progress, Search, TrtNetwork};
+use crate::runtime::Device;
+use crate::tensorrt::{BuilderConfig, Flavour, Library, Plan, Progress, Search, TrtNetwork};
 
 /// Which passes run.
 #[derive(Debug, Clone, Default)]
@@ -169,8 +170,18 @@ pub fn build(
     let mut notes: Vec<Note> = type_note(graph, &capabilities).into_iter().collect();
     notes.extend(config.profiles.iter().flat_map(|profile| value_notes(profile, &options.ranges)));
     let start = Instant::now();
-    let plan = network.build(&config, progress)?;
+    let mut plan = network.build(&config, progress)?;
+    describe(&mut plan, graph, library)?;
     Ok(Built { plan, layers, emit, build: start.elapsed(), notes })
+}
+
+/// Tells in a plan's header from which graph it was built, and for which GPU if that is this machine's.
+pub(crate) fn describe(plan: &mut Plan, graph: &Graph, library: &Library) -> Result<(), Error> {
+    plan.header.describe(graph);
+    if library.version().flavour == Flavour::TensorRt {
+        plan.header.gpus = vec![Device::open(0)?.capability().to_string()];
+    }
+    Ok(())
 }
 
 /// The nodes of a graph that the target cannot express, without TensorRT.

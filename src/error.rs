@@ -6,6 +6,7 @@ use trt_fuse_passes::{PassError, UnknownPass};
 use crate::emit::EmitError;
 use crate::import::ImportError;
 use crate::ranges::RangeError;
+use crate::runtime::RuntimeError;
 use crate::tensorrt::EngineError;
 
 /// Why a model did not become an engine.
@@ -33,6 +34,9 @@ pub enum Error {
     /// TensorRT could not be found or could not build.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The engine did not run.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
 }
 
 /// What kind of thing went wrong, for programs that decide what to do.
@@ -45,7 +49,7 @@ pub enum ErrorKind {
     Unsupported,
     /// What was asked for does not fit the model.
     Usage,
-    /// TensorRT is missing, or refused.
+    /// TensorRT or the CUDA driver is missing, or refused.
     Engine,
     /// A bug in this library.
     Internal,
@@ -58,7 +62,7 @@ impl Error {
             Self::Import(_) => ErrorKind::InvalidModel,
             Self::Emit(EmitError::Unsupported(_)) => ErrorKind::Unsupported,
             Self::UnknownPass(_) | Self::Range(_) => ErrorKind::Usage,
-            Self::Emit(_) | Self::Engine(_) => ErrorKind::Engine,
+            Self::Emit(_) | Self::Engine(_) | Self::Runtime(_) => ErrorKind::Engine,
             Self::Pass(_) | Self::Verify(_) => ErrorKind::Internal,
         }
     }

@@ -18,6 +18,7 @@ pub mod import;
 mod notes;
 mod ranges;
 pub mod report;
+pub mod runtime;
 pub mod tensorrt;
 
 pub use check::{Checked, Finding, check};

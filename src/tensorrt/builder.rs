@@ -12,7 +12,7 @@ use cxx::UniquePtr;
 
 use super::engine::{self, EngineLayer};
 use super::ffi::{self, bridge};
-use super::{EngineError, TrtNetwork};
+use super::{EngineError, PlanHeader, TrtNetwork, Version};
 
 /// A generation of GPUs, such as 8.6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,7 @@ static BUILDING: Mutex<()> = Mutex::new(());
 pub struct Plan {
     inner: UniquePtr<bridge::Plan>,
     layers: Vec<EngineLayer>,
+    pub(crate) header: PlanHeader,
 }
 
 impl fmt::Debug for Plan {
@@ -97,12 +98,13 @@ impl TrtNetwork<'_> {
     /// # Errors
     /// If a range is refused, or the build fails or is stopped.
     pub fn build(self, config: &BuilderConfig, progress: Option<&mut Progress<'_>>) -> Result<Plan, EngineError> {
-        build(self.inner, config, progress)
+        build(self.inner, self.version, config, progress)
     }
 }
 
 pub(super) fn build(
     mut network: UniquePtr<bridge::Network>,
+    version: Version,
     config: &BuilderConfig,
     progress: Option<&mut Progress<'_>>,
 ) -> Result<Plan, EngineError> {
@@ -140,7 +142,9 @@ pub(super) fn build(
             EngineError::Build { message: why.what().to_owned() }
         }
     })?;
-    Ok(Plan { inner: plan, layers: engine::parse_log(&network.engine_log()) })
+    let bytes = plan.as_ref().map(bridge::Plan::bytes).unwrap_or_default();
+    let header = PlanHeader::new(version, &config.compute_capabilities, bytes);
+    Ok(Plan { inner: plan, layers: engine::parse_log(&network.engine_log()), header })
 }
 
 fn add_profile(network: &mut UniquePtr<bridge::Network>, index: usize, profile: &Profile) -> Result<(), EngineError> {
@@ -164,9 +168,14 @@ fn add_profile(network: &mut UniquePtr<bridge::Network>, index: usize, profile: 
 }
 
 impl Plan {
-    /// The serialized engine.
+    /// The serialized engine, as TensorRT takes it.
     pub fn bytes(&self) -> &[u8] {
         self.inner.as_ref().map(bridge::Plan::bytes).unwrap_or_default()
+    }
+
+    /// Where it comes from, and where it runs.
+    pub fn header(&self) -> &PlanHeader {
+        &self.header
     }
 
     /// The engine's layers in order of execution, once for each optimization profile, stream synchronization left out.
@@ -175,7 +184,7 @@ impl Plan {
         &self.layers
     }
 
-    /// Writes the plan to a file, all of it or nothing: it is written beside it, then renamed.
+    /// Writes the header and the engine to a file, all of it or nothing: it is written beside it, then renamed.
     ///
     /// # Errors
     /// If the folder or the file cannot be written.
@@ -185,6 +194,7 @@ impl Plan {
             // As any new file, not as a secret: less what the umask takes.
             let permissions = Permissions::from_mode(0o666);
             let mut file = tempfile::Builder::new().permissions(permissions).tempfile_in(folder)?;
+            file.write_all(&self.header.prefix())?;
             file.write_all(self.bytes())?;
             file.as_file().sync_all()?;
             file.persist(path)?;
