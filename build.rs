@@ -24,6 +24,7 @@ const PER_SET: &[&str] = &[
     "cpp/parser.cc",
     "cpp/runtime.cc",
     "cpp/terms.cc",
+    "cpp/types.cc",
 ];
 const HEADERS: &[&str] = &["cpp/bridge.h", "cpp/network.h"];
 

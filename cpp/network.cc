@@ -134,6 +134,7 @@ void NetworkImpl::finish(uint32_t id, rust::Str name, rust::Str metadata) {
     nvinfer1::ILayer* const layer = values_[id].layer;
     if (layer) {
         name_layer(*layer, text, std::string(metadata));
+        keep_type(*layer);
     }
     // TensorRT infers when asked, and says then what is wrong with a layer.
     for (uint32_t i = id; i < values_.size() && values_[i].layer == layer; ++i) {

@@ -5,6 +5,7 @@ use trt_fuse_passes::{PassError, UnknownPass};
 
 use crate::emit::EmitError;
 use crate::import::ImportError;
+use crate::npy::NpyError;
 use crate::ranges::RangeError;
 use crate::runtime::RuntimeError;
 use crate::tensorrt::EngineError;
@@ -34,6 +35,9 @@ pub enum Error {
     /// TensorRT could not be found or could not build.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// A file of NumPy could not be read or written.
+    #[error(transparent)]
+    Npy(#[from] NpyError),
     /// The engine did not run.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
@@ -61,7 +65,7 @@ impl Error {
         match self {
             Self::Import(_) => ErrorKind::InvalidModel,
             Self::Emit(EmitError::Unsupported(_)) => ErrorKind::Unsupported,
-            Self::UnknownPass(_) | Self::Range(_) => ErrorKind::Usage,
+            Self::UnknownPass(_) | Self::Range(_) | Self::Npy(_) => ErrorKind::Usage,
             Self::Emit(_) | Self::Engine(_) | Self::Runtime(_) => ErrorKind::Engine,
             Self::Pass(_) | Self::Verify(_) => ErrorKind::Internal,
         }

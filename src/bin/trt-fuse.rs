@@ -1,4 +1,4 @@
-//! Builds engines, and tells what cannot be built.
+//! Builds engines, tells what cannot be built, verifies, measures and runs engines.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use trt_fuse::conformance::{CaseResult, Verdict, cases, run_case};
 use trt_fuse::import::import_file;
-use trt_fuse::{Error, Finding, build, check, open_library, optimize};
+use trt_fuse::{Error, Finding, check, open_library};
 
+#[path = "shared/engines.rs"]
+mod engines;
 #[path = "shared/mod.rs"]
 mod shared;
 
@@ -20,6 +22,9 @@ mod shared;
   trt-fuse build resnet50.onnx -o resnet50.plan
   trt-fuse build bert.onnx -o bert.plan --range batch=1:8:32 --range seq=1:128:512
   trt-fuse check model.onnx
+  trt-fuse verify resnet50.onnx --plan resnet50.plan
+  trt-fuse bench resnet50.plan --useCudaGraph
+  trt-fuse run resnet50.plan --input x=x.npy --output-dir outputs
   trt-fuse conformance node-tests --build --tsv results.tsv
 
 Exit codes: 0 fine, 1 error, 2 the model has nodes that the target cannot express."
@@ -39,8 +44,15 @@ enum Command {
         #[arg(short, long, value_name = "PLAN")]
         output: PathBuf,
         #[command(flatten)]
-        common: shared::Common,
+        making: engines::Making,
     },
+    /// Compare an engine with the evaluator on random inputs at the ends of its ranges, and name the first tensor that
+    /// is wrong. Needs a GPU. Exit code 1 if they differ.
+    Verify(engines::Verify),
+    /// Measure an engine, and print one line of JSON. Needs a GPU.
+    Bench(engines::Bench),
+    /// Run an engine once on tensors in files. Needs a GPU.
+    Run(engines::Run),
     /// List what cannot be taken, one line for each operator and reason, without TensorRT. Exit code 2 if there is any.
     Check {
         /// The model.
@@ -71,33 +83,15 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Build { model, output, common } => shared::exit(build_plan(&model, &output, &common)),
+        Command::Build { model, output, making } => shared::exit(engines::build_plan(&model, &output, &making)),
+        Command::Verify(arguments) => engines::verify(&arguments),
+        Command::Bench(arguments) => shared::exit(engines::bench(&arguments)),
+        Command::Run(arguments) => shared::exit(engines::run(&arguments)),
         Command::Check { model, json, common } => check_model(&model, json, &common),
         Command::Conformance { folder, build, tsv, filter, common } => {
             conformance(&folder, build, tsv.as_deref(), filter.as_deref(), &common)
         }
     }
-}
-
-fn build_plan(model: &Path, output: &Path, common: &shared::Common) -> Result<(), Error> {
-    let mut options = common.options();
-    let library = open_library(&options)?;
-    options.capabilities = Some(library.capabilities());
-    let optimized = optimize(import_file(model, &options.import)?, &options)?;
-    let progress = shared::BuildProgress::new(true);
-    let built = build(&optimized.graph, &library, &options, Some(&mut progress.callback()))?;
-    progress.finish();
-    shared::warn(&built.notes);
-    built.plan.save(output)?;
-    shared::print(&format!(
-        "{}: {:.1} MB, {} network layers, built by {} in {:.1} s",
-        output.display(),
-        built.plan.bytes().len() as f64 / 1e6,
-        built.layers.all,
-        library.version(),
-        built.build.as_secs_f64()
-    ));
-    Ok(())
 }
 
 fn check_model(model: &Path, json: bool, common: &shared::Common) -> ExitCode {

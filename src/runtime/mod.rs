@@ -4,6 +4,7 @@ mod bench;
 mod cuda;
 mod engine;
 mod error;
+mod inputs;
 mod interface;
 mod session;
 
@@ -11,5 +12,6 @@ pub use bench::{BenchOptions, Measured, Percentiles};
 pub use cuda::Device;
 pub use engine::Engine;
 pub use error::RuntimeError;
+pub use inputs::{Extents, random_inputs};
 pub use interface::TensorSpec;
 pub use session::{Session, SessionOptions};

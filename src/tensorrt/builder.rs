@@ -69,6 +69,9 @@ pub struct BuilderConfig {
     pub detailed: bool,
     /// Whether float products may be rounded to TF32.
     pub tf32: bool,
+    /// Whether f32 may be computed in f16 where that is faster. For versions with weak types (before 11) only, where it
+    /// lets go of the model's types.
+    pub fp16: bool,
 }
 
 /// A progress callback: phase, step, steps in the phase. `false` stops the build. Called from TensorRT's threads, one
@@ -121,6 +124,7 @@ pub(super) fn build(
         optimization_level: config.optimization_level.map_or(-1, i32::from),
         detailed: config.detailed,
         tf32: config.tf32,
+        fp16: config.fp16,
         compute_capabilities: &capabilities,
     };
     let stopped = AtomicBool::new(false);

@@ -122,6 +122,7 @@ pub(crate) mod bridge {
         optimization_level: i32,
         detailed: bool,
         tf32: bool,
+        fp16: bool,
         compute_capabilities: &'a [i32],
     }
 
