@@ -8,7 +8,7 @@ use trt_fuse_ir::eval::eval_graph;
 use trt_fuse_ir::{Builder, DType, Graph, Tensor};
 
 use crate::ranges::profile;
-use crate::runtime::{Device, Engine, Extents, RuntimeError, SessionOptions, random_inputs};
+use crate::runtime::{Engine, Extents, RuntimeError, SessionOptions, random_inputs};
 use crate::tensorrt::{Library, RangeKind};
 use crate::{Error, Options, build};
 
@@ -95,13 +95,13 @@ pub fn verify_engine(
 pub fn first_bad_tensor(
     graph: &Graph,
     library: &Library,
-    device: &Arc<Device>,
+    gpu: i32,
     options: &Options,
     how: &VerifyOptions,
 ) -> Result<Option<Compared>, Error> {
     let all = with_all_outputs(graph)?;
     let built = build(&all, library, options, None)?;
-    let engine = Engine::from_plan(library, device, &built.plan)?;
+    let engine = Engine::from_plan(library, gpu, &built.plan)?;
     let (own, inner): (Vec<Compared>, Vec<Compared>) = verify_engine(&engine, &all, options, how)?
         .into_iter()
         .filter(|compared| !compared.fits)

@@ -246,3 +246,11 @@ fn every_model_has_a_network_for_tensorrt_8_5() {
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
+
+#[test]
+fn gelu_is_written_out_for_old_targets() {
+    let text = |kind: &str| format!("graph g(%x: f32[2, 3]) -> (%y) {{ %y = {kind}(%x) }}");
+    let target = || Capabilities::tensorrt((8, 5, 3));
+    insta::assert_snapshot!(network(&text("gelu"), target()), @"");
+    insta::assert_snapshot!(network(&text("gelu_tanh"), target()), @"");
+}

@@ -43,6 +43,9 @@ enum Command {
         /// Where the plan goes; it appears whole or not at all.
         #[arg(short, long, value_name = "PLAN")]
         output: PathBuf,
+        /// Write TensorRT's bytes alone, as trtexec and Triton take them, without the header that this program checks.
+        #[arg(long)]
+        bare: bool,
         #[command(flatten)]
         making: engines::Making,
     },
@@ -83,7 +86,9 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Build { model, output, making } => shared::exit(engines::build_plan(&model, &output, &making)),
+        Command::Build { model, output, bare, making } => {
+            shared::exit(engines::build_plan(&model, &output, bare, &making))
+        }
         Command::Verify(arguments) => engines::verify(&arguments),
         Command::Bench(arguments) => shared::exit(engines::bench(&arguments)),
         Command::Run(arguments) => shared::exit(engines::run(&arguments)),

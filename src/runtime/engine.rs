@@ -39,36 +39,35 @@ pub(super) fn refused(why: &cxx::Exception) -> RuntimeError {
 }
 
 impl Engine {
-    /// Loads a plan file. Its header is checked first: TensorRT trusts what it reads.
+    /// Loads a plan file for the GPU of a number. Its header is checked before the GPU is looked for, and before TensorRT
+    /// sees the rest, which it trusts.
     ///
     /// # Errors
-    /// If the file is no plan or not whole, another TensorRT built it, it is for other GPUs, or TensorRT refuses it.
-    pub fn open(library: &Library, device: &Arc<Device>, path: &Path) -> Result<Arc<Self>, RuntimeError> {
+    /// If the file is no plan or not whole, another TensorRT built it, there is no such GPU or the plan is for others, or
+    /// TensorRT refuses it.
+    pub fn open(library: &Library, gpu: i32, path: &Path) -> Result<Arc<Self>, RuntimeError> {
         let file = std::fs::read(path).map_err(|source| RuntimeError::File { path: path.to_owned(), source })?;
         let (header, engine) = PlanHeader::read(&file)?;
-        Self::load(library, device, header, engine)
+        Self::load(library, gpu, header, engine)
     }
 
     /// Loads a plan that was just built.
     ///
     /// # Errors
     /// As [`Engine::open`].
-    pub fn from_plan(library: &Library, device: &Arc<Device>, plan: &Plan) -> Result<Arc<Self>, RuntimeError> {
-        Self::load(library, device, plan.header().clone(), plan.bytes())
+    pub fn from_plan(library: &Library, gpu: i32, plan: &Plan) -> Result<Arc<Self>, RuntimeError> {
+        Self::load(library, gpu, plan.header().clone(), plan.bytes())
     }
 
-    fn load(
-        library: &Library,
-        device: &Arc<Device>,
-        header: PlanHeader,
-        engine: &[u8],
-    ) -> Result<Arc<Self>, RuntimeError> {
-        check_target(&header, &library.version().to_string(), &device.capability().to_string())?;
+    fn load(library: &Library, gpu: i32, header: PlanHeader, engine: &[u8]) -> Result<Arc<Self>, RuntimeError> {
+        check_tensorrt(&header, &library.version().to_string())?;
+        let device = Device::open(gpu)?;
+        check_gpu(&header, &device.capability().to_string())?;
         device.bind()?;
         let inner = library.inner.load_engine(engine).map_err(|why| refused(&why))?;
         let raw = inner.tensors().map_err(|why| refused(&why))?;
         let tensors = raw.into_iter().map(|raw| spec(raw, &header)).collect::<Result<_, _>>()?;
-        Ok(Arc::new(Self { inner, making: Mutex::new(()), device: device.clone(), tensors, header }))
+        Ok(Arc::new(Self { inner, making: Mutex::new(()), device, tensors, header }))
     }
 
     /// A session of its own memory and stream.
@@ -106,15 +105,18 @@ impl Engine {
     }
 }
 
-/// Whether a plan is for this TensorRT and this GPU.
-fn check_target(header: &PlanHeader, tensorrt: &str, gpu: &str) -> Result<(), RuntimeError> {
-    if header.tensorrt != tensorrt {
-        return Err(RuntimeError::OtherTensorRt { built: header.tensorrt.clone(), found: tensorrt.to_owned() });
+fn check_tensorrt(header: &PlanHeader, found: &str) -> Result<(), RuntimeError> {
+    if header.tensorrt == found {
+        return Ok(());
     }
-    if !header.gpus.is_empty() && !header.gpus.iter().any(|built| built == gpu) {
-        return Err(RuntimeError::OtherGpu { built: header.gpus.join(", "), found: gpu.to_owned() });
+    Err(RuntimeError::OtherTensorRt { built: header.tensorrt.clone(), found: found.to_owned() })
+}
+
+fn check_gpu(header: &PlanHeader, found: &str) -> Result<(), RuntimeError> {
+    if header.gpus.is_empty() || header.gpus.iter().any(|built| built == found) {
+        return Ok(());
     }
-    Ok(())
+    Err(RuntimeError::OtherGpu { built: header.gpus.join(", "), found: found.to_owned() })
 }
 
 fn spec(raw: RawTensorInfo, header: &PlanHeader) -> Result<TensorSpec, RuntimeError> {
@@ -138,16 +140,16 @@ mod tests {
             );
             serde_json::from_str(&text).unwrap()
         };
-        let check = |gpus: &str, tensorrt: &str, gpu: &str| check_target(&header(gpus), tensorrt, gpu);
-        assert!(check(r#"["8.6", "9.0"]"#, "TensorRT 8.5.3", "9.0").is_ok());
-        assert!(check("[]", "TensorRT 8.5.3", "9.0").is_ok());
+        let gpus = |gpus: &str| check_gpu(&header(gpus), "9.0");
+        assert!(gpus(r#"["8.6", "9.0"]"#).is_ok() && gpus("[]").is_ok());
         insta::assert_snapshot!(
-            check("[]", "TensorRT 10.3.0", "9.0").unwrap_err(),
-            @"the plan was built by TensorRT 8.5.3, this is TensorRT 10.3.0: a plan runs on the version that built it"
-        );
-        insta::assert_snapshot!(
-            check(r#"["8.6", "8.9"]"#, "TensorRT 8.5.3", "9.0").unwrap_err(),
+            gpus(r#"["8.6", "8.9"]"#).unwrap_err(),
             @"the plan was built for compute capability 8.6, 8.9, this GPU has 9.0"
+        );
+        assert!(check_tensorrt(&header("[]"), "TensorRT 8.5.3").is_ok());
+        insta::assert_snapshot!(
+            check_tensorrt(&header("[]"), "TensorRT 10.3.0").unwrap_err(),
+            @"the plan was built by TensorRT 8.5.3, this is TensorRT 10.3.0: a plan runs on the version that built it"
         );
     }
 }

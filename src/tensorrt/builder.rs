@@ -193,17 +193,30 @@ impl Plan {
     /// # Errors
     /// If the folder or the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), EngineError> {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let write = || {
-            // As any new file, not as a secret: less what the umask takes.
-            let permissions = Permissions::from_mode(0o666);
-            let mut file = tempfile::Builder::new().permissions(permissions).tempfile_in(folder)?;
-            file.write_all(&self.header.prefix())?;
-            file.write_all(self.bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(path)?;
-            Ok(())
-        };
-        write().map_err(|source| EngineError::Save { path: path.to_owned(), source })
+        write_whole(path, &[&self.header.prefix(), self.bytes()])
     }
+
+    /// As [`Plan::save`], the engine alone, as programs of TensorRT take it.
+    ///
+    /// # Errors
+    /// If the folder or the file cannot be written.
+    pub fn save_bare(&self, path: &Path) -> Result<(), EngineError> {
+        write_whole(path, &[self.bytes()])
+    }
+}
+
+fn write_whole(path: &Path, parts: &[&[u8]]) -> Result<(), EngineError> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || {
+        // As any new file, not as a secret: less what the umask takes.
+        let permissions = Permissions::from_mode(0o666);
+        let mut file = tempfile::Builder::new().permissions(permissions).tempfile_in(folder)?;
+        for part in parts {
+            file.write_all(part)?;
+        }
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    };
+    write().map_err(|source| EngineError::Save { path: path.to_owned(), source })
 }

@@ -20,6 +20,9 @@ use trt_fuse::{
 
 use crate::shared;
 
+/// The GPU that is used: CUDA_VISIBLE_DEVICES makes another one the first.
+const GPU: i32 = 0;
+
 /// How a model is made an engine.
 #[derive(Args)]
 pub(crate) struct Making {
@@ -54,10 +57,14 @@ impl Making {
 }
 
 /// Builds a model's engine, and writes the plan.
-pub(crate) fn build_plan(model: &Path, output: &Path, making: &Making) -> Result<(), Error> {
+pub(crate) fn build_plan(model: &Path, output: &Path, bare: bool, making: &Making) -> Result<(), Error> {
     let (library, options) = making.open()?;
     let built = making.build(model, &library, &options)?;
-    built.plan.save(output)?;
+    if bare {
+        built.plan.save_bare(output)?;
+    } else {
+        built.plan.save(output)?;
+    }
     shared::print(&format!(
         "{}: {:.1} MB, {} network layers, built by {} in {:.1} s",
         output.display(),
@@ -102,21 +109,20 @@ pub(crate) fn verify(arguments: &Verify) -> ExitCode {
 fn verified(arguments: &Verify) -> Result<bool, Error> {
     let Verify { model, plan, seed, tolerance, making, .. } = arguments;
     let how = VerifyOptions { seed: *seed, tolerance: *tolerance };
-    let device = Device::open(0)?;
+    // Nothing is built in vain.
+    Device::open(GPU)?;
     let (library, options) = making.open()?;
     let imported = import_file(model, &options.import)?;
     let engine = match plan {
-        Some(plan) => Engine::open(&library, &device, plan)?,
-        None => Engine::from_plan(&library, &device, &making.build(model, &library, &options)?.plan)?,
+        Some(plan) => Engine::open(&library, GPU, plan)?,
+        None => Engine::from_plan(&library, GPU, &making.build(model, &library, &options)?.plan)?,
     };
     let compared = verify_engine(&engine, &imported.graph, &options, &how)?;
     let fits = compared.iter().all(|compared| compared.fits);
-    let mut first_bad = None;
-    if !fits && !making.parser {
-        let graph = optimize(imported, &options)?.graph;
-        first_bad = Some(first_bad_tensor(&graph, &library, &device, &options, &how));
-    }
-    if arguments.json {
+    let report = |first_bad: Option<Result<Option<Compared>, Error>>| {
+        if !arguments.json {
+            return shared::print(&text(&compared, first_bad));
+        }
         let first_bad = first_bad.map(|found| match found {
             Ok(found) => json!(found),
             Err(error) => json!({ "error": error.to_string() }),
@@ -126,22 +132,27 @@ fn verified(arguments: &Verify) -> Result<bool, Error> {
             "first_bad": first_bad,
         });
         shared::print(&line.to_string());
-        return Ok(fits);
+    };
+    report(None);
+    if !fits && !making.parser {
+        // Said again with more, as this builds another engine.
+        let graph = optimize(imported, &options)?.graph;
+        report(Some(first_bad_tensor(&graph, &library, GPU, &options, &how)));
     }
+    Ok(fits)
+}
+
+fn text(compared: &[Compared], first_bad: Option<Result<Option<Compared>, Error>>) -> String {
     let line = |compared: &Compared| {
         let Compared { at, name, shape, difference, fits } = compared;
         format!("{} {at} {name} {shape:?}: {difference:.2e}", if *fits { "fits" } else { "BAD " })
     };
-    compared.iter().for_each(|compared| shared::print(&line(compared)));
     match first_bad {
-        None => {}
-        Some(Ok(Some(compared))) => shared::print(&format!("first bad tensor: {}", line(&compared))),
-        Some(Ok(None)) => {
-            shared::print("with every tensor as an output, all of them fit: a fusion of TensorRT's is wrong")
-        }
-        Some(Err(error)) => shared::print(&format!("the first bad tensor is not known: {error}")),
+        None => compared.iter().map(line).collect::<Vec<_>>().join("\n"),
+        Some(Ok(Some(compared))) => format!("first bad tensor: {}", line(&compared)),
+        Some(Ok(None)) => "with every tensor as an output, all of them fit: a fusion of TensorRT's is wrong".to_owned(),
+        Some(Err(error)) => format!("the first bad tensor is not known: {error}"),
     }
-    Ok(fits)
 }
 
 /// What `trt-fuse bench` takes; names and meaning as in `trtexec`.
@@ -166,14 +177,18 @@ pub(crate) struct Bench {
     /// Copy inputs and outputs not at all.
     #[arg(long)]
     no_data_transfers: bool,
+    /// Where the plan of a model that is built goes.
+    #[arg(long, value_name = "PLAN")]
+    save_engine: Option<PathBuf>,
     #[command(flatten)]
     making: Making,
 }
 
 /// Measures an engine, and prints one line of JSON.
 pub(crate) fn bench(arguments: &Bench) -> Result<(), Error> {
-    let Bench { file, iterations, warm_up, duration, use_cuda_graph, no_data_transfers, making } = arguments;
-    let device = Device::open(0)?;
+    let Bench { file, iterations, warm_up, duration, use_cuda_graph, no_data_transfers, save_engine, making } =
+        arguments;
+    let device = Device::open(GPU)?;
     let (library, options) = making.open()?;
     let mut line = json!({
         "bench": file.display().to_string(), "parser": making.parser, "tensorrt": library.version().to_string(),
@@ -181,12 +196,15 @@ pub(crate) fn bench(arguments: &Bench) -> Result<(), Error> {
         "cuda_graph": use_cuda_graph, "transfers": !no_data_transfers,
     });
     let engine = if is_plan(file) {
-        Engine::open(&library, &device, file)?
+        Engine::open(&library, GPU, file)?
     } else {
         let built = making.build(file, &library, &options)?;
+        if let Some(plan) = save_engine {
+            built.plan.save(plan)?;
+        }
         line["build_s"] = json!(built.build.as_secs_f64());
         line["network_layers"] = json!(built.layers.without_constants);
-        Engine::from_plan(&library, &device, &built.plan)?
+        Engine::from_plan(&library, GPU, &built.plan)?
     };
     let inputs = random_inputs(engine.tensors(), Extents::Opt, &Default::default(), 1)?;
     let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
@@ -237,9 +255,8 @@ pub(crate) fn run(arguments: &Run) -> Result<(), Error> {
         let is_npy = file.extension().is_some_and(|extension| extension == "npy");
         given.push((name, if is_npy { npy::read(file)? } else { read_tensor(file)? }));
     }
-    let device = Device::open(0)?;
     let library = open_library(&Options { library: library.clone(), ..Options::default() })?;
-    let engine: Arc<Engine> = Engine::open(&library, &device, plan)?;
+    let engine: Arc<Engine> = Engine::open(&library, GPU, plan)?;
     let given: Vec<(&str, &Tensor)> = given.iter().map(|(name, tensor)| (*name, tensor)).collect();
     for (name, tensor) in engine.session(SessionOptions::default())?.run(&given)? {
         // A name may have slashes in it.
