@@ -258,40 +258,7 @@ pub(super) fn apply<'g, S: NetworkSink<'g>>(
             let elu = site.activation(inner, K::Elu, 1.0, 0.0, "elu")?;
             return site.elementwise(elu, alpha, ElementwiseKind::Prod, what);
         }
-        Activation::GeluErf | Activation::GeluTanh => return gelu(site, x, rank, op, what),
         other => return site.unsupported(format!("TensorRT has no activation layer for `{}`", other.parts().0)),
     };
     site.activation(x, kind, alpha, beta, what)
-}
-
-/// `x * (1 + erf(x / sqrt(2))) / 2`, or with `tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))` in the place of erf: the layers
-/// that versions without the activation know as one.
-fn gelu<'g, S: NetworkSink<'g>>(
-    site: &mut Site<'_, '_, 'g, S>,
-    x: S::Tensor,
-    rank: usize,
-    op: Activation,
-    what: &str,
-) -> Result<S::Tensor, EmitError> {
-    use ElementwiseKind as K;
-    let dtype = site.dtype();
-    let gate = if op == Activation::GeluErf {
-        let root = site.scalar(dtype, rank, std::f64::consts::SQRT_2, "root")?;
-        let scaled = site.elementwise(x, root, K::Div, "scaled")?;
-        site.unary(scaled, UnaryKind::Erf, "erf")?
-    } else {
-        let square = site.elementwise(x, x, K::Prod, "square")?;
-        let cube = site.elementwise(square, x, K::Prod, "cube")?;
-        let weight = site.scalar(dtype, rank, 0.044715, "weight")?;
-        let weighted = site.elementwise(cube, weight, K::Prod, "weighted")?;
-        let sum = site.elementwise(x, weighted, K::Sum, "sum")?;
-        let scale = site.scalar(dtype, rank, (2.0 / std::f64::consts::PI).sqrt(), "scale")?;
-        let scaled = site.elementwise(sum, scale, K::Prod, "scaled")?;
-        site.activation(scaled, ActivationKind::Tanh, 0.0, 0.0, "tanh")?
-    };
-    let one = site.scalar(dtype, rank, 1.0, "one")?;
-    let raised = site.elementwise(gate, one, K::Sum, "raised")?;
-    let product = site.elementwise(x, raised, K::Prod, "product")?;
-    let half = site.scalar(dtype, rank, 0.5, "half")?;
-    site.elementwise(product, half, K::Prod, what)
 }
