@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use trt_fuse_ir::eval::eval_graph;
-use trt_fuse_ir::{Builder, DType, Graph, Tensor};
+use trt_fuse_ir::{Builder, DType, Dim, Graph, Tensor, ValueInfo};
 
 use crate::ranges::profile;
 use crate::runtime::{Engine, Extents, RuntimeError, SessionOptions, random_inputs};
@@ -165,9 +165,25 @@ fn values_at(
 /// The evaluator's outputs by name.
 fn evaluate(graph: &Graph, inputs: &[(String, Tensor)]) -> Result<BTreeMap<String, Tensor>, Error> {
     let fail = |message: String| Error::Runtime(RuntimeError::TensorRt { message });
+    let given = |name: &str| inputs.iter().find(|(given, _)| given == name).map(|(_, tensor)| tensor);
+    let values = || graph.inputs().iter().filter_map(|id| graph.value((*id).into()));
+    let mut symbols = BTreeMap::new();
+    for (value, tensor) in values().filter_map(|value| Some((value, given(&value.name)?))) {
+        for (dim, extent) in value.info.shape.iter().flatten().zip(tensor.dims()) {
+            if let (Some(symbol), Ok(extent)) = (dim.as_symbol(), i64::try_from(*extent)) {
+                symbols.insert(symbol.clone(), extent);
+            }
+        }
+    }
+    // What nothing reads is no input of the engine: zeros, of whatever shape fits the others.
+    let unread = |info: &ValueInfo| {
+        let extent = |dim: &Dim| usize::try_from(dim.evaluate(&|name| symbols.get(name).copied()).unwrap_or(1)).ok();
+        let dims: Vec<usize> = info.shape.as_ref()?.iter().map(extent).collect::<Option<_>>()?;
+        Tensor::splat(info.dtype, dims, Tensor::number(info.dtype, 0.0)?.bytes().clone()).ok()
+    };
     let mut ordered = Vec::new();
-    for value in graph.inputs().iter().filter_map(|id| graph.value((*id).into())) {
-        let input = inputs.iter().find(|(name, _)| *name == *value.name).map(|(_, tensor)| tensor.clone());
+    for value in values() {
+        let input = given(&value.name).cloned().or_else(|| unread(&value.info));
         ordered.push(input.ok_or_else(|| fail(format!("the engine has no input '{}'", value.name)))?);
     }
     let outputs = eval_graph(graph, &ordered).map_err(|error| fail(format!("the evaluator: {error}")))?;
@@ -205,6 +221,14 @@ mod tests {
         assert_eq!(difference(&tensor(&[1.0]), &tensor(&[1.0, 1.0])), f64::INFINITY);
         assert_eq!(difference(&Tensor::vector(vec![1_i64]), &Tensor::vector(vec![2_i64])), f64::INFINITY);
         assert_eq!(difference(&Tensor::vector(vec![true]), &Tensor::vector(vec![true])), 0.0);
+    }
+
+    #[test]
+    fn inputs_that_nothing_reads_are_zeros_of_a_shape_that_fits() {
+        let graph: Graph = "graph g(%x: f32[n, 2], %mask: i64[n, m]) -> (%y) { %y = neg(%x) }".parse().unwrap();
+        let x = Tensor::full([3, 2], 1.5_f32).unwrap();
+        let outputs = evaluate(&graph, &[("x".to_owned(), x)]).unwrap();
+        assert_eq!(outputs["y"], Tensor::full([3, 2], -1.5_f32).unwrap());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use trt_fuse::conformance::{CaseResult, Verdict, cases, run_case};
+use trt_fuse::conformance::{CaseResult, Reach, Verdict, cases, run_case};
 use trt_fuse::import::import_file;
 use trt_fuse::{Error, Finding, check, open_library};
 
@@ -73,6 +73,12 @@ enum Command {
         /// Build each network too.
         #[arg(long)]
         build: bool,
+        /// Build each, run it on the GPU, and compare the outputs.
+        #[arg(long)]
+        run: bool,
+        /// Only every COUNT-th test, from the INDEX-th on: INDEX/COUNT, for several processes.
+        #[arg(long, value_name = "INDEX/COUNT", value_parser = share, default_value = "0/1")]
+        share: (usize, usize),
         /// Write the results as tab-separated values.
         #[arg(long, value_name = "FILE")]
         tsv: Option<PathBuf>,
@@ -93,8 +99,9 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => shared::exit(engines::bench(&arguments)),
         Command::Run(arguments) => shared::exit(engines::run(&arguments)),
         Command::Check { model, json, common } => check_model(&model, json, &common),
-        Command::Conformance { folder, build, tsv, filter, common } => {
-            conformance(&folder, build, tsv.as_deref(), filter.as_deref(), &common)
+        Command::Conformance { folder, build, run, share, tsv, filter, common } => {
+            let reach = if run { Some(Reach::Run) } else { build.then_some(Reach::Build) };
+            conformance(&folder, reach, share, tsv.as_deref(), filter.as_deref(), &common)
         }
     }
 }
@@ -135,38 +142,44 @@ fn line(finding: &Finding) -> String {
     shared::one_line(&line) + "\n"
 }
 
+/// INDEX/COUNT.
+fn share(text: &str) -> Result<(usize, usize), String> {
+    let parsed = text.split_once('/').and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
+    parsed.filter(|(_, count)| *count > 0).ok_or_else(|| format!("`{text}` is no share: write e.g. 0/4"))
+}
+
 fn conformance(
     folder: &Path,
-    build: bool,
+    reach: Option<Reach>,
+    (index, count): (usize, usize),
     tsv: Option<&Path>,
     filter: Option<&str>,
     common: &shared::Common,
 ) -> ExitCode {
-    let library = if build {
-        match open_library(&common.options()) {
-            Ok(library) => Some(library),
-            Err(error) => return shared::exit(Err(error)),
-        }
-    } else {
-        None
+    let opened = reach.map(|reach| open_library(&common.options()).map(|library| (library, reach))).transpose();
+    let target = match &opened {
+        Ok(opened) => opened.as_ref().map(|(library, reach)| (library, *reach)),
+        Err(error) => return shared::fail(&error.to_string()),
     };
     let cases = match cases(folder) {
         Ok(cases) => cases,
         Err(error) => return shared::fail(&format!("{}: {error}", folder.display())),
     };
     let mut results = Vec::new();
-    for case in cases.iter().filter(|case| filter.is_none_or(|text| case.to_string_lossy().contains(text))) {
-        let result = run_case(case, library.as_ref());
+    let wanted = cases.iter().filter(|case| filter.is_none_or(|text| case.to_string_lossy().contains(text)));
+    for case in wanted.skip(index).step_by(count) {
+        let result = run_case(case, target);
         shared::print(&format!("{:11} {:11} {}  {}", result.eval, result.build, result.name, result.reason));
         results.push(result);
     }
     let passed =
         |verdict: fn(&CaseResult) -> Verdict| results.iter().filter(|case| verdict(case) == Verdict::Pass).count();
     shared::print(&format!(
-        "{} tests: evaluator right on {}, {} built",
+        "{} tests: evaluator right on {}, {} {}",
         results.len(),
         passed(|case| case.eval),
-        passed(|case| case.build)
+        passed(|case| case.build),
+        if reach == Some(Reach::Run) { "right on the GPU" } else { "built" }
     ));
     if let Some(file) = tsv {
         let mut text = "test\teval\tbuild\treason\n".to_string();

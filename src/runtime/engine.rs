@@ -89,6 +89,11 @@ impl Engine {
         &self.tensors
     }
 
+    /// Whether the model has an input that the engine has not.
+    pub(super) fn is_unread(&self, name: &str) -> bool {
+        self.header.types.contains_key(name) && !self.tensors.iter().any(|spec| spec.name == name)
+    }
+
     /// Layers of the engine: kernels and regions of them.
     pub fn layers(&self) -> usize {
         self.inner.layers()
@@ -120,10 +125,14 @@ fn check_gpu(header: &PlanHeader, found: &str) -> Result<(), RuntimeError> {
 }
 
 fn spec(raw: RawTensorInfo, header: &PlanHeader) -> Result<TensorSpec, RuntimeError> {
-    let RawTensorInfo { name, is_input, dtype: code, dims, on_host, min, opt, max } = raw;
+    let RawTensorInfo { name, is_input, dtype: code, dims, on_host, mut min, mut opt, mut max } = raw;
     let Some(carried) = dtype::from_code(code) else {
         return Err(RuntimeError::Tensor { name, reason: format!("element type {code} of TensorRT is not known") });
     };
+    // An engine of fixed extents has no profile to ask.
+    if is_input && !on_host && dims.iter().all(|dim| *dim >= 0) {
+        [min, opt, max] = [dims.clone(), dims.clone(), dims.clone()];
+    }
     let dtype = header.dtype(&name).unwrap_or(carried);
     Ok(TensorSpec { name, is_input, dtype, carried, dims, min, opt, max, on_host })
 }

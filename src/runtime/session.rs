@@ -103,8 +103,8 @@ impl Session {
         self.graph_refusal.as_deref()
     }
 
-    /// Runs the engine on inputs by name, and gives the outputs by name in the engine's order. Types are the model's;
-    /// shapes must lie within the ranges that the engine was built for. After an error the session can be used again.
+    /// Runs the engine on inputs by name, and gives the outputs by name in the engine's order. Types are the model's; inputs
+    /// of the model that nothing reads may be given or left out; shapes must lie within the ranges that the engine was built for. After an error the session can be used again.
     ///
     /// # Errors
     /// If an input is missing, unknown or does not fit, or TensorRT or the CUDA driver fail.
@@ -120,7 +120,8 @@ impl Session {
     /// Takes the inputs, tells TensorRT their shapes, and makes room for everything. Nothing is put on the stream.
     pub(super) fn prepare(&mut self, inputs: &[(&str, &Tensor)]) -> Result<(), RuntimeError> {
         let engine = self.engine.clone();
-        let taken = take_inputs(engine.tensors(), inputs)?;
+        let read: Vec<(&str, &Tensor)> = inputs.iter().copied().filter(|(name, _)| !engine.is_unread(name)).collect();
+        let taken = take_inputs(engine.tensors(), &read)?;
         engine.device().bind()?;
         self.set_inputs(engine.tensors(), &taken)?;
         for (at, spec) in engine.tensors().iter().enumerate().filter(|(_, spec)| !spec.is_input) {
