@@ -8,14 +8,16 @@
 //! Symbols stand for dimensions of tensors: integers of at least 0. Arithmetic saturates at the ends of i64; a
 //! saturated dimension fails the limits on sizes wherever it is used.
 
-use std::fmt;
-use std::ops::{Add, Mul, Neg, Sub};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+mod algebra;
+mod operators;
 mod parse;
+mod text;
 
+pub use algebra::{DimAlgebra, DimOp};
 pub use parse::ParseDimError;
 
 /// Dimensions of a tensor.
@@ -52,9 +54,6 @@ enum Atom {
     /// A product too long to be multiplied out.
     Mul(Dim, Dim),
 }
-
-/// A product is multiplied out if its factors' weights multiply to no more.
-const MAX_MULTIPLIED: usize = 1024;
 
 impl Sum {
     fn of(dim: &Dim) -> Self {
@@ -326,39 +325,6 @@ impl Dim {
         })
     }
 
-    /// The expression computed in another algebra, e.g. as layers of a network.
-    ///
-    /// # Errors
-    /// The algebra's own.
-    pub fn compute<A: DimAlgebra>(&self, algebra: &mut A) -> Result<A::Value, A::Error> {
-        let Repr::Sum(sum) = &self.0 else { return algebra.number(self.value().unwrap_or(0)) };
-        let mut total = None;
-        for (product, coefficient) in &sum.terms {
-            let mut term = if *coefficient == 1 { None } else { Some(algebra.number(*coefficient)?) };
-            for atom in product {
-                let factor = atom.compute(algebra)?;
-                term = Some(match term {
-                    None => factor,
-                    Some(term) => algebra.binary(DimOp::Mul, term, factor)?,
-                });
-            }
-            if let Some(term) = term {
-                total = Some(match total {
-                    None => term,
-                    Some(total) => algebra.binary(DimOp::Add, total, term)?,
-                });
-            }
-        }
-        match (total, sum.constant) {
-            (None, constant) => algebra.number(constant),
-            (Some(total), 0) => Ok(total),
-            (Some(total), constant) => {
-                let constant = algebra.number(constant)?;
-                algebra.binary(DimOp::Add, total, constant)
-            }
-        }
-    }
-
     /// Calls `visit` with every symbol's name, repeats included.
     pub fn visit_symbols(&self, visit: &mut dyn FnMut(&Arc<str>)) {
         let Repr::Sum(sum) = &self.0 else { return };
@@ -417,63 +383,7 @@ fn floor_mod(a: i64, b: i64) -> i64 {
     if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }
 }
 
-/// A two-sided operation of a dimension's expression.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DimOp {
-    /// Sum.
-    Add,
-    /// Product.
-    Mul,
-    /// Quotient rounded towards negative infinity.
-    FloorDiv,
-    /// Remainder with the divisor's sign.
-    Mod,
-    /// The smaller.
-    Min,
-    /// The larger.
-    Max,
-}
-
-/// What a dimension can be computed in; see [`Dim::compute`].
-pub trait DimAlgebra {
-    /// A value of the algebra.
-    type Value;
-    /// What can go wrong.
-    type Error;
-
-    /// A number.
-    ///
-    /// # Errors
-    /// The algebra's own.
-    fn number(&mut self, value: i64) -> Result<Self::Value, Self::Error>;
-
-    /// A symbol.
-    ///
-    /// # Errors
-    /// The algebra's own.
-    fn symbol(&mut self, name: &Arc<str>) -> Result<Self::Value, Self::Error>;
-
-    /// An operation.
-    ///
-    /// # Errors
-    /// The algebra's own.
-    fn binary(&mut self, op: DimOp, a: Self::Value, b: Self::Value) -> Result<Self::Value, Self::Error>;
-}
-
 impl Atom {
-    fn compute<A: DimAlgebra>(&self, algebra: &mut A) -> Result<A::Value, A::Error> {
-        let (op, a, b) = match self {
-            Atom::Symbol(name) => return algebra.symbol(name),
-            Atom::Div(a, b) => (DimOp::FloorDiv, a, b),
-            Atom::Mod(a, b) => (DimOp::Mod, a, b),
-            Atom::Min(a, b) => (DimOp::Min, a, b),
-            Atom::Max(a, b) => (DimOp::Max, a, b),
-            Atom::Mul(a, b) => (DimOp::Mul, a, b),
-        };
-        let (a, b) = (a.compute(algebra)?, b.compute(algebra)?);
-        algebra.binary(op, a, b)
-    }
-
     fn lower_bound(&self) -> Option<i64> {
         match self {
             Atom::Symbol(_) => Some(0),
@@ -534,157 +444,6 @@ impl From<usize> for Dim {
 impl From<&str> for Dim {
     fn from(name: &str) -> Self {
         Self::symbol(Arc::<str>::from(name))
-    }
-}
-
-impl Add for &Dim {
-    type Output = Dim;
-
-    fn add(self, other: &Dim) -> Dim {
-        if let (Some(a), Some(b)) = (self.value(), other.value()) {
-            return Dim::fixed(a.saturating_add(b));
-        }
-        let (mut sum, other) = (Sum::of(self), Sum::of(other));
-        sum.constant = sum.constant.saturating_add(other.constant);
-        for (product, coefficient) in other.terms {
-            sum.add_term(product, coefficient);
-        }
-        sum.into_dim()
-    }
-}
-
-impl Mul for &Dim {
-    type Output = Dim;
-
-    fn mul(self, other: &Dim) -> Dim {
-        if let (Some(a), Some(b)) = (self.value(), other.value()) {
-            return Dim::fixed(a.saturating_mul(b));
-        }
-        let constants = |sum: &Sum| (sum.constant != 0).then(|| (Product::new(), sum.constant));
-        let (a, b) = (Sum::of(self), Sum::of(other));
-        let fixed = a.terms.is_empty() || b.terms.is_empty();
-        if !fixed && self.weight().saturating_mul(other.weight()) > MAX_MULTIPLIED {
-            let (a, b) = if self <= other { (self, other) } else { (other, self) };
-            return Dim::atom(Atom::Mul(a.clone(), b.clone()));
-        }
-        let mut sum = Sum::default();
-        for (product, coefficient) in a.terms.iter().cloned().chain(constants(&a)) {
-            for (factors, number) in b.terms.iter().cloned().chain(constants(&b)) {
-                let coefficient = coefficient.saturating_mul(number);
-                let mut factors: Product = product.iter().cloned().chain(factors).collect();
-                if factors.is_empty() {
-                    sum.constant = sum.constant.saturating_add(coefficient);
-                } else {
-                    factors.sort();
-                    sum.add_term(factors, coefficient);
-                }
-            }
-        }
-        sum.into_dim()
-    }
-}
-
-impl Neg for &Dim {
-    type Output = Dim;
-
-    fn neg(self) -> Dim {
-        self * &Dim::fixed(-1)
-    }
-}
-
-impl Sub for &Dim {
-    type Output = Dim;
-
-    fn sub(self, other: &Dim) -> Dim {
-        match (self.value(), other.value()) {
-            (Some(a), Some(b)) => Dim::fixed(a.saturating_sub(b)),
-            _ => self + &-other,
-        }
-    }
-}
-
-macro_rules! forward {
-    ($($op:ident $method:ident),*) => {$(
-        impl $op for Dim {
-            type Output = Dim;
-            fn $method(self, other: Dim) -> Dim {
-                (&self).$method(&other)
-            }
-        }
-    )*};
-}
-
-forward!(Add add, Sub sub, Mul mul);
-
-impl fmt::Display for Dim {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sum = match &self.0 {
-            Repr::Fixed(value) => return write!(f, "{value}"),
-            Repr::Sum(sum) => sum,
-        };
-        for (at, (product, coefficient)) in sum.terms.iter().enumerate() {
-            if *coefficient < 0 {
-                f.write_str("-")?;
-            } else if at > 0 {
-                f.write_str("+")?;
-            }
-            if coefficient.unsigned_abs() != 1 {
-                write!(f, "{}*", coefficient.unsigned_abs())?;
-            }
-            for (at, atom) in product.iter().enumerate() {
-                if at > 0 {
-                    f.write_str("*")?;
-                }
-                // A division inside a product needs its own parentheses: 2*(h/2) is not 2*h/2.
-                if matches!(atom, Atom::Div(..) | Atom::Mod(..) | Atom::Mul(..))
-                    && (product.len() > 1 || coefficient.abs() != 1)
-                {
-                    write!(f, "({atom})")?;
-                } else {
-                    write!(f, "{atom}")?;
-                }
-            }
-        }
-        match sum.constant {
-            0 => Ok(()),
-            constant if constant > 0 => write!(f, "+{constant}"),
-            constant => write!(f, "{constant}"),
-        }
-    }
-}
-
-impl fmt::Display for Atom {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let operand = |dim: &Dim| {
-            if dim.value().is_some_and(|value| value >= 0) || dim.as_symbol().is_some() {
-                dim.to_string()
-            } else {
-                format!("({dim})")
-            }
-        };
-        match self {
-            Atom::Symbol(name) if is_identifier(name) => f.write_str(name),
-            Atom::Symbol(name) => write!(f, "`{name}`"),
-            Atom::Div(a, b) => write!(f, "{}/{}", operand(a), operand(b)),
-            Atom::Mod(a, b) => write!(f, "{}%{}", operand(a), operand(b)),
-            Atom::Min(a, b) => write!(f, "min({a}, {b})"),
-            Atom::Max(a, b) => write!(f, "max({a}, {b})"),
-            Atom::Mul(a, b) => write!(f, "{}*{}", operand(a), operand(b)),
-        }
-    }
-}
-
-fn is_identifier(name: &str) -> bool {
-    let mut chars = name.chars();
-    chars.next().is_some_and(|first| first.is_alphabetic() || first == '_')
-        && chars.all(|c| c.is_alphanumeric() || c == '_' || c == '.')
-        && name != "min"
-        && name != "max"
-}
-
-impl fmt::Debug for Dim {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::ValueRef;
+use crate::{NodeId, ValueRef};
 
 /// A graph that cannot be built or changed as asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +61,10 @@ pub enum GraphError {
         value: Arc<str>,
         /// Who reads it.
         reader: Arc<str>,
+        /// The absorbed node.
+        at: NodeId,
+        /// Who reads it, unless the value is an output of the graph.
+        by: Option<NodeId>,
     },
     /// A patch replaces a value by one of another type.
     #[error("{rule}: `{value}` is {old} and would become {new}")]

@@ -30,12 +30,14 @@ mod quant;
 mod random;
 mod reduce;
 mod resize;
+mod sample;
 #[cfg(test)]
 mod tests;
 mod vision;
 mod window;
 
 pub use resize::{Taps, resize_taps};
+pub use sample::{difference, random_inputs};
 
 /// An evaluation that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -177,6 +179,7 @@ pub fn eval_op(op: &Op, inputs: &[Option<&Tensor>], context: &EvalContext<'_>) -
         | Op::Concat(_)
         | Op::Split(_)
         | Op::Slice(_)
+        | Op::Roll(_)
         | Op::Pad(_)
         | Op::Tile(_)
         | Op::ShapeOf(_)

@@ -547,16 +547,20 @@ impl Graph {
         }
     }
 
-    /// Removes the nodes that no output needs, inputs apart, and says how many of them computed something.
-    pub fn prune_dead(&mut self) -> usize {
+    /// The nodes that no output needs, inputs apart, in no useful order.
+    pub fn dead(&self) -> Vec<NodeId> {
         let mut live = vec![false; self.inner.node_bound()];
         for id in self.live() {
             if let Some(live) = live.get_mut(id.0 as usize) {
                 *live = true;
             }
         }
-        let dead: Vec<NodeId> =
-            self.node_ids().filter(|id| !live.get(id.0 as usize).is_some_and(|live| *live)).collect();
+        self.node_ids().filter(|id| !live.get(id.0 as usize).is_some_and(|live| *live)).collect()
+    }
+
+    /// Removes the nodes that no output needs, inputs apart, and says how many of them computed something.
+    pub fn prune_dead(&mut self) -> usize {
+        let dead = self.dead();
         let operations = dead.iter().filter(|id| !matches!(self.op(**id), Some(Op::Constant(_)))).count();
         for id in dead {
             self.remove_node(id);

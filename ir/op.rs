@@ -35,8 +35,8 @@ pub use index::{
 pub use math::{Activation, BinaryOp, BitCast, Cast, UnaryOp};
 pub use matmul::{Einsum, MatMul};
 pub use movement::{
-    Concat, ConstantOfShape, DepthToSpace, Expand, EyeLike, Flatten, Pad, PadMode, Reshape, ShapeOf, Shuffle, Slice,
-    Split, Squeeze, Tile, Transpose, Trilu, Unsqueeze,
+    Concat, ConstantOfShape, DepthToSpace, Expand, EyeLike, Flatten, Pad, PadMode, Reshape, Roll, ShapeOf, Shuffle,
+    Slice, Split, Squeeze, Tile, Transpose, Trilu, Unsqueeze,
 };
 pub use norm::{BatchNorm, GroupNorm, LayerNorm, LpNorm, Lrn, MeanVarianceNorm, RmsNorm};
 pub use pool::{AspectPolicy, CoordinateMode, NearestMode, Pool, PoolKind, Resize, ResizeMode};
@@ -391,6 +391,8 @@ operators! {
     Split = "split", 1, 2;
     /// Cut out.
     Slice = "slice", 1, 5;
+    /// Moved along axes in a circle.
+    Roll = "roll", 1, 1;
     /// Widened.
     Pad = "pad", 1, 4;
     /// Repeated.
@@ -450,6 +452,7 @@ impl Op {
             Op::Conv(op) => Some(&op.epilogue),
             Op::ConvTranspose(op) => Some(&op.epilogue),
             Op::MatMul(op) => Some(&op.epilogue),
+            Op::BatchNorm(op) => Some(&op.epilogue),
             _ => None,
         }
     }
@@ -460,11 +463,12 @@ impl Op {
             Op::Conv(op) => Conv { epilogue, ..op.clone() }.into(),
             Op::ConvTranspose(op) => ConvTranspose { epilogue, ..op.clone() }.into(),
             Op::MatMul(op) => MatMul { epilogue, ..op.clone() }.into(),
+            Op::BatchNorm(op) => BatchNorm { epilogue, ..op.clone() }.into(),
             _ => return None,
         })
     }
 
-    /// Input slots before those of the epilogue's adds.
+    /// Input slots before those of the epilogue's adds, of the operators whose epilogue may have adds.
     pub fn own_inputs(&self) -> Option<usize> {
         match self {
             Op::Conv(_) | Op::ConvTranspose(_) => Some(3),

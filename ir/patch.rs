@@ -131,6 +131,22 @@ impl Patch {
         self.rule
     }
 
+    /// The node that the change is made at.
+    pub fn anchor(&self) -> NodeId {
+        self.anchor
+    }
+
+    /// The nodes that the new ones stand for, and those of which a value is replaced; one may come twice.
+    pub fn touched(&self) -> impl Iterator<Item = NodeId> {
+        let replaced = self.replacements.iter().map(|(old, _)| old.node);
+        self.absorbed.iter().chain(&self.inherited).copied().chain(replaced)
+    }
+
+    /// The nodes of the graph that readers read instead of what they have read; one may come twice.
+    pub fn instead(&self) -> impl Iterator<Item = NodeId> {
+        self.replacements.iter().map(|(_, new)| new.node).filter(|node| node.0 < PENDING)
+    }
+
     /// Whether the patch changes nothing.
     pub fn is_empty(&self) -> bool {
         self.replacements.is_empty() && self.absorbed.is_empty()
@@ -195,8 +211,9 @@ impl Graph {
                     continue;
                 }
                 let reader = self.consumers(value).into_iter().find(|reader| !absorbed.contains(&reader.node));
-                let reader = match reader {
-                    Some(reader) => Arc::from(self.node_name(reader.node)),
+                let by = reader.map(|reader| reader.node);
+                let reader = match by {
+                    Some(reader) => Arc::from(self.node_name(reader)),
                     None if self.is_output(value) => Arc::from("an output of the graph"),
                     None => continue,
                 };
@@ -205,6 +222,8 @@ impl Graph {
                     node: node.name.clone(),
                     value: self.value(value).map_or_else(|| Arc::from(""), |value| value.name.clone()),
                     reader,
+                    at: *id,
+                    by,
                 });
             }
         }

@@ -44,7 +44,21 @@ fn quoted(name: &str) -> String {
     if is_word(name) { name.to_string() } else { format!("{name:?}") }
 }
 
+/// One node in text form.
+struct Line<'g>(&'g Graph, NodeId);
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write_node(f, self.1)
+    }
+}
+
 impl Graph {
+    /// A node's line of the text form; empty for an input, which has none.
+    pub fn line(&self, id: NodeId) -> String {
+        Line(self, id).to_string().trim().to_string()
+    }
+
     fn shown(&self, value: ValueRef) -> String {
         let name = self.value(value).map_or("?", |value| &value.name);
         // Two slashes would read as a comment.

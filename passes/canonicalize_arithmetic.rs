@@ -14,8 +14,8 @@
 //! Refuses when
 //! - the constant is larger than the fold budget: its negative or reciprocal would be held in memory;
 //! - a reciprocal is not a normal number: it would lose digits, or the divisor is 0;
-//! - a rounding reads the quotient: an error in the last place would become a whole step. Divisors that are powers of 2
-//!   divide exactly and are not refused;
+//! - a rounding reads the quotient, or a quantization does, perhaps in another shape: an error in the last place would
+//!   become a whole step. Divisors that are powers of 2 divide exactly and are not refused;
 //! - the exponent broadcasts the base.
 //!
 //! Order: after `fold_constants`, before the fusions, which know sums and products only.
@@ -118,10 +118,24 @@ fn check_reciprocals(graph: &Graph, quotient: NodeId, divisor: &Tensor) -> Resul
         return Err("a reciprocal is not a normal number");
     }
     let exact = |element: &f64| element.to_bits() & ((1 << 52) - 1) == 0;
-    if !elements.iter().all(exact) && graph.consumers(quotient.into()).iter().any(|reader| rounds(graph, reader.node)) {
+    if !elements.iter().all(exact) && is_rounded(graph, quotient, MAX_MOVES) {
         return Err("a rounding reads the quotient");
     }
     Ok(())
+}
+
+/// Operators between a quotient and its rounding that only move elements.
+const MAX_MOVES: usize = 4;
+
+/// Whether something that reads a value makes a step of an error in the last place.
+fn is_rounded(graph: &Graph, id: NodeId, moves: usize) -> bool {
+    graph.consumers(id.into()).iter().any(|reader| {
+        let only_moves = matches!(
+            graph.op(reader.node),
+            Some(Op::Reshape(_) | Op::Flatten(_) | Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Transpose(_))
+        );
+        rounds(graph, reader.node) || (only_moves && moves > 0 && is_rounded(graph, reader.node, moves - 1))
+    })
 }
 
 /// Whether an operator makes a step of an error in the last place.
@@ -130,6 +144,7 @@ fn rounds(graph: &Graph, id: NodeId) -> bool {
         Some(Op::Unary(op)) => matches!(op, UnaryOp::Floor | UnaryOp::Ceil | UnaryOp::Round | UnaryOp::Sign),
         Some(Op::Binary(op)) => op.is_comparison() || matches!(op, BinaryOp::Mod | BinaryOp::FMod),
         Some(Op::Cast(op)) => !op.to.is_float(),
+        Some(Op::Quantize(_)) => true,
         _ => false,
     }
 }
@@ -247,6 +262,9 @@ mod tests {
         assert_eq!(floor("4").rewrites, 1);
         assert_eq!(run("%c = constant() value=f32[] {3} %q = div(%x, %c) %y = cast(%q) to=i32").reasons(), [reason]);
         assert_eq!(run("%c = constant() value=f32[] {3} %q = div(%x, %c) %y = greater(%q, %x)").reasons(), [reason]);
+        let quantized = run("%c = constant() value=f32[] {255} %s = constant() value=f32[] {0.5}
+            %q = div(%x, %c) %t = transpose(%q) perm=[1, 0] %y = quantize(%t, %s) axis=1 to=i8 saturate=true");
+        assert_eq!(quantized.reasons(), [reason]);
     }
 
     #[test]

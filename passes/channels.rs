@@ -7,9 +7,11 @@ use smallvec::SmallVec;
 
 use half::{bf16, f16};
 use num_traits::AsPrimitive;
+use trt_fuse_ir::op::BinaryOp;
 use trt_fuse_ir::{DType, Element, Epilogue, Graph, NodeId, Op, Patch, Step, Tensor, ValueRef};
 
 use crate::pass::Miss;
+use crate::pattern::constant_operand;
 
 /// A weight below this many elements is scaled by one thread.
 const ELEMENTS_PER_JOB: usize = 1 << 18;
@@ -37,6 +39,9 @@ impl Affine {
     /// What a BatchNorm with constant parameters computes on `channels` channels.
     pub(crate) fn of_batch_norm(graph: &Graph, id: NodeId, channels: usize) -> Result<Self, Miss> {
         let Some(Op::BatchNorm(op)) = graph.op(id) else { return Err(Miss::NoMatch) };
+        if !op.epilogue.is_empty() {
+            return Err(Miss::NoMatch);
+        }
         let blocked = |reason| Miss::Blocked { reason, at: id };
         let parameter = |slot| {
             let values = graph.input(id, slot).and_then(|input| graph.constant(input)?.to_f64s());
@@ -156,6 +161,23 @@ pub(crate) fn fold_into_conv(
     let fused = patch.add(op.clone(), &inputs);
     patch.replace(root.into(), fused).absorb([conv, root]);
     Ok(patch)
+}
+
+/// Folds the constant operand of an elementwise node, one number for each column, into the matrix product that the node
+/// reads.
+pub(crate) fn fold_operand_into_matmul(
+    rule: &'static str,
+    graph: &Graph,
+    root: NodeId,
+    op: BinaryOp,
+    affine: fn(Vec<f64>) -> Affine,
+) -> Result<Patch, Miss> {
+    if graph.op(root) != Some(&Op::Binary(op)) {
+        return Err(Miss::NoMatch);
+    }
+    let (matmul, constant) = constant_operand(graph, root).ok_or(Miss::NoMatch)?;
+    let columns = matmul_columns(graph, matmul.node).ok_or(Miss::NoMatch)?;
+    fold_into_matmul(rule, graph, matmul.node, root, &affine(per_channel(constant, columns, root)?))
 }
 
 /// The patch that lets a matrix product, alone or with a constant bias, compute `root`, an affine map along the last

@@ -28,8 +28,8 @@ impl Pass for DropDead {
         "drop_dead"
     }
 
-    fn run(&self, graph: &mut Graph, _context: &mut PassContext<'_>) -> Result<Outcome, PassError> {
-        Ok(Outcome::of(graph.prune_dead()))
+    fn run(&self, graph: &mut Graph, context: &mut PassContext<'_>) -> Result<Outcome, PassError> {
+        Ok(Outcome::of(context.prune(self.name(), graph)))
     }
 }
 

@@ -61,7 +61,7 @@ impl Pass for FoldConstants {
                 }
             }
             patch.absorb([id]);
-            match graph.apply(&patch) {
+            match context.apply(self.name(), graph, &patch)? {
                 Ok(_) => rewrites += 1,
                 Err(GraphError::Replacement { value, old, new, .. }) => {
                     let reason = format!("`{value}` is stated as {old} and folds to {new}");

@@ -14,12 +14,14 @@
 //! - a `loop` or `scan` of no round: the initial values, and empty scan outputs;
 //! - a `loop` or `scan` of one round: the body;
 //! - a `loop` that only its trip count ends, or a `scan`, of a known number of rounds, if the operations of all rounds
-//!   are at most [`MAX_UNROLLED`]: the body once for each round.
+//!   are at most [`MAX_UNROLLED`]: the body once for each round. Of nested loops the innermost goes first, so that the
+//!   bound is one on all rounds of all of them.
 //!
 //! Nodes keep the names and origins that they have in the body.
 //!
 //! Refuses when
 //! - its rounds have too many operations to be unrolled;
+//! - a loop inside of it could not be unrolled;
 //! - a body has symbols of its own, which mean nothing outside;
 //! - shapes inside depend on data, and there are several rounds: the same symbols would stand for different numbers;
 //! - it has no round, and the shape of a scan output is not known;
@@ -36,13 +38,16 @@ use trt_fuse_ir::infer::resolve_axis;
 use trt_fuse_ir::op::{Body, Concat, Loop, Scan, Split, Squeeze, Unsqueeze};
 use trt_fuse_ir::{Dim, Dims, Graph, GraphError, Ints, Known, NodeId, Op, Patch, Tensor, ValueInfo, ValueRef};
 
-use crate::pass::{Miss, remark, settle};
+use crate::pass::{Miss, remark};
 use crate::{Outcome, Pass, PassContext, PassError};
 
 /// Most operations that several rounds of a loop become.
 const MAX_UNROLLED: usize = 128;
+/// Operations of a graph in which nothing is unrolled any more.
+const MAX_OPERATIONS: usize = 1 << 16;
 
 const TOO_MANY: &str = "its rounds have too many operations to be unrolled";
+const LOOP_INSIDE: &str = "a loop inside of it could not be unrolled";
 const OWN_SYMBOLS: &str = "a body has symbols of its own, which mean nothing outside";
 const DATA_DEPENDENT: &str = "shapes inside depend on data, and there are several rounds";
 const UNKNOWN_SHAPE: &str = "it has no round, and the shape of a scan output is not known";
@@ -72,12 +77,12 @@ impl Pass for FoldControlFlow {
                         context.remarks.push(remark(graph, self.name(), at, reason.to_string()));
                         continue;
                     }
-                    Err(Miss::NoMatch | Miss::NoEffect) => continue,
+                    Err(Miss::NoMatch | Miss::NoEffect | Miss::AlsoRead { .. }) => continue,
                 };
-                match graph.apply(&patch) {
+                match context.apply(self.name(), graph, &patch)? {
                     Ok(_) => {
                         rewrites += 1;
-                        settle(self.name(), graph)?;
+                        context.settle(self.name(), graph)?;
                         continue 'again;
                     }
                     Err(error @ (GraphError::Replacement { .. } | GraphError::Infer { .. })) => {
@@ -164,8 +169,12 @@ impl Fold<'_> {
             return Ok(());
         }
         // A round of nothing counts too: the rounds themselves are bounded.
-        if operations(&body.0).max(1).saturating_mul(rounds) > MAX_UNROLLED {
+        let all = operations(&body.0).max(1).saturating_mul(rounds);
+        if all > MAX_UNROLLED || self.graph.operation_count() > MAX_OPERATIONS {
             return self.blocked(TOO_MANY);
+        }
+        if has_loop(&body.0) {
+            return self.blocked(LOOP_INSIDE);
         }
         let infos = |ids: &mut dyn Iterator<Item = NodeId>| {
             symbols(ids.filter_map(|id| body.0.node(id)).flat_map(|node| &node.outputs).map(|value| &value.info))
@@ -320,6 +329,14 @@ fn collect(items: &mut Vec<Vec<ValueRef>>, outputs: impl Iterator<Item = ValueRe
 fn operations(graph: &Graph) -> usize {
     let inside = graph.node_ids().filter_map(|id| graph.op(id)).flat_map(Op::bodies);
     graph.operation_count() + inside.map(|body| operations(&body.0)).sum::<usize>()
+}
+
+/// Whether there is a loop in a graph or in a branch of it.
+fn has_loop(graph: &Graph) -> bool {
+    graph.node_ids().filter_map(|id| graph.op(id)).any(|op| match op {
+        Op::Loop(_) | Op::Scan(_) => true,
+        op => op.bodies().iter().any(|body| has_loop(&body.0)),
+    })
 }
 
 /// The symbols in shapes and known elements.

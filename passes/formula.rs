@@ -3,11 +3,14 @@
 //! Operators broadcast as NumPy does, so that a scalar of rank 0 stands beside any tensor.
 
 use trt_fuse_ir::op::{
-    BinaryOp, Cast, Concat, Constant, Pad, Reduce, ReduceKind, Reshape, ShapeOf, Slice, UnaryOp, Unsqueeze,
+    BinaryOp, Cast, Concat, Constant, Pad, Reduce, ReduceKind, Reshape, ShapeOf, Slice, Squeeze, UnaryOp, Unsqueeze,
 };
 use trt_fuse_ir::{DType, Dim, Graph, Ints, NodeId, Op, Patch, Shape, Tensor, ValueInfo, ValueRef};
 
 use crate::pass::Miss;
+
+/// Elements of a constant that a formula may bring in; what has more is computed at run time.
+pub(crate) const MAX_CONSTANT: i64 = 1 << 20;
 
 /// A formula being written: a patch that replaces one node.
 #[derive(Debug)]
@@ -165,6 +168,24 @@ impl<'g> Formula<'g> {
     /// The dimensions of a tensor as a vector.
     pub(crate) fn dims(&mut self, x: ValueRef) -> ValueRef {
         self.op(ShapeOf { start: 0, end: None }, &[x])
+    }
+
+    /// The size of an axis of an input of the node, as an i64 of rank 0.
+    pub(crate) fn size(&mut self, slot: usize, axis: usize) -> Result<ValueRef, Miss> {
+        let (x, axis) = (self.input(slot)?, axis as i64);
+        let size = self.op(ShapeOf { start: axis, end: Some(axis + 1) }, &[x]);
+        Ok(self.op(Squeeze { axes: Some(Ints::from_slice(&[0])) }, &[size]))
+    }
+
+    /// The numbers of the elements along an axis of an input of the node, a vector of i64.
+    pub(crate) fn positions(&mut self, slot: usize, axis: usize) -> Result<ValueRef, Miss> {
+        let size = self.shape(slot)?.get(axis).ok_or(Miss::NoMatch)?.value();
+        if let Some(size) = size.filter(|size| *size <= MAX_CONSTANT) {
+            return Ok(self.ints(&(0..size).collect::<Vec<_>>()));
+        }
+        let limit = self.size(slot, axis)?;
+        let (start, step) = (self.number(DType::I64, 0.0)?, self.number(DType::I64, 1.0)?);
+        Ok(self.op(Op::Range, &[start, limit, step]))
     }
 
     /// Axes of size 1 put in at the places named.

@@ -1,4 +1,4 @@
-//! Takes an activation into the epilogue of the convolution or matrix product before it.
+//! Takes an activation into the epilogue of the convolution, matrix product or batch normalization before it.
 //!
 //! ```text
 //! %c = conv(%x, %w, %b, %r) .. epilogue=[add]
@@ -40,7 +40,7 @@ impl Rule for FuseActivation {
         let op = graph.op(host).ok_or(Miss::NoMatch)?;
         let epilogue = op.epilogue().ok_or(Miss::NoMatch)?;
         if epilogue.0.iter().any(|step| matches!(step, Step::Activation(_))) {
-            return Err(Miss::Blocked { reason: "there is an activation already", at: host });
+            return Err(Miss::Blocked { reason: "there is an activation already", at: root });
         }
         let fused = op.with_epilogue(epilogue.with(Step::Activation(*activation))).ok_or(Miss::NoMatch)?;
         let mut patch = Patch::new(self.name(), host);
@@ -88,6 +88,17 @@ mod tests {
           %y = matmul(%d, %v) epilogue=[sigmoid] : f32[1, 2, 4]
         }
         ");
+    }
+
+    #[test]
+    fn fires_on_a_normalization() {
+        let text = "graph g(%x: f32[n, 2, 3]) -> (%y) {
+            %s = constant() value=f32[2] {1.5, -0.5} %b = constant() value=f32[2] {0.25, 1.0}
+            %m = constant() value=f32[2] {0.5, 0.0} %v = constant() value=f32[2] {1.0, 4.0}
+            %n = batch_norm(%x, %s, %b, %m, %v) epsilon=1e-3 %y = relu(%n) }";
+        let run = run_rule(FuseActivation, text);
+        assert_eq!(run.equal_within(0.0, 2).rewrites, 1);
+        assert!(run.after.to_string().contains("epilogue=[relu]"), "{}", run.after);
     }
 
     /// The reasons for leaving an activation after a matrix product as it is.

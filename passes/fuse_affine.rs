@@ -24,7 +24,7 @@
 
 use trt_fuse_ir::attr::F32;
 use trt_fuse_ir::op::{BatchNorm, BinaryOp};
-use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, ValueRef};
+use trt_fuse_ir::{DType, Epilogue, Graph, NodeId, Op, OpKind, Patch, ValueRef};
 
 use crate::channels::{Affine, per_channel, vector};
 use crate::pass::{Miss, Rule, RuleContext};
@@ -94,7 +94,7 @@ impl FuseAffine {
             parameter(None, 0.0)?,
             parameter(None, 1.0)?,
         ];
-        let fused = patch.add(BatchNorm { epsilon: F32(0.0) }, &inputs);
+        let fused = patch.add(BatchNorm { epsilon: F32(0.0), epilogue: Epilogue::default() }, &inputs);
         patch.replace(root.into(), fused).absorb(chain);
         Ok(patch)
     }

@@ -38,7 +38,7 @@ use trt_fuse_ir::{DType, Graph, Ints, NodeId, Op, OpKind, Patch, ValueRef};
 use self::heads::Heads;
 use self::scores::{Mask, Scores};
 use crate::pass::{Miss, Rule, RuleContext};
-use crate::pattern::plain_matmul;
+use crate::pattern::{plain_matmul, same_shape};
 
 /// The rule.
 #[derive(Debug, Default)]
@@ -65,12 +65,13 @@ impl Rule for FuseAttention {
         if weights.axis != -1 && weights.axis != rank as i64 - 1 {
             return Err(Miss::Blocked { reason: "the softmax is not over the keys", at: weights.softmax });
         }
+        let heads = Heads::of(graph, [scores.query, scores.key, value], root)?;
         let taken: Vec<NodeId> = weights.nodes.iter().chain(&scores.nodes).copied().collect();
-        if scores.operands().chain([value.value]).any(|operand| taken.contains(&operand.node)) {
+        if scores.masks().chain(heads.operands()).any(|operand| taken.contains(&operand.node)) {
             return Err(Miss::NoMatch);
         }
         let mut patch = Patch::new(self.name(), root);
-        let y = attention(graph, &mut patch, (&weights, &scores, value), rank, root)?;
+        let y = attention(graph, &mut patch, (&weights, &scores, heads), rank)?;
         patch.replace(root.into(), y).absorb([root]).absorb(taken);
         patch.inherit(scores.kept);
         Ok(patch)
@@ -135,7 +136,7 @@ fn unguarded(graph: &Graph, value: ValueRef) -> Option<(ValueRef, NodeId)> {
     let [test, zero, inner] = [0, 1, 2].map(|slot| graph.input(value.node, slot));
     let (test, zero, inner) = (test?, zero?, inner?);
     let is_test = matches!(graph.op(test.node)?, Op::Unary(UnaryOp::IsNan));
-    let is_zero = graph.constant(zero)?.uniform_f64() == Some(0.0);
+    let is_zero = graph.constant(zero)?.uniform_f64() == Some(0.0) && same_shape(graph.info(inner), graph.info(value));
     (is_test && is_zero && graph.input(test.node, 0) == Some(inner)).then_some((inner, test.node))
 }
 
@@ -153,11 +154,9 @@ fn rank_of(graph: &Graph, value: ValueRef) -> Option<usize> {
 fn attention(
     graph: &Graph,
     patch: &mut Patch,
-    (weights, scores, value): (&Weights, &Scores, Operand),
+    (weights, scores, heads): (&Weights, &Scores, Heads),
     rank: usize,
-    root: NodeId,
 ) -> Result<ValueRef, Miss> {
-    let heads = Heads::of(graph, [scores.query, scores.key, value], root)?;
     let [query, key, value] = heads.values(patch);
     let dtype = graph.dtype(weights.scores);
     let (mask, causal) = match scores.mask(graph, patch, dtype)? {
@@ -269,6 +268,14 @@ mod tests {
     }
 
     #[test]
+    fn a_broadcast_mask_is_no_triangle() {
+        let body =
+            "%1 = matmul(%q, %kt) %t = constant() value=f32[1, 1] {0.0} %2 = add(%1, %t) %3 = softmax(%2) axis=-1
+            %y = matmul(%3, %v)";
+        assert_eq!(run(body, "%y").equal_within(1e-5, 1).rewrites, 1);
+    }
+
+    #[test]
     fn fires_on_a_cap() {
         let body = "%1 = matmul(%q, %kt) %2 = mul(%1, %s) %c = div(%2, %cap) %t = tanh(%c) %u = mul(%t, %cap)
             %3 = add(%u, %m) %4 = softmax(%3) axis=-1 %y = matmul(%4, %v)";
@@ -345,6 +352,18 @@ mod tests {
     }
 
     #[test]
+    fn refuses_a_finite_number_beside_another_mask() {
+        for other in ["where(%b, %2, %low)", "add(%2, %m)"] {
+            let body = format!(
+                "%a = constant() value=bool[1, 5] {{true, true, true, false, false}} %1 = matmul(%q, %kt)
+                %b = constant() value=bool[1, 5] {{false, false, false, true, true}}
+                %2 = where(%a, %1, %low) %3 = {other} %4 = softmax(%3) axis=-1 %y = matmul(%4, %v)"
+            );
+            assert_eq!(refused(&body, "%y"), "a query whose keys are all hidden by a finite number");
+        }
+    }
+
+    #[test]
     fn refuses_heads_that_differ() {
         let text = "graph g(%q: f32[2, 4, 3, 8], %k: f32[1, 4, 5, 8], %v: f32[2, 4, 5, 8]) -> (%y) {
             %1 = matmul(%q, %k) transpose_b=true %2 = softmax(%1) axis=3 %y = matmul(%2, %v) }";
@@ -368,6 +387,11 @@ mod tests {
             "%1 = matmul(%q, %kt) %3 = mul(%1, %m) %4 = softmax(%3) axis=-1 %y = matmul(%4, %v)",
             "%1 = matmul(%q, %kt) %3 = add(%1, %1) %4 = softmax(%3) axis=-1 %y = matmul(%4, %v)",
             "%1 = matmul(%q, %kt) %3 = relu(%1) %4 = softmax(%3) axis=-1 %y = matmul(%4, %v)",
+            // Zeros that make the weights larger, a cap below 0.
+            "%1 = matmul(%q, %kt) %4 = softmax(%1) axis=-1 %n = is_nan(%4) %z = constant() value=f32[2, 1, 1, 1, 1] {0.0, 0.0}
+                %5 = where(%n, %z, %4) %y = matmul(%5, %v)",
+            "%1 = matmul(%q, %kt) %below = constant() value=f32[] {-30.0} %c = div(%1, %below) %t = tanh(%c)
+                %3 = mul(%t, %below) %4 = softmax(%3) axis=-1 %y = matmul(%4, %v)",
         ] {
             assert_eq!(run(body, "%y").rewrites, 0, "{body}");
         }

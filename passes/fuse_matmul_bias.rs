@@ -22,11 +22,10 @@
 //! f32.
 
 use trt_fuse_ir::op::BinaryOp;
-use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch};
+use trt_fuse_ir::{Graph, NodeId, OpKind, Patch};
 
-use crate::channels::{Affine, fold_into_matmul, matmul_columns, per_channel};
+use crate::channels::{Affine, fold_operand_into_matmul};
 use crate::pass::{Miss, Rule, RuleContext};
-use crate::pattern::constant_operand;
 
 /// The rule.
 #[derive(Debug, Default)]
@@ -42,13 +41,7 @@ impl Rule for FuseMatmulBias {
     }
 
     fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
-        if graph.op(root) != Some(&Op::Binary(BinaryOp::Add)) {
-            return Err(Miss::NoMatch);
-        }
-        let (matmul, constant) = constant_operand(graph, root).ok_or(Miss::NoMatch)?;
-        let columns = matmul_columns(graph, matmul.node).ok_or(Miss::NoMatch)?;
-        let affine = Affine::shift(per_channel(constant, columns, root)?);
-        fold_into_matmul(self.name(), graph, matmul.node, root, &affine)
+        fold_operand_into_matmul(self.name(), graph, root, BinaryOp::Add, Affine::shift)
     }
 }
 

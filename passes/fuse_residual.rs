@@ -61,11 +61,11 @@ impl FuseResidual {
     fn fuse(&self, graph: &Graph, root: NodeId, host: ValueRef, residual: ValueRef) -> Result<Patch, Miss> {
         let op = graph.op(host.node).ok_or(Miss::NoMatch)?;
         let (epilogue, own) = op.epilogue().zip(op.own_inputs()).ok_or(Miss::NoMatch)?;
-        let blocked = |reason| Err(Miss::Blocked { reason, at: host.node });
+        let blocked = |reason| Err(Miss::Blocked { reason, at: root });
         let mut inputs: SmallVec<[_; 4]> = graph.node_inputs(host.node);
         if graph.sole_consumer(host).is_none() {
             // Left to the patch's check, the other operand would not be tried.
-            return blocked("output before the sum has another reader");
+            return Err(Miss::AlsoRead { value: host, within: root });
         }
         let adds = inputs.get(own..).unwrap_or(&[]);
         if epilogue.0.iter().any(|step| matches!(step, Step::Activation(_))) {
@@ -76,7 +76,12 @@ impl FuseResidual {
         }
         let output = graph.info(root.into());
         if !same_shape(graph.info(residual), output) || !same_shape(graph.info(host), output) {
-            return blocked("residual has another shape");
+            // Of a constant, the passes that look for biases tell more.
+            return if graph.constant(residual).is_some() {
+                Err(Miss::NoMatch)
+            } else {
+                blocked("residual has another shape")
+            };
         }
         let epilogue = epilogue.with(Step::Add);
         // Slots left out at the end have to be there as empty ones.
@@ -187,7 +192,7 @@ mod tests {
 
     #[test]
     fn refuses_an_output_with_another_reader() {
-        assert_eq!(refuses("[n, 2, 3]", PLAIN, "%y, %c"), ["output before the sum has another reader"]);
+        assert_eq!(refuses("[n, 2, 3]", PLAIN, "%y, %c"), ["output of `c` also read by `an output of the graph`"]);
     }
 
     #[test]

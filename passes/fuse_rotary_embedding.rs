@@ -1,4 +1,4 @@
-//! Finds rotary embeddings of the two halves of a head.
+//! Finds rotary embeddings.
 //!
 //! ```text
 //! %1 = mul(%x, %cos) : f32[b, h, s, e]
@@ -17,19 +17,27 @@
 //! ```
 //! (Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding", 2021; ONNX `RotaryEmbedding`.)
 //!
-//! Fires with the operands in any order, with the halves from a Split too, and with tables that are constants or are
-//! computed from angles written twice in a row.
+//! Fires with the operands in any order; on halves and on pairs of neighbours, cut out by slices, by a Split, or of a
+//! reshape into pairs; on the form above and on `concat(x1 * cos - x2 * sin, x1 * sin + x2 * cos)`, the first with tables
+//! that are constants or computed from angles written twice, the second with tables of each angle once; on a part of a
+//! head with the rest of it put behind; and on data `[b, s, h, e]`, between two transposes.
 //!
-//! Refuses: "the halves of the cosines or sines are not known to be equal"; "the tables are not of one head"; and a part of
-//! the formula with another reader. Another number of dimensions is no match.
+//! Refuses: "the halves of the cosines or sines are not known to be equal"; "the pairs of the cosines or sines are not
+//! known to be equal"; "the tables are not of one head"; and a part of the formula with another reader. Another number of
+//! dimensions is no match.
 //!
 //! Order: before `fuse_attention`, which takes the scale of what is rotated.
 //!
 //! Numerics: the same formula.
 
-use trt_fuse_ir::op::{BinaryOp, Reshape, RotaryEmbedding, Slice, UnaryOp};
-use trt_fuse_ir::{Dim, Graph, NodeId, Op, OpKind, Patch, Shape, ValueRef};
+mod cut;
+mod table;
 
+use trt_fuse_ir::op::{BinaryOp, Reshape, RotaryEmbedding, Slice, Transpose, UnaryOp};
+use trt_fuse_ir::{Dim, Graph, NodeId, Op, OpKind, Patch, ValueRef};
+
+use self::cut::Cut;
+use self::table::{Angles, Order, Table};
 use crate::pass::{Miss, Rule, RuleContext};
 
 /// The rule.
@@ -42,38 +50,74 @@ impl Rule for FuseRotaryEmbedding {
     }
 
     fn roots(&self) -> &'static [OpKind] {
-        &[OpKind::Binary]
+        &[OpKind::Binary, OpKind::Concat, OpKind::Reshape]
     }
 
     fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
-        let rotation = rotation(graph, root).ok_or(Miss::NoMatch)?;
-        let size = dims(graph, rotation.x).and_then(|dims| dims.get(3)?.value()).ok_or(Miss::NoMatch)?;
-        let mut patch = Patch::new(self.name(), root);
-        let mut tables = Vec::new();
-        for table in [rotation.cos, rotation.sin] {
-            if !has_equal_halves(graph, table, size, DEEPEST) {
-                let reason = "the halves of the cosines or sines are not known to be equal";
-                return Err(Miss::Blocked { reason, at: table.node });
-            }
-            let reason = "the tables are not of one head";
-            let shape = table_shape(graph, table, rotation.x, size).ok_or(Miss::Blocked { reason, at: table.node })?;
-            tables.push(Some(half(graph, &mut patch, table, shape, size).ok_or(Miss::NoMatch)?));
+        let rotation = Rotation::at(graph, root).ok_or(Miss::NoMatch)?;
+        if !graph.dtype(root.into()).is_float() || rotation.part.size < 2 {
+            return Err(Miss::NoMatch);
         }
-        let op = RotaryEmbedding { interleaved: false, dim: size };
-        let y = patch.add(op, &[Some(rotation.x), tables[0], tables[1]]);
-        patch.replace(root.into(), y).absorb([root]).absorb(rotation.nodes).inherit(rotation.split);
+        let data = dims(graph, root.into()).ok_or(Miss::NoMatch)?;
+        let tables = [rotation.cos, rotation.sin].map(|value| Table {
+            value,
+            angles: rotation.angles,
+            size: rotation.part.size,
+        });
+        for table in tables {
+            let reason = if rotation.part.interleaved {
+                "the pairs of the cosines or sines are not known to be equal"
+            } else {
+                "the halves of the cosines or sines are not known to be equal"
+            };
+            if !table.holds(graph) {
+                return Err(Miss::Blocked { reason, at: table.value.node });
+            }
+        }
+        let leads = |order| {
+            let [cos, sin] = tables.map(|table| table.lead(graph, data, order));
+            Some((order, [cos?, sin?]))
+        };
+        let blocked = Miss::Blocked { reason: "the tables are not of one head", at: rotation.cos.node };
+        let (order, leads) = leads(Order::HeadsFirst).or_else(|| leads(Order::PositionsFirst)).ok_or(blocked)?;
+        let mut patch = Patch::new(self.name(), root);
+        let mut inputs = vec![Some(rotation.data(graph, &mut patch).ok_or(Miss::NoMatch)?)];
+        for (table, lead) in tables.into_iter().zip(leads) {
+            inputs.push(Some(table.add(graph, &mut patch, lead).ok_or(Miss::NoMatch)?));
+        }
+        let swap = |patch: &mut Patch, x| patch.add(Transpose { perm: [0, 2, 1, 3].into_iter().collect() }, &[x]);
+        let op = RotaryEmbedding { interleaved: rotation.part.interleaved, dim: rotation.part.size };
+        let y = match order {
+            Order::HeadsFirst => patch.add(op, &inputs),
+            Order::PositionsFirst => {
+                inputs[0] = Some(swap(&mut patch, inputs[0]));
+                let y = patch.add(op, &inputs);
+                swap(&mut patch, Some(y))
+            }
+        };
+        patch.replace(root.into(), y).absorb([root]).absorb(rotation.nodes);
         Ok(patch)
     }
 }
 
-/// `x * cos + turned(x) * sin`.
-struct Rotation {
+/// The elements `start..start + size` of the heads of `x`, as two halves or as pairs.
+struct Part {
     x: ValueRef,
+    start: i64,
+    size: i64,
+    interleaved: bool,
+}
+
+/// A part, rotated.
+struct Rotation {
+    part: Part,
     cos: ValueRef,
     sin: ValueRef,
+    angles: Angles,
+    /// What is taken in besides the root.
     nodes: Vec<NodeId>,
-    /// A Split of the halves, which others may read.
-    split: Option<NodeId>,
+    /// The rest of the head is behind the rotated part.
+    has_rest: bool,
 }
 
 fn dims(graph: &Graph, value: ValueRef) -> Option<&[Dim]> {
@@ -85,14 +129,81 @@ fn operands(graph: &Graph, id: NodeId, op: BinaryOp) -> Option<[(ValueRef, Value
     (graph.op(id)? == &Op::Binary(op)).then_some([(a, b), (b, a)])
 }
 
-fn rotation(graph: &Graph, root: NodeId) -> Option<Rotation> {
+impl Rotation {
+    fn at(graph: &Graph, root: NodeId) -> Option<Self> {
+        let [lead @ .., _] = dims(graph, root.into())?.get(..4)? else { return None };
+        let rotation = with_rest(graph, root)
+            .or_else(|| of_turned(graph, root))
+            .or_else(|| of_parts(graph, &Joined::at(graph, root)?))?;
+        // Tables may be larger than the data.
+        let keeps_shape = dims(graph, rotation.part.x)?.get(..3) == Some(lead);
+        (keeps_shape && dims(graph, root.into())?.len() == 4).then_some(rotation)
+    }
+
+    /// What is rotated, whole heads of it with the rest.
+    fn data(&self, graph: &Graph, patch: &mut Patch) -> Option<ValueRef> {
+        let x = Some(self.part.x);
+        let found = dims(graph, self.part.x)?;
+        let [lead @ .., last] = found else { return None };
+        if let [lead @ .., _] = lead
+            && lead.len() == 3
+        {
+            let shape = lead.iter().cloned().chain([Dim::fixed(self.part.size)]).collect();
+            let is_all = self.part.start == 0 && Dim::product(&found[3..]).is(self.part.size);
+            return is_all.then(|| patch.add(Reshape { shape: Some(shape), allow_zero: false }, &[x]));
+        }
+        if self.has_rest || last.is(self.part.size) {
+            return x;
+        }
+        let slice = Slice {
+            axes: Some([3].into_iter().collect()),
+            starts: Some([Dim::fixed(self.part.start)].into_iter().collect()),
+            ends: Some([Dim::fixed(self.part.start.checked_add(self.part.size)?)].into_iter().collect()),
+            steps: Some([1].into_iter().collect()),
+        };
+        Some(patch.add(slice, &[x]))
+    }
+}
+
+/// `concat(rotated, rest)`, or `concat(first, second, rest)`.
+fn with_rest(graph: &Graph, root: NodeId) -> Option<Rotation> {
+    let Op::Concat(op) = graph.op(root)? else { return None };
+    let inputs: Vec<ValueRef> = graph.node_inputs(root).into_iter().collect::<Option<_>>()?;
+    let mut rotation = match (op.axis, inputs.as_slice()) {
+        (3 | -1, [rotated, _]) => {
+            let inner = of_turned(graph, rotated.node)
+                .or_else(|| of_parts(graph, &Joined::at(graph, rotated.node)?))
+                .filter(|_| rotated.slot == 0)?;
+            Rotation { nodes: [inner.nodes, vec![rotated.node]].concat(), ..inner }
+        }
+        (3 | -1, [first, second, _]) => {
+            of_parts(graph, &Joined { first: *first, second: *second, interleaved: false, nodes: Vec::new() })?
+        }
+        _ => return None,
+    };
+    let rest = Cut::of(graph, *inputs.last()?)?;
+    let size = dims(graph, rest.x)?.get(3)?.value()?;
+    let part = &rotation.part;
+    let wanted = Cut { x: part.x, start: part.size, step: 1, count: size.checked_sub(part.size)? };
+    let fits = part.start == 0 && rest == wanted && dims(graph, rest.x)?.len() == 4;
+    rotation.has_rest = true;
+    fits.then_some(rotation)
+}
+
+/// `x * cos + turned(x) * sin`.
+fn of_turned(graph: &Graph, root: NodeId) -> Option<Rotation> {
     for (straight, turned) in operands(graph, root, BinaryOp::Add)? {
-        for (second, sin) in operands(graph, turned.node, BinaryOp::Mul)? {
-            let Some(turn) = turn(graph, second) else { continue };
+        let Some(products) = operands(graph, turned.node, BinaryOp::Mul) else { continue };
+        for (second, sin) in products {
+            let Some((part, turn)) = turned_part(graph, second.node) else { continue };
             for (x, cos) in operands(graph, straight.node, BinaryOp::Mul)? {
-                if x == turn.x && dims(graph, root.into())? == dims(graph, x)? {
+                let Some(whole) = Cut::of(graph, x) else { continue };
+                let is_part = (whole.start, whole.step, whole.count) == (part.start, 1, part.size);
+                if is_part && is_same(graph, whole.x, part.x) && dims(graph, root.into())? == dims(graph, x)? {
                     let nodes = [vec![straight.node, turned.node, second.node], turn.nodes].concat();
-                    return Some(Rotation { x, cos, sin, nodes, split: turn.split });
+                    let angles = if part.interleaved { Angles::Pairs } else { Angles::Halves };
+                    let part = Part { x: whole.x, ..part };
+                    return Some(Rotation { part, cos, sin, angles, nodes, has_rest: false });
                 }
             }
         }
@@ -100,107 +211,108 @@ fn rotation(graph: &Graph, root: NodeId) -> Option<Rotation> {
     None
 }
 
-/// `concat(-second half, first half)` of a value.
-struct Turn {
-    x: ValueRef,
-    nodes: Vec<NodeId>,
-    split: Option<NodeId>,
+/// Whether two values are one, or reshapes of one.
+fn is_same(graph: &Graph, x: ValueRef, part: ValueRef) -> bool {
+    let source = |value: ValueRef| match graph.op(value.node) {
+        Some(Op::Reshape(_)) => graph.input(value.node, 0),
+        _ => None,
+    };
+    x == part || source(part).is_some_and(|under| under == x || source(x) == Some(under))
 }
 
-fn turn(graph: &Graph, value: ValueRef) -> Option<Turn> {
-    let Op::Concat(op) = graph.op(value.node)? else { return None };
-    let rank = dims(graph, value)?.len();
-    let [Some(negative), Some(first)] = *graph.node_inputs(value.node) else { return None };
-    if rank != 4 || !matches!(op.axis, 3 | -1) || graph.op(negative.node)? != &Op::Unary(UnaryOp::Neg) {
+/// `joined(-second, first)` of the parts of a value.
+fn turned_part(graph: &Graph, id: NodeId) -> Option<(Part, Joined)> {
+    let mut joined = Joined::at(graph, id)?;
+    let (negative, first) = (joined.first, joined.second);
+    if graph.op(negative.node)? != &Op::Unary(UnaryOp::Neg) {
         return None;
     }
-    let second = graph.input(negative.node, 0)?;
-    if let (Op::Split(split), true) = (graph.op(second.node)?, first.node == second.node) {
-        let x = graph.input(second.node, 0)?;
-        let is_halves = (first.slot, second.slot) == (0, 1) && dims(graph, first)? == dims(graph, second)?;
-        let fits = is_halves && matches!(split.axis, 3 | -1) && graph.node(second.node)?.outputs.len() == 2;
-        return fits.then_some(Turn { x, nodes: vec![negative.node], split: Some(second.node) });
-    }
-    let x = graph.input(first.node, 0).filter(|x| graph.input(second.node, 0) == Some(*x))?;
-    let size = dims(graph, x)?.get(3)?.value()?;
-    let cuts = [(first, 0, size / 2), (second, size / 2, size)];
-    let fits = size % 2 == 0 && cuts.iter().all(|(value, start, end)| cuts_last(graph, *value, *start, *end));
-    fits.then_some(Turn { x, nodes: vec![negative.node, first.node, second.node], split: None })
+    joined.nodes.push(negative.node);
+    let (second, first) = (Cut::of(graph, graph.input(negative.node, 0)?)?, Cut::of(graph, first)?);
+    let part = both(first, second, joined.interleaved)?;
+    Some((part, joined))
 }
 
-/// Whether a value is a slice of only its last axis, which is axis 3.
-fn cuts_last(graph: &Graph, value: ValueRef, start: i64, end: i64) -> bool {
-    let Some(Op::Slice(op)) = graph.op(value.node) else { return false };
-    let bound = |bound: &Option<Shape>| matches!(bound.as_deref(), Some([bound]) if bound.value().is_some());
-    let is =
-        |bound: &Option<Shape>, wanted: i64| bound.as_deref().is_some_and(|bound| bound.iter().all(|b| b.is(wanted)));
-    op.axes.as_deref() == Some(&[3])
-        && op.steps.as_deref() == Some(&[1])
-        && bound(&op.starts)
-        && bound(&op.ends)
-        && is(&op.starts, start)
-        && is(&op.ends, end)
-}
-
-/// Operators that are looked through for angles written twice.
-const DEEPEST: usize = 8;
-
-/// Whether the two halves of a value's last axis hold the same numbers.
-fn has_equal_halves(graph: &Graph, value: ValueRef, size: i64, left: usize) -> bool {
-    let Some(dims) = dims(graph, value) else { return false };
-    if left == 0 || !dims.last().is_some_and(|last| last.is(size)) {
-        return false;
-    }
-    if let Some(constant) = graph.constant(value) {
-        let (Some(numbers), Ok(size)) = (constant.to_f64s(), usize::try_from(size)) else { return false };
-        return numbers.chunks(size).all(|row| row.get(..size / 2) == row.get(size / 2..));
-    }
-    let input = |slot| graph.input(value.node, slot);
-    let Some(x) = input(0) else { return false };
-    let within = |x| has_equal_halves(graph, x, size, left - 1);
-    match graph.op(value.node) {
-        Some(Op::Concat(op)) => {
-            let parts = graph.node_inputs(value.node);
-            let is_last = op.axis == -1 || usize::try_from(op.axis) == Ok(dims.len() - 1);
-            is_last && parts.len() == 2 && parts.first() == parts.get(1)
-        }
-        Some(Op::Unary(_) | Op::Cast(_) | Op::Reshape(_) | Op::Unsqueeze(_)) => within(x),
-        Some(Op::Binary(_)) => [input(0), input(1)].into_iter().flatten().all(|x| {
-            let is_uniform = graph.constant(x).is_some_and(|constant| constant.numel() == 1);
-            is_uniform || within(x)
-        }),
-        // Rows of a table.
-        Some(Op::Gather(op)) => {
-            let rank = graph.info(x).and_then(|info| info.rank()).unwrap_or(0);
-            op.axis >= 0 && (op.axis as usize) + 1 < rank && within(x)
-        }
-        _ => false,
-    }
-}
-
-/// The shape of half a table, `[1 or b, s, e / 2]`, if the table is one for all heads of x.
-fn table_shape(graph: &Graph, table: ValueRef, x: ValueRef, size: i64) -> Option<Shape> {
-    let ([batch, _, length, _], found) = (dims(graph, x)?, dims(graph, table)?) else { return None };
-    let [lead @ .., rows, _] = found else { return None };
-    let of_batch = match lead {
-        [] => Dim::fixed(1),
-        [heads] if heads.is(1) => Dim::fixed(1),
-        [of_batch, heads] if heads.is(1) && (of_batch.is(1) || of_batch == batch) => of_batch.clone(),
-        _ => return None,
+/// `joined(x1 * cos - x2 * sin, x1 * sin + x2 * cos)`.
+fn of_parts(graph: &Graph, joined: &Joined) -> Option<Rotation> {
+    let difference = operands(graph, joined.first.node, BinaryOp::Sub)?[0];
+    let sum = operands(graph, joined.second.node, BinaryOp::Add)?;
+    let products = |(a, b): (ValueRef, ValueRef)| {
+        Some([operands(graph, a.node, BinaryOp::Mul)?, operands(graph, b.node, BinaryOp::Mul)?])
     };
-    (rows == length).then(|| [of_batch, rows.clone(), Dim::fixed(size / 2)].into_iter().collect())
+    let [minuend, subtrahend] = products(difference)?;
+    for (x1, cos) in minuend {
+        for (x2, sin) in subtrahend {
+            let fits = sum
+                .iter()
+                .filter_map(|sum| products(*sum))
+                .any(|[a, b]| a.contains(&(x1, sin)) && b.contains(&(x2, cos)));
+            let parts = || both(Cut::of(graph, x1)?, Cut::of(graph, x2)?, joined.interleaved);
+            if fits && let Some(part) = parts() {
+                let (a, b) = difference;
+                let nodes = [joined.first.node, joined.second.node, a.node, b.node, sum[0].0.node, sum[0].1.node];
+                let nodes = [joined.nodes.as_slice(), &nodes].concat();
+                return Some(Rotation { part, cos, sin, angles: Angles::Once, nodes, has_rest: false });
+            }
+        }
+    }
+    None
 }
 
-fn half(graph: &Graph, patch: &mut Patch, table: ValueRef, shape: Shape, size: i64) -> Option<ValueRef> {
-    let last = i64::try_from(dims(graph, table)?.len()).ok()? - 1;
-    let slice = Slice {
-        axes: Some([last].into_iter().collect()),
-        starts: Some([Dim::fixed(0)].into_iter().collect()),
-        ends: Some([Dim::fixed(size / 2)].into_iter().collect()),
-        steps: Some([1].into_iter().collect()),
-    };
-    let first = patch.add(slice, &[Some(table)]);
-    Some(patch.add(Reshape { shape: Some(shape), allow_zero: false }, &[Some(first)]))
+/// The part of a value whose halves, or whose pairs' elements, two cuts are.
+fn both(first: Cut, second: Cut, interleaved: bool) -> Option<Part> {
+    let (step, apart) = if interleaved { (2, 1) } else { (1, first.count) };
+    let fits = first.x == second.x
+        && (first.step, second.step) == (step, step)
+        && first.count == second.count
+        && second.start.checked_sub(first.start) == Some(apart);
+    let (x, start, size) = (first.x, first.start, first.count.checked_mul(2)?);
+    fits.then_some(Part { x, start, size, interleaved })
+}
+
+/// Two parts put together again, as halves or as pairs.
+struct Joined {
+    first: ValueRef,
+    second: ValueRef,
+    interleaved: bool,
+    nodes: Vec<NodeId>,
+}
+
+impl Joined {
+    fn at(graph: &Graph, id: NodeId) -> Option<Self> {
+        let parts = |id: NodeId, axis: i64| match (graph.op(id)?, graph.node_inputs(id).as_slice()) {
+            (Op::Concat(op), [Some(first), Some(second)]) if op.axis == axis || op.axis == -1 => {
+                Some((*first, *second))
+            }
+            _ => None,
+        };
+        if let Some((first, second)) = parts(id, 3) {
+            return (dims(graph, id.into())?.len() == 4).then_some(Self {
+                first,
+                second,
+                interleaved: false,
+                nodes: Vec::new(),
+            });
+        }
+        let (Op::Reshape(_), pairs) = (graph.op(id)?, graph.input(id, 0)?) else { return None };
+        let (first, second) = parts(pairs.node, 4)?;
+        let ([lead @ .., count, two], [flat @ .., size]) = (dims(graph, pairs)?, dims(graph, id.into())?) else {
+            return None;
+        };
+        let fits = two.is(2) && lead == flat && lead.len() == 3 && count.value()?.checked_mul(2) == size.value();
+        let mut nodes = vec![pairs.node];
+        let mut column = |value: ValueRef| {
+            let Op::Reshape(_) = graph.op(value.node)? else { return None };
+            let row = graph.input(value.node, 0)?;
+            let is_row = dims(graph, value)?.strip_suffix(&[Dim::fixed(1)]) == dims(graph, row);
+            is_row.then(|| {
+                nodes.push(value.node);
+                row
+            })
+        };
+        let (first, second) = (column(first).unwrap_or(first), column(second).unwrap_or(second));
+        fits.then_some(Self { first, second, interleaved: true, nodes })
+    }
 }
 
 #[cfg(test)]
@@ -268,6 +380,141 @@ mod tests {
         ");
     }
 
+    const TABLE: &str = "%t = reshape(%angles) shape=[n, 1, 2, 2] %c = cos(%t) %s = sin(%t)
+        %a, %b = split(%x) axis=3 sizes=[2, 2]";
+    const PRODUCTS: &str = "%1 = mul(%a, %c) %2 = mul(%s, %b) %p = sub(%1, %2)";
+
+    /// `joined(-second, first)` of pairs.
+    const NEIGHBOURS: &str = "%2 = slice(%x) axes=[3] starts=[1] ends=[4] steps=[2] %3 = neg(%2)
+        %4 = slice(%x) axes=[3] starts=[0] ends=[4] steps=[2] %3c = reshape(%3) shape=[n, 3, 2, 2, 1]
+        %4c = reshape(%4) shape=[n, 3, 2, 2, 1] %5c = concat(%3c, %4c) axis=-1 %5 = reshape(%5c) shape=[n, 3, 2, 4]";
+
+    const PAIRS: &str = "%ac = reshape(%angles) shape=[n, 2, 2, 1] %ae = expand(%ac) shape=[n, 2, 2, 2]
+        %aa = reshape(%ae) shape=[n, 1, 2, 4] %c = cos(%aa) %s = sin(%aa)";
+
+    #[test]
+    fn fires_on_pairs_of_neighbours() {
+        let run = run(&format!("{PAIRS} {NEIGHBOURS} %1 = mul(%x, %c) %6 = mul(%5, %s) %y = add(%1, %6)"), "%y");
+        insta::assert_snapshot!(run.equal_within(1e-6, 2).after, @"
+        graph g(%x: f32[n, 3, 2, 4], %angles: f32[n, 2, 2], %wide: f32[n, 3, 2, 2]) -> (%y) {
+          %ac = reshape(%angles) shape=[n, 2, 2, 1] : f32[n, 2, 2, 1]
+          %ae = expand(%ac) shape=[n, 2, 2, 2] : f32[n, 2, 2, 2]
+          %aa = reshape(%ae) shape=[n, 1, 2, 4] : f32[n, 1, 2, 4]
+          %c = cos(%aa) : f32[n, 1, 2, 4]
+          %y.1 = slice(%c) axes=[3] starts=[0] ends=[4] steps=[2] : f32[n, 1, 2, 2]
+          %y.2 = reshape(%y.1) shape=[n, 2, 2] : f32[n, 2, 2]
+          %s = sin(%aa) : f32[n, 1, 2, 4]
+          %y.3 = slice(%s) axes=[3] starts=[0] ends=[4] steps=[2] : f32[n, 1, 2, 2]
+          %y.4 = reshape(%y.3) shape=[n, 2, 2] : f32[n, 2, 2]
+          %y = rotary_embedding(%x, %y.2, %y.4) interleaved=true dim=4 : f32[n, 3, 2, 4]
+        }
+        ");
+    }
+
+    #[test]
+    fn fires_on_products_of_the_parts() {
+        let halves = "%a, %b = split(%x) axis=3 sizes=[2, 2]";
+        let columns =
+            "%xp = reshape(%x) shape=[n, 3, 2, 2, 2] %0 = constant() value=i64[] {0} %i = constant() value=i64[] {1}
+            %a = gather(%xp, %0) axis=4 %b = gather(%xp, %i) axis=-1";
+        let tables = "%t = reshape(%angles) shape=[n, 1, 2, 2] %c = cos(%t) %s = sin(%t)";
+        let products = "%1 = mul(%a, %c) %2 = mul(%s, %b) %p = sub(%1, %2) %3 = mul(%a, %s) %4 = mul(%b, %c)
+            %q = add(%3, %4)";
+        let pairs = "%pc = reshape(%p) shape=[n, 3, 2, 2, 1] %qc = reshape(%q) shape=[n, 3, 2, 2, 1]
+            %r = concat(%pc, %qc) axis=4 %y = reshape(%r) shape=[n, 3, 2, 4]";
+        let joined = run(&format!("{tables} {halves} {products} %y = concat(%p, %q) axis=3"), "%y");
+        insta::assert_snapshot!(joined.equal_within(1e-6, 2).after, @"
+        graph g(%x: f32[n, 3, 2, 4], %angles: f32[n, 2, 2], %wide: f32[n, 3, 2, 2]) -> (%y) {
+          %t = reshape(%angles) shape=[n, 1, 2, 2] : f32[n, 1, 2, 2]
+          %c = cos(%t) : f32[n, 1, 2, 2]
+          %y.1 = reshape(%c) shape=[n, 2, 2] : f32[n, 2, 2]
+          %s = sin(%t) : f32[n, 1, 2, 2]
+          %y.2 = reshape(%s) shape=[n, 2, 2] : f32[n, 2, 2]
+          %y = rotary_embedding(%x, %y.1, %y.2) dim=4 : f32[n, 3, 2, 4]
+        }
+        ");
+        let stacked = run(&format!("{tables} {columns} {products} {pairs}"), "%y");
+        insta::assert_snapshot!(stacked.equal_within(1e-6, 2).after, @"
+        graph g(%x: f32[n, 3, 2, 4], %angles: f32[n, 2, 2], %wide: f32[n, 3, 2, 2]) -> (%y) {
+          %t = reshape(%angles) shape=[n, 1, 2, 2] : f32[n, 1, 2, 2]
+          %c = cos(%t) : f32[n, 1, 2, 2]
+          %y.1 = reshape(%c) shape=[n, 2, 2] : f32[n, 2, 2]
+          %s = sin(%t) : f32[n, 1, 2, 2]
+          %y.2 = reshape(%s) shape=[n, 2, 2] : f32[n, 2, 2]
+          %y = rotary_embedding(%x, %y.1, %y.2) interleaved=true dim=4 : f32[n, 3, 2, 4]
+        }
+        ");
+        // Pairs joined as halves, and halves as pairs.
+        for body in [format!("{columns} {products} %y = concat(%p, %q) axis=3"), format!("{halves} {products} {pairs}")]
+        {
+            assert_eq!(run(&format!("{tables} {body}"), "%y").rewrites, 0, "{body}");
+        }
+    }
+
+    #[test]
+    fn fires_on_a_part_with_the_rest_behind() {
+        let part = "%z = concat(%x, %wide) axis=3 %xr = slice(%z) axes=[3] starts=[0] ends=[4] steps=[1]
+            %2 = slice(%z) axes=[3] starts=[2] ends=[4] steps=[1] %3 = neg(%2)
+            %4 = slice(%z) axes=[3] starts=[0] ends=[2] steps=[1] %5 = concat(%3, %4) axis=3
+            %1 = mul(%xr, %cos) %6 = mul(%5, %sin) %r = add(%1, %6)
+            %rest = slice(%z) axes=[3] starts=[4] ends=[6] steps=[1]";
+        let run = |tail: &str| run(&format!("{part} {tail}"), "%y");
+        insta::assert_snapshot!(run("%y = concat(%r, %rest) axis=3").equal_within(1e-6, 2).after, @"
+        graph g(%x: f32[n, 3, 2, 4], %angles: f32[n, 2, 2], %wide: f32[n, 3, 2, 2]) -> (%y) {
+          %z = concat(%x, %wide) axis=3 : f32[n, 3, 2, 6]
+          %cos = constant() value=f32[1, 1, 2, 4] {1.0, 0.5, 1.0, 0.5, 0.25, 0.75, 0.25, 0.75}
+          %y.1 = slice(%cos) axes=[3] starts=[0] ends=[2] steps=[1] : f32[1, 1, 2, 2]
+          %y.2 = reshape(%y.1) shape=[1, 2, 2] : f32[1, 2, 2]
+          %sin = constant() value=f32[2, 4] {0.0, 0.5, 0.0, 0.5, 0.75, -0.75, 0.75, -0.75}
+          %y.3 = slice(%sin) axes=[1] starts=[0] ends=[2] steps=[1] : f32[2, 2]
+          %y.4 = reshape(%y.3) shape=[1, 2, 2] : f32[1, 2, 2]
+          %y = rotary_embedding(%z, %y.2, %y.4) dim=4 : f32[n, 3, 2, 6]
+        }
+        ");
+        // In front, the rest stays outside.
+        let in_front = run("%y = concat(%rest, %r) axis=3");
+        insta::assert_snapshot!(in_front.equal_within(1e-6, 2).after, @"
+        graph g(%x: f32[n, 3, 2, 4], %angles: f32[n, 2, 2], %wide: f32[n, 3, 2, 2]) -> (%y) {
+          %z = concat(%x, %wide) axis=3 : f32[n, 3, 2, 6]
+          %rest = slice(%z) axes=[3] starts=[4] ends=[6] steps=[1] : f32[n, 3, 2, 2]
+          %r.1 = slice(%z) axes=[3] starts=[0] ends=[4] steps=[1] : f32[n, 3, 2, 4]
+          %cos = constant() value=f32[1, 1, 2, 4] {1.0, 0.5, 1.0, 0.5, 0.25, 0.75, 0.25, 0.75}
+          %r.2 = slice(%cos) axes=[3] starts=[0] ends=[2] steps=[1] : f32[1, 1, 2, 2]
+          %r.3 = reshape(%r.2) shape=[1, 2, 2] : f32[1, 2, 2]
+          %sin = constant() value=f32[2, 4] {0.0, 0.5, 0.0, 0.5, 0.75, -0.75, 0.75, -0.75}
+          %r.4 = slice(%sin) axes=[1] starts=[0] ends=[2] steps=[1] : f32[2, 2]
+          %r.5 = reshape(%r.4) shape=[1, 2, 2] : f32[1, 2, 2]
+          %r = rotary_embedding(%r.1, %r.3, %r.5) dim=4 : f32[n, 3, 2, 4]
+          %y = concat(%rest, %r) axis=3 : f32[n, 3, 2, 6]
+        }
+        ");
+    }
+
+    #[test]
+    fn fires_on_positions_before_heads() {
+        let tables = "%col = constant() value=f32[3, 1, 4] {1, 2, 1, 2, 3, 4, 3, 4, 5, 6, 5, 6}";
+        let run = run(&format!("{tables} %1 = mul(%x, %col) {TURNED} %6 = mul(%5, %col) %y = add(%1, %6)"), "%y");
+        insta::assert_snapshot!(run.equal_within(1e-6, 2).after, @"
+        graph g(%x: f32[n, 3, 2, 4], %angles: f32[n, 2, 2], %wide: f32[n, 3, 2, 2]) -> (%y) {
+          %y.5 = transpose(%x) perm=[0, 2, 1, 3] : f32[n, 2, 3, 4]
+          %col = constant() value=f32[3, 1, 4] {1.0, 2.0, 1.0, 2.0, 3.0, 4.0, 3.0, 4.0, 5.0, 6.0, 5.0, 6.0}
+          %y.1 = slice(%col) axes=[2] starts=[0] ends=[2] steps=[1] : f32[3, 1, 2]
+          %y.2 = reshape(%y.1) shape=[1, 3, 2] : f32[1, 3, 2]
+          %y.3 = slice(%col) axes=[2] starts=[0] ends=[2] steps=[1] : f32[3, 1, 2]
+          %y.4 = reshape(%y.3) shape=[1, 3, 2] : f32[1, 3, 2]
+          %y.6 = rotary_embedding(%y.5, %y.2, %y.4) dim=4 : f32[n, 2, 3, 4]
+          %y = transpose(%y.6) perm=[0, 2, 1, 3] : f32[n, 3, 2, 4]
+        }
+        ");
+    }
+
+    #[test]
+    fn refuses_pairs_that_differ() {
+        let body = format!("{NEIGHBOURS} %1 = mul(%x, %cos) %6 = mul(%5, %sin) %y = add(%1, %6)");
+        let (run, reason) = (run(&body, "%y"), "the pairs of the cosines or sines are not known to be equal");
+        assert_eq!((run.rewrites, run.reasons()), (0, vec![reason]));
+    }
+
     #[test]
     fn refuses_halves_that_differ() {
         let run = run(&format!("%1 = mul(%x, %cos) {TURNED} %6 = mul(%5, %other) %y = add(%1, %6)"), "%y");
@@ -300,8 +547,38 @@ mod tests {
                 %6 = mul(%5, %sin) %y = add(%1, %6)",
             &format!("%1 = mul(%x, %cos) {TURNED} %6 = mul(%5, %sin) %y = sub(%1, %6)"),
             &format!("%z = neg(%x) %1 = mul(%z, %cos) {TURNED} %6 = mul(%5, %sin) %y = add(%1, %6)"),
+            // Tables that make the data larger.
+            "%x1 = slice(%x) axes=[2] starts=[0] ends=[1] steps=[1] %t = reshape(%angles) shape=[n, 1, 2, 2] %c = cos(%t)
+                %s = sin(%t) %a, %b = split(%x1) axis=3 sizes=[2, 2] %1 = mul(%a, %c) %2 = mul(%b, %s) %p = sub(%1, %2)
+                %3 = mul(%a, %s) %4 = mul(%b, %c) %q = add(%3, %4) %y = concat(%p, %q) axis=3",
+            // Sines where cosines are wanted, parts exchanged, another table, a part that is not behind the other.
+            &format!(
+                "{TABLE} {PRODUCTS} %3 = mul(%a, %c) %4 = mul(%b, %s) %q = add(%3, %4) %y = concat(%p, %q) axis=3"
+            ),
+            &format!(
+                "{TABLE} {PRODUCTS} %3 = mul(%a, %s) %4 = mul(%b, %c) %q = add(%3, %4) %y = concat(%q, %p) axis=3"
+            ),
+            &format!(
+                "{TABLE} {PRODUCTS} %3 = mul(%a, %t) %4 = mul(%b, %c) %q = add(%3, %4) %y = concat(%p, %q) axis=3"
+            ),
+            &format!(
+                "{TABLE} {PRODUCTS} %3 = mul(%a, %s) %4 = mul(%a, %c) %q = add(%3, %4) %y = concat(%p, %q) axis=3"
+            ),
         ] {
             assert_eq!(run(body, "%y").rewrites, 0, "{body}");
+        }
+    }
+
+    #[test]
+    fn leaves_integers_and_heads_of_nothing_alone() {
+        for (dtype, size, numbers) in [("i32", 2, "1, 1, 2, 2"), ("f32", 0, "")] {
+            let (half, table) = (size / 2, format!("constant() value={dtype}[2, {size}] {{{numbers}}}"));
+            let text = format!(
+                "graph g(%x: {dtype}[n, 3, 2, {size}]) -> (%y) {{ %table = {table} %1 = mul(%x, %table)
+                %4, %2 = split(%x) axis=3 sizes=[{half}, {half}] %3 = neg(%2) %5 = concat(%3, %4) axis=3
+                %6 = mul(%5, %table) %y = add(%1, %6) }}"
+            );
+            assert_eq!(run_rule(FuseRotaryEmbedding, &text).rewrites, 0, "{text}");
         }
     }
 }

@@ -32,11 +32,11 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    /// The reshape, of known shape, or transpose that a node is.
+    /// The reshape, of known shape, or transpose of axes from the front that a node is.
     pub(crate) fn of(graph: &Graph, id: NodeId) -> Option<Self> {
         match graph.op(id)? {
             Op::Reshape(op) => Some(Self::Reshape(op.shape.clone()?)),
-            Op::Transpose(op) => Some(Self::Transpose(op.perm.clone())),
+            Op::Transpose(op) if op.perm.iter().all(|axis| *axis >= 0) => Some(Self::Transpose(op.perm.clone())),
             _ => None,
         }
     }

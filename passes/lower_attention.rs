@@ -23,14 +23,10 @@
 //! Numerics: in f16 the scale's square root goes to either side of the product, so that it does not overflow; hidden keys are
 //! selected away, so that no infinity of a score survives. 1e-6 in f32.
 
-use trt_fuse_ir::op::{
-    Activation, Attention, BinaryOp, CausalKind, Expand, MatMul, ReduceKind, ScoreStage, ShapeOf, Softmax, Squeeze,
-};
-use trt_fuse_ir::{
-    Capabilities, DType, Dim, Epilogue, Graph, Ints, NodeId, Op, OpKind, Patch, Shape, Tensor, ValueRef,
-};
+use trt_fuse_ir::op::{Activation, Attention, BinaryOp, CausalKind, Expand, MatMul, ReduceKind, ScoreStage, Softmax};
+use trt_fuse_ir::{Capabilities, DType, Dim, Graph, NodeId, Op, OpKind, Patch, Shape, Tensor, ValueRef};
 
-use crate::formula::Formula;
+use crate::formula::{Formula, MAX_CONSTANT};
 use crate::pass::{Miss, Rule, RuleContext};
 
 /// The rule.
@@ -156,7 +152,7 @@ fn scaled(
 }
 
 fn matmul(f: &mut Formula<'_>, a: ValueRef, b: ValueRef, transpose_b: bool) -> ValueRef {
-    f.op(MatMul { transpose_a: false, transpose_b, epilogue: Epilogue::default() }, &[a, b])
+    f.op(MatMul::new(false, transpose_b), &[a, b])
 }
 
 /// Each head of keys or values as often as it serves a head of queries.
@@ -200,8 +196,12 @@ fn masked(
     let (mut scores, mut kept) = (scores, triangle);
     // The first key is seen by all, unless queries begin before it.
     let mut may_see_none = op.causal == CausalKind::LowerRight && !(&sizes.keys - &sizes.queries).at_least(0);
-    if let Ok(mask) = f.input(3) {
+    if let Ok(mut mask) = f.input(3) {
         may_see_none = true;
+        // One number for all keys has no axis of keys.
+        if f.shape(3)?.is_empty() {
+            mask = f.unsqueeze(mask, &[0]);
+        }
         let shown = if f.info(3)?.dtype == DType::Bool {
             mask
         } else {
@@ -228,33 +228,22 @@ fn triangle(f: &mut Formula<'_>, causal: CausalKind, sizes: &Sizes) -> Result<Op
         CausalKind::LowerRight => true,
         _ => return Err(Miss::NoMatch),
     };
-    if let (Some(queries), Some(keys)) = (sizes.queries.value(), sizes.keys.value()) {
+    let fixed = sizes.queries.value().zip(sizes.keys.value());
+    if let Some((queries, keys)) = fixed.filter(|(queries, keys)| queries.saturating_mul(*keys) <= MAX_CONSTANT) {
         let offset = if from_end { keys - queries } else { 0 };
         let kept = (0..queries).flat_map(|query| (0..keys).map(move |key| key <= query + offset)).collect();
         let dims = [usize::try_from(queries).unwrap_or(0), usize::try_from(keys).unwrap_or(0)];
         let triangle = Tensor::from_vec(dims, kept).map_err(|_| Miss::NoMatch)?;
         return Ok(Some(f.constant(triangle)));
     }
-    let (queries, keys) = (length(f, 0)?, length(f, 1)?);
-    let (rows, columns) = (positions(f, queries)?, positions(f, keys)?);
+    let (rows, columns) = (f.positions(0, 2)?, f.positions(1, 2)?);
     let mut rows = f.unsqueeze(rows, &[1]);
     if from_end {
+        let (queries, keys) = (f.size(0, 2)?, f.size(1, 2)?);
         let offset = f.binary(BinaryOp::Sub, keys, queries);
         rows = f.binary(BinaryOp::Add, rows, offset);
     }
     Ok(Some(f.binary(BinaryOp::LessOrEqual, columns, rows)))
-}
-
-/// Axis 2 of an input, as a number of rank 0.
-fn length(f: &mut Formula<'_>, slot: usize) -> Result<ValueRef, Miss> {
-    let x = f.input(slot)?;
-    let dim = f.op(ShapeOf { start: 2, end: Some(3) }, &[x]);
-    Ok(f.op(Squeeze { axes: Some(Ints::from_slice(&[0])) }, &[dim]))
-}
-
-fn positions(f: &mut Formula<'_>, limit: ValueRef) -> Result<ValueRef, Miss> {
-    let (start, step) = (f.number(DType::I64, 0.0)?, f.number(DType::I64, 1.0)?);
-    Ok(f.op(Op::Range, &[start, limit, step]))
 }
 
 #[cfg(test)]
@@ -304,6 +293,24 @@ mod tests {
             let node = format!("(%q, %k, %v, %m) scale=-0.5 causal={causal} zero_hidden=true scores=product");
             assert_eq!(run(inputs, &node).equal_within(1e-6, 4).rewrites, 1, "{causal}");
         }
+    }
+
+    #[test]
+    fn fires_on_a_mask_of_rank_0() {
+        for mask in ["bool[]", "f32[]"] {
+            let inputs = format!("%q: f32[1, 2, 3, 8], %k: f32[1, 2, 5, 8], %v: f32[1, 2, 5, 6], %m: {mask}");
+            let node = "(%q, %k, %v, %m) scale=0.5 causal=none zero_hidden=true scores=product";
+            assert_eq!(run(&inputs, node).equal_within(1e-6, 1).rewrites, 1, "{mask}");
+        }
+    }
+
+    #[test]
+    fn brings_in_no_large_triangle() {
+        let inputs = "%q: f32[1, 1, 100000, 1], %k: f32[1, 1, 100000, 1], %v: f32[1, 1, 100000, 2]";
+        let run = run(inputs, "(%q, %k, %v) scale=0.5 causal=lower_right zero_hidden=true scores=product");
+        assert_eq!(run.rewrites, 1);
+        let sizes = run.after.live().into_iter().filter_map(|id| Some(run.after.constant(id.into())?.numel()));
+        assert!(sizes.max().unwrap() <= 100_000);
     }
 
     #[test]

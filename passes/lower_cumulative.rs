@@ -16,7 +16,7 @@
 //!
 //! Fires on a constant axis of a size that is a number, and on an axis known only at run time.
 //!
-//! Refuses nothing.
+//! Refuses: "the size of its axis is known only at run time"
 //!
 //! Order: any.
 //!
@@ -53,7 +53,8 @@ impl Rule for LowerCumulative {
             return Err(Miss::NoMatch);
         }
         let axis = resolve_axis(axis, shape.len()).map_err(|_| Miss::NoMatch)?;
-        let size = shape.get(axis).and_then(Dim::value).ok_or(Miss::NoMatch)?;
+        let unknown = Miss::Blocked { reason: "the size of its axis is known only at run time", at: root };
+        let size = shape.get(axis).and_then(Dim::value).ok_or(unknown)?;
         let (join, neutral) = if op.product { (BinaryOp::Mul, 1.0) } else { (BinaryOp::Add, 0.0) };
         let fill = f.number(dtype, neutral)?;
         let move_by = Shift { axis, rank: shape.len(), size, reverse: op.reverse, fill };
@@ -166,8 +167,13 @@ mod tests {
     }
 
     #[test]
-    fn leaves_sums_and_unknown_sizes_alone() {
+    fn leaves_sums_alone() {
         assert_eq!(run("[2, 5]", "product=false").rewrites, 0);
-        assert_eq!(run("[2, n]", "product=true").rewrites, 0);
+    }
+
+    #[test]
+    fn refuses_a_product_of_unknown_length() {
+        let run = run("[2, n]", "product=true");
+        assert_eq!((run.rewrites, run.reasons()), (0, vec!["the size of its axis is known only at run time"]));
     }
 }

@@ -10,21 +10,21 @@
 //! %y = max(%1, %2) : f32[n, c, 5]
 //! ```
 //!
-//! Fires on dilations, on the norm of any exponent, on indices as an output, on means that count padding where sizes
-//! round up, and on maxima of integers. Windows are separable: one axis after the other, the last one first. A norm
-//! without dilation is a mean of powers, which the layer takes.
+//! Fires on dilations, on the norm of any exponent, on indices as an output, on sizes that round up where they are no
+//! numbers or a mean counts padding, and on maxima of integers. Windows are separable: one axis after the other, the
+//! last one first. A norm without dilation is a mean of powers, which the layer takes.
 //!
-//! Refuses: "SAME padding of a size that is not known", "the sizes are known only at run time"
+//! Refuses: "SAME padding of a size that is not known", "its windows have too many elements to be written out"
 //!
 //! Order: any.
 //!
 //! Numerics: sums of 16-bit floats are taken in f32; 1e-6 in f32. A maximum of several negative infinities has the index
 //! of one of them, or -1 in the padding.
 
-use trt_fuse_ir::op::{BinaryOp, Pad, PadMode, Pool, PoolKind, Reduce, ReduceKind, UnaryOp};
+use trt_fuse_ir::op::{BinaryOp, Expand, Pad, PadMode, Pool, PoolKind, Reduce, ReduceKind, UnaryOp};
 use trt_fuse_ir::{DType, Dim, Dims, Graph, Ints, NodeId, Op, OpKind, Padding, Patch, Shape, Tensor, ValueRef};
 
-use crate::formula::Formula;
+use crate::formula::{Formula, MAX_CONSTANT};
 use crate::pass::{Miss, Rule, RuleContext};
 
 /// The rule.
@@ -53,12 +53,16 @@ impl Rule for LowerPool {
         if op.padding.explicit().is_none() {
             return Err(Miss::Blocked { reason: "SAME padding of a size that is not known", at: root });
         }
+        let taps = op.kernel.iter().try_fold(0_i64, |taps, size| taps.checked_add(*size));
+        if taps.is_none_or(|taps| taps > MAX_TAPS) {
+            return Err(Miss::Blocked { reason: "its windows have too many elements to be written out", at: root });
+        }
         let output = graph.info(root.into()).and_then(|info| info.shape.clone()).ok_or(Miss::NoMatch)?;
-        let windows = Windows { op, input: f.shape(0)?, output: &output, root };
+        let windows = Windows { op, input: f.shape(0)?, output: &output };
         let x = f.input(0)?;
         match op.kind {
             PoolKind::Max if indexed => windows.max_with_index(f, x, dtype),
-            PoolKind::Max if !dilated => {
+            PoolKind::Max if !dilated && dtype.is_integer() && dtype.bits() == 8 => {
                 // 8-bit integers are exact in f32, and the layer takes that.
                 let wide = f.cast(x, DType::F32);
                 let y = f.op(op.clone(), &[wide]);
@@ -76,8 +80,17 @@ impl Rule for LowerPool {
     }
 }
 
+/// Elements of a window along all axes together, each of which is a slice.
+const MAX_TAPS: i64 = 1 << 10;
+
 /// Whether the target's layer takes a pooling without dilations and indices.
 fn fits_layer(graph: &Graph, root: NodeId, op: &Pool, dtype: DType) -> Result<bool, Miss> {
+    let sizes = graph.input(root, 0).and_then(|x| graph.info(x)?.shape.as_ref());
+    let fixed = sizes.is_some_and(|sizes| sizes.iter().skip(2).all(|size| size.value().is_some()));
+    if op.ceil_mode && !fixed {
+        // The padding that the layer needs instead of rounding up follows from the sizes.
+        return Ok(false);
+    }
     Ok(match op.kind {
         PoolKind::Max => !(dtype.is_integer() && dtype.bits() == 8),
         PoolKind::Average => true,
@@ -118,14 +131,9 @@ struct Windows<'a> {
     op: &'a Pool,
     input: &'a Shape,
     output: &'a Shape,
-    root: NodeId,
 }
 
 impl Windows<'_> {
-    fn blocked(&self) -> Miss {
-        Miss::Blocked { reason: "the sizes are known only at run time", at: self.root }
-    }
-
     /// Joins the elements of each window, by one spatial axis after the other.
     fn combined(
         &self,
@@ -170,27 +178,72 @@ impl Windows<'_> {
         let (x, wide) = widened(&mut f, x, dtype);
         let zero = f.number(wide, 0.0)?;
         let sum = self.combined(&mut f, x, zero, |f, a, b| f.binary(BinaryOp::Add, a, b));
-        let counts = self.counts(wide)?;
-        let counts = f.constant(counts);
+        let counts = match self.counts(wide)? {
+            Some(counts) => f.constant(counts),
+            None => self.counted(&mut f, wide)?,
+        };
         let y = f.binary(BinaryOp::Div, sum, counts);
         let y = if wide == dtype { y } else { f.cast(y, dtype) };
         Ok(f.result(y))
     }
 
-    /// The number of elements that each window counts: one for all, or one a window.
-    fn counts(&self, dtype: DType) -> Result<Tensor, Miss> {
+    /// The number of elements that each window counts, found at run time: along each axis the sums of ones, multiplied.
+    fn counted(&self, f: &mut Formula<'_>, dtype: DType) -> Result<ValueRef, Miss> {
+        let rank = self.input.len();
+        let (zero, one) = (f.number(dtype, 0.0)?, f.number(dtype, 1.0)?);
+        let mut op = self.op.clone();
+        let pads = match (op.kind, op.padding.explicit()) {
+            // The padding counts, and what lies beyond it does not.
+            (PoolKind::AverageIncludePad, Some((before, after))) => Some((before.to_vec(), after.to_vec())),
+            _ => None,
+        };
+        if let Some((before, _)) = &pads {
+            op.padding = Padding::Explicit(Ints::from_elem(0, 2 * before.len()));
+        }
+        let windows = Windows { op: &op, ..*self };
+        let mut counts = None;
+        for axis in 0..op.kernel.len() {
+            let size = f.size(0, axis + 2)?;
+            let size = f.unsqueeze(size, &[0]);
+            let ones = f.op(Expand { shape: None }, &[one, size]);
+            let others: Vec<i64> = (0..rank as i64).filter(|at| *at != axis as i64 + 2).collect();
+            let mut ones = f.unsqueeze(ones, &others);
+            let pad = |(before, after): &(Vec<i64>, Vec<i64>)| Some((*before.get(axis)?, *after.get(axis)?));
+            if let Some((before, after)) = pads.as_ref().and_then(pad).filter(|pad| *pad != (0, 0)) {
+                let mut pads = Ints::from_elem(0, 2 * rank);
+                (pads[axis + 2], pads[axis + 2 + rank]) = (before, after);
+                ones = f.pad(Pad { mode: PadMode::Constant, pads: Some(pads) }, ones, one);
+            }
+            let parts = windows.shifted(f, ones, zero, axis);
+            let along = parts.into_iter().reduce(|a, b| f.binary(BinaryOp::Add, a, b)).ok_or(Miss::NoMatch)?;
+            counts = Some(match counts {
+                None => along,
+                Some(counts) => f.binary(BinaryOp::Mul, counts, along),
+            });
+        }
+        // A window of nothing but padding sums to 0, whatever it is divided by.
+        f.with_number(BinaryOp::Max, counts.ok_or(Miss::NoMatch)?, dtype, 1.0)
+    }
+
+    /// The number of elements that each window counts: one for all, or one a window. `None` where that is not known, or
+    /// very many.
+    fn counts(&self, dtype: DType) -> Result<Option<Tensor>, Miss> {
         let volume: i64 = self.op.kernel.iter().product();
         let padded = self.op.kind == PoolKind::AverageIncludePad;
         let none = matches!(&self.op.padding, Padding::Explicit(pads) if pads.iter().all(|pad| *pad == 0));
         if !self.op.ceil_mode && (padded || none) {
-            return Tensor::number(dtype, volume as f64).ok_or(Miss::NoMatch);
+            return Tensor::number(dtype, volume as f64).map(Some).ok_or(Miss::NoMatch);
         }
         let (before, after) = self.op.padding.explicit().ok_or(Miss::NoMatch)?;
         let mut counts = vec![1_i64];
         let mut dims = Dims::new();
+        let windows = Dim::product(self.output.iter().skip(2)).value();
+        if windows.is_none_or(|windows| windows > MAX_CONSTANT) {
+            return Ok(None);
+        }
         for axis in 0..self.op.kernel.len() {
             let at = |values: &[i64]| values.get(axis).copied().unwrap_or(0);
-            let size = |shape: &Shape| shape.get(axis + 2).and_then(Dim::value).ok_or_else(|| self.blocked());
+            let size = |shape: &Shape| shape.get(axis + 2).and_then(Dim::value).ok_or(Miss::NoMatch);
             let (input, output) = (size(self.input)?, size(self.output)?);
             let span = if padded { -at(before)..input + at(after) } else { 0..input };
             let along: Vec<i64> = (0..output)
@@ -208,7 +261,7 @@ impl Windows<'_> {
         if dtype != DType::F32 {
             return Err(Miss::NoMatch);
         }
-        Tensor::from_vec(dims, counts).map_err(|_| Miss::NoMatch)
+        Tensor::from_vec(dims, counts).map(Some).map_err(|_| Miss::NoMatch)
     }
 
     fn norm(&self, mut f: Formula<'_>, x: ValueRef, dtype: DType, dilated: bool) -> Result<Patch, Miss> {
@@ -239,17 +292,31 @@ impl Windows<'_> {
         Ok(f.result(y))
     }
 
+    /// The numbers of the places in a plane, `[1, 1, sizes..]`, counted by rows or by columns, and how many there are.
+    fn numbered(&self, f: &mut Formula<'_>, axes: usize) -> Result<(ValueRef, ValueRef), Miss> {
+        let order: Vec<usize> = if self.op.column_major { (0..axes).collect() } else { (0..axes).rev().collect() };
+        let mut stride = f.number(DType::I64, 1.0)?;
+        let mut index = None;
+        for axis in order {
+            let places = f.positions(0, axis + 2)?;
+            let others: Vec<i64> = (0..axes as i64 + 2).filter(|at| *at != axis as i64 + 2).collect();
+            let places = f.unsqueeze(places, &others);
+            let places = f.binary(BinaryOp::Mul, places, stride);
+            index = Some(match index {
+                None => places,
+                Some(index) => f.binary(BinaryOp::Add, index, places),
+            });
+            let size = f.size(0, axis + 2)?;
+            stride = f.binary(BinaryOp::Mul, stride, size);
+        }
+        Ok((index.ok_or(Miss::NoMatch)?, stride))
+    }
+
     /// The first of the largest elements wins: of a row the leftmost, then of the rows the uppermost.
     fn max_with_index(&self, mut f: Formula<'_>, x: ValueRef, dtype: DType) -> Result<Patch, Miss> {
         let (outer, spatial) = self.input.split_at_checked(2).ok_or(Miss::NoMatch)?;
-        let spatial: Option<Vec<i64>> = spatial.iter().map(Dim::value).collect();
-        let spatial = spatial.ok_or_else(|| self.blocked())?;
-        let plane: i64 = spatial.iter().product();
         let (fill, nowhere) = (f.constant(lowest(dtype)?), f.number(DType::I64, -1.0)?);
-        let ones = Dims::from_elem(1, 2);
-        let dims: Dims = ones.iter().copied().chain(spatial.iter().map(|size| *size as usize)).collect();
-        let places = (0..plane).map(|place| numbered(place, &spatial, self.op.column_major)).collect();
-        let mut index = f.constant(Tensor::from_vec(dims, places).map_err(|_| Miss::NoMatch)?);
+        let (mut index, plane) = self.numbered(&mut f, spatial.len())?;
         let mut most = x;
         for axis in (0..spatial.len()).rev() {
             let values = self.shifted(&mut f, most, fill, axis);
@@ -274,26 +341,12 @@ impl Windows<'_> {
         let rows = f.op(product, &[sizes]);
         let (first, step) = (f.number(DType::I64, 0.0)?, f.number(DType::I64, 1.0)?);
         let rows = f.op(Op::Range, &[first, rows, step]);
-        let starts = f.with_number(BinaryOp::Mul, rows, DType::I64, plane as f64)?;
+        let starts = f.binary(BinaryOp::Mul, rows, plane);
         let ones = std::iter::repeat_n(Dim::fixed(1), spatial.len());
         let starts = f.reshape(starts, outer.iter().cloned().chain(ones).collect());
         let index = f.binary(BinaryOp::Add, index, starts);
         Ok(f.results(&[most, index]))
     }
-}
-
-/// The number of a place in a plane, counted by rows or by columns.
-fn numbered(place: i64, sizes: &[i64], column_major: bool) -> i64 {
-    if !column_major {
-        return place;
-    }
-    let (mut rest, mut index) = (place, Vec::new());
-    for size in sizes.iter().rev() {
-        index.push(rest % size.max(&1));
-        rest /= size.max(&1);
-    }
-    // The last axis is the first of `index`, and in this order the outermost.
-    index.iter().zip(sizes.iter().rev()).fold(0, |number, (at, size)| number * size + at)
 }
 
 /// The data, in f32 if it is of 16 bits.
@@ -398,7 +451,43 @@ mod tests {
     fn refuses_what_sizes_must_tell() {
         let same = "kind=max kernel=[2] strides=[2] dilations=[3] padding=same_upper";
         assert_eq!(run("f32[1, 2, w]", same).reasons(), ["SAME padding of a size that is not known"]);
-        let mean = "kind=average kernel=[2] strides=[2] dilations=[3] padding=[1, 1]";
-        assert_eq!(run("f32[1, 2, w]", mean).reasons(), ["the sizes are known only at run time"]);
+    }
+
+    #[test]
+    fn counts_windows_of_sizes_of_run_time() {
+        for kind in ["average", "average_include_pad", "max", "lp"] {
+            for dilation in [1, 2] {
+                for ceil in [true, false] {
+                    let pool = format!(
+                        "kind={kind} kernel=[3, 2] strides=[2, 3] dilations=[{dilation}, 1] padding=[1, 0, 2, 1] \
+                         ceil_mode={ceil} p=2"
+                    );
+                    run("f32[1, 2, h, w]", &pool).equal_within(1e-6, 5);
+                }
+            }
+        }
+        let dilated = "kind=average kernel=[3] strides=[1] dilations=[2] padding=[1, 1]";
+        assert_eq!(run("f32[1, 2, w]", dilated).rewrites, 1);
+        let rounds_up = "kind=average_include_pad kernel=[3] strides=[2] dilations=[1] padding=[1, 1] ceil_mode=true";
+        assert_eq!(run("f32[1, 2, w]", rounds_up).rewrites, 1);
+    }
+
+    #[test]
+    fn refuses_windows_of_very_many_elements() {
+        let pool = "kind=max kernel=[100000] strides=[1] dilations=[2]";
+        assert_eq!(run("f32[1, 1, 300000]", pool).reasons(), ["its windows have too many elements to be written out"]);
+    }
+
+    #[test]
+    fn brings_in_no_large_constants() {
+        let average = "kind=average kernel=[2, 2] strides=[1, 1] dilations=[2, 2] padding=[1, 1, 1, 1]";
+        let averaged = run("f32[1, 1, 9000, 9000]", average);
+        let indexed = "graph g(%x: f32[1, 1, 9000, 9000]) -> (%y, %i) {
+            %y, %i = pool(%x) kind=max kernel=[2, 2] strides=[1, 1] dilations=[1, 1] padding=[0, 0, 0, 0] }";
+        for run in [averaged, run_rule(LowerPool, indexed)] {
+            assert_eq!(run.rewrites, 1);
+            let sizes = run.after.live().into_iter().filter_map(|id| Some(run.after.constant(id.into())?.numel()));
+            assert!(sizes.max().unwrap() <= 9000);
+        }
     }
 }

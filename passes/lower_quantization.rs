@@ -15,7 +15,8 @@
 //! - a `dequantize` of constants: of u8 around 128 they become i8 around 0; a channel whose scale is 0 gets the scale 1 and
 //!   zeros; what has no such form (an i32 bias, other zero points, types below a byte) becomes floats;
 //! - a `quantize` to a type or around a zero point that TensorRT has not, whose numbers leave the graph or are computed
-//!   with, and a `dequantize` of such numbers that no `quantize` of the graph made: arithmetic.
+//!   with, and a `dequantize` of such numbers that no `quantize` of the graph made: arithmetic;
+//! - blocks that do not divide their axis: arithmetic.
 //!
 //! Leaves alone a pair of `quantize` and `dequantize` around another zero point: the integers of such a pair have no
 //! symmetric form, and emission refuses it by name.
@@ -52,6 +53,12 @@ impl Rule for LowerQuantization {
         };
         let f = Formula::new(self.name(), graph, root);
         match graph.op(root) {
+            // TensorRT knows whole blocks alone.
+            Some(Op::Quantize(op)) if !has_whole_blocks(&f, op.axis, op.block_size)? => quantize(f, op),
+            Some(Op::Dequantize(op)) if !has_whole_blocks(&f, op.axis, op.block_size)? => match f.constant_input(0) {
+                Some(weights) => constant(f, op, weights, false),
+                None => dequantize(f, op),
+            },
             Some(Op::Quantize(op)) => {
                 let readers = graph.consumers(root.into());
                 let is_pair = |reader: NodeId| matches!(graph.op(reader), Some(Op::Dequantize(_)));
@@ -79,6 +86,14 @@ impl Rule for LowerQuantization {
             _ => Err(Miss::NoMatch),
         }
     }
+}
+
+/// Whether the blocks, if there are any, divide the axis.
+fn has_whole_blocks(f: &Formula<'_>, axis: i64, block: Option<i64>) -> Result<bool, Miss> {
+    let Some(block) = block.filter(|block| *block > 0) else { return Ok(true) };
+    let data = f.shape(0)?;
+    let axis = resolve_axis(axis, data.len()).map_err(|_| Miss::NoMatch)?;
+    Ok(data.get(axis).and_then(|size| size.modulo(&Dim::fixed(block))).is_some_and(|rest| rest.is(0)))
 }
 
 /// Whether the zero point is left out or 0.
@@ -184,15 +199,16 @@ fn spread(f: &mut Formula<'_>, slot: usize, axis: i64, block: Option<i64>) -> Re
         (rank, Some(block)) if rank == data.len() => {
             let at = at.map_err(|_| Miss::NoMatch)?;
             // Each scale repeated along the axis; the last block may be shorter.
-            let whole = data[at].value().is_some_and(|size| size % block == 0);
-            if !whole {
-                return Err(Miss::NoMatch);
-            }
             let column = f.unsqueeze(value, &[at as i64 + 1]);
             let mut repeated = own.clone();
             repeated.insert(at + 1, Dim::fixed(block));
+            let mut whole = data.clone();
+            let (count, size) = (own[at].clone(), data[at].clone());
+            whole[at] = &count * &Dim::fixed(block);
+            let is_whole = whole[at] == size;
             let repeated = f.op(Expand { shape: Some(repeated) }, &[column]);
-            Ok(f.reshape(repeated, data))
+            let repeated = f.reshape(repeated, whole);
+            Ok(if is_whole { repeated } else { f.slice(repeated, at as i64, (0, size), 1) })
         }
         _ => Err(Miss::NoMatch),
     }
@@ -313,10 +329,32 @@ mod tests {
     }
 
     #[test]
+    fn blocks_that_do_not_divide_the_axis_are_arithmetic() {
+        let pair = "graph g(%x: f32[7, 2]) -> (%y) {
+            %s = constant() value=f32[3, 2] {0.5, 0.25, 0.125, 1, 0.01, 0.02}
+            %q = quantize(%x, %s) axis=0 block_size=3 to=i8 saturate=true
+            %y = dequantize(%q, %s) axis=0 block_size=3 }";
+        assert_eq!(run(pair).equal_within(1e-6, 1).rewrites, 2);
+        let weights = "graph g(%x: f32[5]) -> (%y) {
+            %w = constant() value=i8[5] {1, -2, 3, -4, 5} %s = constant() value=f32[3] {0.5, 2, 10}
+            %d = dequantize(%w, %s) axis=0 block_size=2 %y = add(%x, %d) }";
+        let run = run(weights);
+        insta::assert_snapshot!(run.equal_within(0.0, 1).after, @"
+        graph g(%x: f32[5]) -> (%y) {
+          %d = constant() value=f32[5] {0.5, -1.0, 6.0, -8.0, 50.0}
+          %y = add(%x, %d) : f32[5]
+        }
+        ");
+    }
+
+    #[test]
     fn fires_at_the_edges_of_a_graph() {
         for text in [
             "graph g(%x: u8[2, 3], %s: f32[3], %o: u8[3]) -> (%y) { %y = dequantize(%x, %s, %o) axis=1 }",
             "graph g(%x: u8[4, 3], %s: f32[2, 3]) -> (%y) { %y = dequantize(%x, %s) axis=0 block_size=2 }",
+            "graph g(%x: i8[7, 2], %s: f32[3, 2]) -> (%y) { %y = dequantize(%x, %s) axis=0 block_size=3 }",
+            "graph g(%x: i8[2, 7], %s: f32[2, 2], %o: i8[2, 2]) -> (%y) {
+                %y = dequantize(%x, %s, %o) axis=1 block_size=4 }",
             "graph g(%x: u8[n]) -> (%y) { %s = constant() value=f16[] {0.5} %y = dequantize(%x, %s) axis=0 }",
             "graph g(%x: f32[2, 3]) -> (%y) { %s = constant() value=f32[3] {0.5, 0.01, 2.0}
                 %o = constant() value=u8[3] {0, 7, 255} %y = quantize(%x, %s, %o) axis=1 to=u8 saturate=true }",

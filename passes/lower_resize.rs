@@ -12,8 +12,10 @@
 //! Fires on what the layer has no form for: antialiasing, an aspect ratio that is kept, coordinates of a region or with
 //! a symmetric correction, scales or regions that are known only at run time, more than three axes. Resampling is
 //! separable: one product an axis, or a gather for the nearest element. Where scales are computed, so is the matrix.
+//! Integers of sizes that are no numbers go through the layer as floats that hold them: wide ones in parts of 24 bits
+//! where elements are only moved.
 //!
-//! Refuses: "the sizes are known only at run time"
+//! Refuses: "the sizes are known only at run time", "its matrices of interpolation are too large"
 //!
 //! Order: any.
 //!
@@ -24,13 +26,18 @@ use trt_fuse_ir::op::{
     AspectPolicy, BinaryOp, CoordinateMode, Gather, MatMul, NearestMode, ReduceKind, Resize, ResizeMode, Squeeze,
     Transpose, UnaryOp,
 };
-use trt_fuse_ir::{DType, Dims, Epilogue, Graph, Ints, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
+use trt_fuse_ir::{DType, Dims, Graph, Ints, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
 
 use crate::formula::Formula;
 use crate::pass::{Miss, Rule, RuleContext};
 
 /// Axes that the layer interpolates along, counted from the last.
 const LAYER_AXES: usize = 3;
+
+/// Bits of an integer that an f32 holds.
+const PART: usize = 24;
+/// Elements of all matrices of one resize, and of what they are made from.
+const MAX_MATRICES: usize = 1 << 24;
 
 /// The rule.
 #[derive(Debug, Default)]
@@ -48,13 +55,27 @@ impl Rule for LowerResize {
     fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
         let Some(Op::Resize(op)) = graph.op(root) else { return Err(Miss::NoMatch) };
         let resize = Resized { graph, root, op };
-        if resize.fits_layer() {
-            return Err(Miss::NoMatch);
-        }
         let blocked = Miss::Blocked { reason: "the sizes are known only at run time", at: root };
-        let fixed = |value| graph.info(value).and_then(|info| info.fixed_dims());
         let x = graph.input(root, 0).ok_or(Miss::NoMatch)?;
-        let (Some(from), Some(to)) = (fixed(x), fixed(root.into())) else { return Err(blocked) };
+        let fixed = |value| graph.info(value).and_then(|info| info.fixed_dims());
+        let sizes = fixed(x).zip(fixed(root.into()));
+        if resize.fits_layer() {
+            let dtype = graph.info(x).map_or(DType::Unknown, |info| info.dtype);
+            if dtype.is_float() {
+                return Err(Miss::NoMatch);
+            }
+            // Of known sizes, elements are moved by gathers, whatever their type.
+            if op.mode != ResizeMode::Nearest || sizes.is_none() {
+                return resize.of_integers(dtype);
+            }
+        }
+        let Some((from, to)) = sizes else { return Err(blocked) };
+        let elements = from.iter().zip(&to).filter(|(from, to)| from != to).try_fold(0_usize, |sum, (from, to)| {
+            sum.checked_add(if op.mode == ResizeMode::Nearest { *to } else { from.checked_mul(*to)? })
+        });
+        if elements.is_none_or(|elements| elements > MAX_MATRICES) {
+            return Err(Miss::Blocked { reason: "its matrices of interpolation are too large", at: root });
+        }
         let mut f = Formula::new(self.name(), graph, root);
         let (own, wide) = (f.info(0)?.dtype, computed_in(op, f.info(0)?.dtype));
         let x = if own == wide { x } else { f.cast(x, wide) };
@@ -122,6 +143,43 @@ impl<'g> Resized<'g> {
             }
             _ => false,
         }
+    }
+
+    /// The layer takes no integers: they become floats and back.
+    fn of_integers(&self, dtype: DType) -> Result<Patch, Miss> {
+        let mut f = Formula::new("lower_resize", self.graph, self.root);
+        let x = f.input(0)?;
+        let others: Vec<Option<ValueRef>> = (1..4).map(|slot| self.graph.input(self.root, slot)).collect();
+        let resized = |f: &mut Formula<'_>, x: ValueRef| {
+            let wide = f.cast(x, DType::F32);
+            let inputs: Vec<_> = std::iter::once(Some(wide)).chain(others.iter().copied()).collect();
+            f.many(self.op.clone().into(), &inputs, 1).into_iter().next().ok_or(Miss::NoMatch)
+        };
+        if self.op.mode != ResizeMode::Nearest || dtype.bits() <= PART {
+            let y = resized(&mut f, x)?;
+            let y = if self.op.mode == ResizeMode::Nearest { y } else { f.unary(UnaryOp::Round, y) };
+            let y = f.cast(y, dtype);
+            return Ok(f.result(y));
+        }
+        // x = low + 2^24 (low + 2^24 (..)), each low from 0 on, the last with the sign.
+        let modulus = f64::from(1 << PART);
+        let (mut rest, mut total, mut weight) = (f.cast(x, DType::I64), None, 1.0);
+        for at in 0..dtype.bits().div_ceil(PART) {
+            let is_last = at + 1 == dtype.bits().div_ceil(PART);
+            let low = if is_last { rest } else { f.with_number(BinaryOp::Mod, rest, DType::I64, modulus)? };
+            let y = resized(&mut f, low)?;
+            let y = f.cast(y, DType::I64);
+            let y = f.with_number(BinaryOp::Mul, y, DType::I64, weight)?;
+            total = Some(match total {
+                None => y,
+                Some(total) => f.binary(BinaryOp::Add, total, y),
+            });
+            let above = f.binary(BinaryOp::Sub, rest, low);
+            rest = f.with_number(BinaryOp::Div, above, DType::I64, modulus)?;
+            weight *= modulus;
+        }
+        let y = f.cast(total.ok_or(Miss::NoMatch)?, dtype);
+        Ok(f.result(y))
     }
 
     /// Whether the axes that change are among those that the layer changes.
@@ -227,7 +285,7 @@ fn matrix_of(dtype: DType, dims: [usize; 2], elements: &[f64]) -> Result<Tensor,
 
 /// `matrix` `[output, input]` times the data along an axis.
 fn along(f: &mut Formula<'_>, x: ValueRef, matrix: ValueRef, axis: usize, rank: usize) -> ValueRef {
-    let matmul = |transpose_b| MatMul { transpose_a: false, transpose_b, epilogue: Epilogue::default() };
+    let matmul = |transpose_b| MatMul::new(false, transpose_b);
     if axis + 1 == rank {
         return f.op(matmul(true), &[x, matrix]);
     }
@@ -488,7 +546,7 @@ impl Line<'_, '_> {
         });
         let edges = Tensor::from_vec([self.input + 2 * beyond, self.input], edges.collect::<Vec<f32>>());
         let edges = self.f.constant(edges.map_err(|_| Miss::NoMatch)?);
-        let matmul = MatMul { transpose_a: false, transpose_b: false, epilogue: Epilogue::default() };
+        let matmul = MatMul::new(false, false);
         Ok(self.f.op(matmul, &[weights, edges]))
     }
 

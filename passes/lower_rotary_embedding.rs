@@ -13,7 +13,12 @@
 //! %y = concat(%3, %4, %5) axis=3 : f32[b, h, s, 6]
 //! ```
 //!
-//! Fires where the target has no such layer, and on angles that are not known to be those of every batch.
+//! Fires where the target has no such layer. Where it has, angles that are the same for every batch are expanded over it,
+//! as the layer wants them:
+//! ```text
+//! %1 = expand(%cos) shape=[b, s, 2] : f32[b, s, 2]
+//! ```
+//! A batch that the inputs' shapes do not tell leaves the embedding to be written out.
 //!
 //! Refuses nothing; data of unknown rank is no match.
 //!
@@ -21,7 +26,7 @@
 //!
 //! Numerics: the operator's own arithmetic; bit-exact in f32.
 
-use trt_fuse_ir::op::{BinaryOp, RotaryEmbedding};
+use trt_fuse_ir::op::{BinaryOp, Expand, RotaryEmbedding};
 use trt_fuse_ir::{Dim, Graph, NodeId, Op, OpKind, Patch, Shape, ValueRef};
 
 use crate::formula::Formula;
@@ -42,13 +47,26 @@ impl Rule for LowerRotaryEmbedding {
 
     fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
         let Some(Op::RotaryEmbedding(op)) = graph.op(root) else { return Err(Miss::NoMatch) };
-        let f = Formula::new(self.name(), graph, root);
+        let mut f = Formula::new(self.name(), graph, root);
         let shape = f.shape(0)?;
-        let of_every_batch = [1, 2].iter().all(|slot| f.shape(*slot).is_ok_and(|table| table.first() == shape.first()));
-        if context.capabilities.rotary_embedding && of_every_batch {
+        if !context.capabilities.rotary_embedding {
+            return written_out(f, op, shape);
+        }
+        let batch = shape.first().ok_or(Miss::NoMatch)?;
+        if [1, 2].iter().all(|slot| f.shape(*slot).is_ok_and(|table| table.first() == Some(batch))) {
             return Err(Miss::NoMatch);
         }
-        written_out(f, op, shape)
+        let mut inputs = vec![f.input(0)?];
+        for slot in [1, 2] {
+            let wide: Shape = std::iter::once(batch).chain(f.shape(slot)?.iter().skip(1)).cloned().collect();
+            if f.shape(slot)?.first().is_none_or(|first| !first.is(1)) || !context.symbols.tell(&wide) {
+                return written_out(Formula::new(self.name(), graph, root), op, shape);
+            }
+            let table = f.input(slot)?;
+            inputs.push(f.op(Expand { shape: Some(wide) }, &[table]));
+        }
+        let y = f.op(op.clone(), &inputs);
+        Ok(f.result(y))
     }
 }
 
@@ -84,23 +102,31 @@ fn written_out(mut f: Formula<'_>, op: &RotaryEmbedding, shape: &Shape) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::testing::{Run, run_rule};
+    use trt_fuse_ir::Capabilities;
+    use trt_fuse_ir::eval::eval_graph;
 
-    fn run(batch: &str, size: i64, attrs: &str) -> Run {
-        run_rule(
-            LowerRotaryEmbedding,
-            &format!(
-                "graph g(%x: f32[b, 3, s, {size}], %c: f32[{batch}, s, 2], %s: f32[{batch}, s, 2]) -> (%y) {{
-                    %y = rotary_embedding(%x, %c, %s) {attrs} }}"
-            ),
+    use super::*;
+    use crate::testing::{random_inputs, run_for, run_rule};
+
+    fn text(batch: &str, size: i64, attrs: &str) -> String {
+        format!(
+            "graph g(%x: f32[b, 3, s, {size}], %c: f32[{batch}, s, 2], %s: f32[{batch}, s, 2]) -> (%y) {{
+                %y = rotary_embedding(%x, %c, %s) {attrs} }}"
         )
+    }
+
+    /// For a target without the layer.
+    fn written(size: i64, attrs: &str) -> Graph {
+        let before: Graph = text("1", size, attrs).parse().unwrap();
+        let after = run_for(LowerRotaryEmbedding, &before, &Capabilities::tensorrt((8, 6, 1)));
+        let inputs = random_inputs(&before, 2, 1);
+        assert_eq!(eval_graph(&before, &inputs), eval_graph(&after, &inputs));
+        after
     }
 
     #[test]
     fn fires_on_halves() {
-        let run = run("1", 6, "interleaved=false dim=4");
-        insta::assert_snapshot!(run.equal_within(0.0, 2).after, @"
+        insta::assert_snapshot!(written(6, "interleaved=false dim=4"), @"
         graph g(%x: f32[b, 3, s, 6], %c: f32[1, s, 2], %s: f32[1, s, 2]) -> (%y) {
           %y.3 = unsqueeze(%c) axes=[1] : f32[1, 1, s, 2]
           %y.1 = slice(%x) axes=[3] starts=[0] ends=[2] steps=[1] : f32[b, 3, s, 2]
@@ -121,12 +147,36 @@ mod tests {
     #[test]
     fn fires_on_pairs() {
         for size in [4, 5] {
-            assert_eq!(run("1", size, "interleaved=true dim=4").equal_within(0.0, 3).rewrites, 1);
+            let after = written(size, "interleaved=true dim=4");
+            assert!(after.live().iter().all(|id| !matches!(after.op(*id), Some(Op::RotaryEmbedding(_)))));
         }
     }
 
     #[test]
     fn leaves_angles_of_every_batch_to_the_targets_own_layer() {
-        assert_eq!(run("b", 4, "interleaved=false dim=4").rewrites, 0);
+        assert_eq!(run_rule(LowerRotaryEmbedding, &text("b", 4, "interleaved=false dim=4")).rewrites, 0);
+    }
+
+    #[test]
+    fn expands_angles_over_the_batch() {
+        let run = run_rule(LowerRotaryEmbedding, &text("1", 6, "interleaved=true dim=4"));
+        insta::assert_snapshot!(run.equal_within(0.0, 2).after, @"
+        graph g(%x: f32[b, 3, s, 6], %c: f32[1, s, 2], %s: f32[1, s, 2]) -> (%y) {
+          %y.1 = expand(%c) shape=[b, s, 2] : f32[b, s, 2]
+          %y.2 = expand(%s) shape=[b, s, 2] : f32[b, s, 2]
+          %y = rotary_embedding(%x, %y.1, %y.2) interleaved=true dim=4 : f32[b, 3, s, 6]
+        }
+        ");
+    }
+
+    #[test]
+    fn writes_out_a_batch_that_only_data_tell() {
+        let run = run_rule(
+            LowerRotaryEmbedding,
+            "graph g(%z: f32[8], %c: f32[1, 2, 2]) -> (%y) {
+                %i = nonzero(%z) %x = reshape(%i) shape=[m, 1, 2, 4] %f = cast(%x) to=f32
+                %y = rotary_embedding(%f, %c, %c) interleaved=false dim=4 }",
+        );
+        assert!(run.after.to_string().contains("concat"), "{}", run.after);
     }
 }

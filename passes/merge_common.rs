@@ -39,7 +39,7 @@ impl Pass for MergeCommon {
         "merge_common"
     }
 
-    fn run(&self, graph: &mut Graph, _context: &mut PassContext<'_>) -> Result<Outcome, PassError> {
+    fn run(&self, graph: &mut Graph, context: &mut PassContext<'_>) -> Result<Outcome, PassError> {
         let symbols = Symbols::of(graph);
         let twins = Twins::of(graph);
         let mut kept: FxHashMap<u64, SmallVec<[NodeId; 1]>> = FxHashMap::default();
@@ -56,7 +56,7 @@ impl Pass for MergeCommon {
                 patch.replace(ValueRef { node: id, slot }, ValueRef { node: first, slot });
             }
             patch.absorb([id]);
-            graph.apply(&patch).map_err(|source| PassError::Patch {
+            context.apply(self.name(), graph, &patch)?.map_err(|source| PassError::Patch {
                 pass: self.name(),
                 node: graph.node_name(id).into(),
                 source,

@@ -52,7 +52,7 @@ impl Rule for MergeConcats {
         }
         if merged.is_empty() {
             return Err(match shared {
-                Some(value) => Miss::Blocked { reason: "something else reads the inner one", at: value.node },
+                Some(value) => Miss::AlsoRead { value, within: root },
                 None => Miss::NoMatch,
             });
         }
@@ -105,7 +105,7 @@ mod tests {
               %y = concat(%c, %k) axis=1
             }}"
         );
-        assert_eq!(run_rule(MergeConcats, &text).reasons(), ["something else reads the inner one"]);
+        assert_eq!(run_rule(MergeConcats, &text).reasons(), ["output of `k` also read by `an output of the graph`"]);
     }
 
     #[test]

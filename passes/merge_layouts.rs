@@ -6,7 +6,8 @@
 //! %y = reshape(%2) shape=[b, 12, 197, 64]
 //! ```
 //!
-//! Fires on two nodes or more where fewer do, none among them, and where one that something else reads can be passed over.
+//! Fires on two nodes or more where fewer do, none among them, and where one that something else reads can be passed over:
+//! by the last of a chain of less than eight.
 //!
 //! Never refuses: a chain whose sizes do not factor is no match.
 //!
@@ -39,11 +40,16 @@ impl Rule for MergeLayouts {
         let chain = chain(graph, root);
         // Nodes that go when the last one reads something else.
         let owned = 1 + chain.iter().skip(1).take_while(|link| graph.sole_consumer(link.node.into()).is_some()).count();
+        // Passing over is for the ends of a chain that is seen whole: inside, and step by step along a longer one, it would
+        // be done again for each node and come to the same.
+        let is_last = || graph.consumers(root.into()).iter().all(|reader| Step::of(graph, reader.node).is_none());
+        let may_pass = chain.len() > owned && chain.len() < LONGEST && is_last();
         for length in (2..=chain.len()).rev() {
             let Some(links) = chain.get(..length) else { continue };
             let Some((x, steps)) = shortest(graph, links) else { continue };
             let going = owned.min(length);
-            let is_better = steps.len() < going || (steps.len() == going && length > going);
+            let passes_over = steps.len() == going && length > going && may_pass;
+            let is_better = steps.len() < going || passes_over;
             if !is_better || !steps.iter().all(|step| is_told(step, context)) {
                 continue;
             }
@@ -211,6 +217,19 @@ mod tests {
               %y = reshape(%b) shape=[n, 6, 5]
             }";
         assert_eq!(run_rule(MergeLayouts, text).rewrites, 0);
+    }
+
+    #[test]
+    fn a_long_chain_that_others_read_comes_to_an_end() {
+        // Each of 2000 transposes has a reader, and none of the chains up to it undoes itself within eight.
+        let lines = (0..2000).map(|at| {
+            let from = if at == 0 { "x".to_string() } else { format!("t{}", at - 1) };
+            format!("%t{at} = transpose(%{from}) perm=[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0] %r{at} = relu(%t{at})\n")
+        });
+        let outputs: Vec<String> = (0..2000).map(|at| format!("%r{at}")).collect();
+        let (lines, outputs) = (lines.collect::<String>(), outputs.join(", "));
+        let text = format!("graph g(%x: f32[2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]) -> ({outputs}) {{ {lines} }}");
+        assert_eq!(run_rule(MergeLayouts, &text).rewrites, 0);
     }
 
     #[test]

@@ -44,14 +44,18 @@ impl Rule for MergeSiblings {
         let x = graph.input(root, 0).ok_or(Miss::NoMatch)?;
         let step = layout_of(graph, root).ok_or(Miss::NoMatch)?;
         let columns = columns(graph, root).ok_or(Miss::NoMatch)?;
-        let siblings: Vec<NodeId> = graph
+        let mut siblings = graph
             .consumers(x)
             .into_iter()
             .filter(|reader| reader.slot == 0 && graph.op(reader.node) == graph.op(root))
             .map(|reader| reader.node)
-            .filter(|id| layout_of(graph, *id).as_ref() == Some(&step) && self::columns(graph, *id) == Some(columns))
-            .collect();
-        if siblings.len() < FEWEST || siblings.first() != Some(&root) {
+            .filter(|id| layout_of(graph, *id).as_ref() == Some(&step) && self::columns(graph, *id) == Some(columns));
+        // Only the first looks at all the others.
+        if siblings.next() != Some(root) {
+            return Err(Miss::NoMatch);
+        }
+        let siblings: Vec<NodeId> = [root].into_iter().chain(siblings).collect();
+        if siblings.len() < FEWEST {
             return Err(Miss::NoMatch);
         }
         if let Some(at) = siblings.iter().find(|id| !has_constants(graph, **id, op, columns)) {

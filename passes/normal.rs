@@ -120,3 +120,20 @@ pub(crate) fn with_parameter(graph: &Graph, root: NodeId, op: BinaryOp, axis: us
     let fits = dims.len() == sizes.len() && dims.iter().zip(sizes).all(|(dim, size)| size.is(*dim as i64));
     fits.then_some((x, parameter))
 }
+
+/// The operands of a product or sum of which one is a constant of the channels, axis 1: the other one, and the constant.
+pub(crate) fn channel_parameter(graph: &Graph, root: NodeId, op: BinaryOp) -> Option<(ValueRef, ValueRef)> {
+    if graph.op(root)? != &Op::Binary(op) {
+        return None;
+    }
+    let (a, b) = (graph.input(root, 0)?, graph.input(root, 1)?);
+    let (x, parameter) = if graph.constant(b).is_some() { (a, b) } else { (b, a) };
+    let shape = graph.info(x)?.shape.as_ref()?;
+    let channels = shape.get(1)?.value()?;
+    let dims = graph.constant(parameter)?.dims();
+    let (lead, rest) = dims.split_at_checked(dims.len().checked_sub(shape.len().checked_sub(1)?)?)?;
+    let [found, ones @ ..] = rest else { return None };
+    let fits =
+        i64::try_from(*found) == Ok(channels) && lead.iter().chain(ones).all(|size| *size == 1) && lead.len() < 2;
+    fits.then_some((x, parameter))
+}

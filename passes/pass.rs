@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 use serde::Serialize;
-use trt_fuse_ir::{Applied, Capabilities, Dim, Graph, GraphError, NodeId, OpKind, Patch, VerifyErrors};
+use trt_fuse_ir::{Applied, Capabilities, Dim, Graph, GraphError, NodeId, OpKind, Patch, ValueRef, VerifyErrors};
+
+use crate::trace::{Journal, Refused, onnx_name};
 
 /// What a pass did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +54,14 @@ pub enum Miss {
         /// The node where it fails.
         at: NodeId,
     },
+    /// The pattern is there, and a value that would vanish has another reader. A rule says so itself only if it would
+    /// otherwise try something else: the patch's own check finds readers outside of what it absorbs.
+    AlsoRead {
+        /// The value.
+        value: ValueRef,
+        /// The reader that belongs to the pattern.
+        within: NodeId,
+    },
 }
 
 /// A near miss, for users.
@@ -61,9 +71,16 @@ pub struct Remark {
     pub rule: &'static str,
     /// The ONNX node where a condition failed.
     pub node: Arc<str>,
-    /// The condition.
+    /// The ONNX type of that node; empty if it stands for no ONNX node.
+    pub op: Arc<str>,
+    /// The condition, in words that name what else is concerned.
     pub reason: String,
+    /// The condition in words that are the same for all nodes where it fails.
+    pub condition: String,
 }
+
+/// The condition of all remarks about values that something else reads.
+const ALSO_READ: &str = "an inner output has another reader";
 
 /// What users set.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,12 +148,44 @@ pub struct PassContext<'a> {
     pub options: &'a Options,
     /// Near misses.
     pub remarks: Vec<Remark>,
+    pub(crate) journal: Journal,
 }
 
 impl<'a> PassContext<'a> {
     /// A context without remarks yet.
     pub fn new(capabilities: &'a Capabilities, options: &'a Options) -> Self {
-        Self { capabilities, options, remarks: Vec::new() }
+        Self { capabilities, options, remarks: Vec::new(), journal: Journal::default() }
+    }
+
+    /// Makes a change: the one way for a pass, so that each is counted and can be traced.
+    ///
+    /// # Errors
+    /// Outside, that the pass is to end, because no more changes may be made; inside, that the patch does not fit.
+    pub fn apply(
+        &mut self,
+        pass: &'static str,
+        graph: &mut Graph,
+        patch: &Patch,
+    ) -> Result<Result<Applied, GraphError>, PassError> {
+        match self.journal.apply(pass, graph, patch) {
+            Ok(applied) => Ok(Ok(applied)),
+            Err(Refused::Patch(error)) => Ok(Err(error)),
+            Err(Refused::Spent) => Err(PassError::Stopped),
+        }
+    }
+
+    /// Removes what no output needs, and says how many nodes computed something.
+    pub fn prune(&mut self, pass: &'static str, graph: &mut Graph) -> usize {
+        self.journal.prune(pass, graph)
+    }
+
+    /// After rewrites: removes what they have left unread, so that it does not count as a reader, and infers again.
+    ///
+    /// # Errors
+    /// If a node no longer fits its inputs.
+    pub fn settle(&mut self, pass: &'static str, graph: &mut Graph) -> Result<(), PassError> {
+        self.prune(pass, graph);
+        graph.reinfer().map_err(|source| PassError::Patch { pass, node: graph.name().clone(), source })
     }
 }
 
@@ -166,6 +215,9 @@ pub enum PassError {
         /// The last node rewritten.
         node: Arc<str>,
     },
+    /// No fault: as many rewrites were made as were asked for.
+    #[error("stopped, as asked")]
+    Stopped,
     /// The graph that a pass left does not verify.
     #[error("after pass {pass}: {source}")]
     Invalid {
@@ -242,8 +294,8 @@ impl Rules {
     fn sweep(
         &self,
         graph: &mut Graph,
-        context: &RuleContext<'_>,
-        remarks: &mut Vec<Remark>,
+        symbols: &Symbols,
+        context: &mut PassContext<'_>,
         limit: &mut Limit,
     ) -> Result<usize, PassError> {
         let mut rewrites = 0;
@@ -255,7 +307,7 @@ impl Rules {
             }
             let mut pending = vec![root];
             while let Some(id) = pending.pop() {
-                let Some(applied) = self.try_at(graph, id, context, remarks)? else { continue };
+                let Some(applied) = self.try_at(graph, id, symbols, context)? else { continue };
                 rewrites += 1;
                 limit.spend(self.name, graph, id)?;
                 stale.extend(applied.removed.iter().chain(&applied.added));
@@ -269,31 +321,36 @@ impl Rules {
         &self,
         graph: &mut Graph,
         id: NodeId,
-        context: &RuleContext<'_>,
-        remarks: &mut Vec<Remark>,
+        symbols: &Symbols,
+        context: &mut PassContext<'_>,
     ) -> Result<Option<Applied>, PassError> {
+        let read = RuleContext { capabilities: context.capabilities, options: context.options, symbols };
         for rule in &self.rules {
             let Some(op) = graph.op(id) else { return Ok(None) };
             if !rule.roots().contains(&op.kind()) {
                 continue;
             }
-            match rule.rewrite(graph, id, context) {
-                Err(Miss::NoMatch | Miss::NoEffect) => {}
+            let remark = match rule.rewrite(graph, id, &read) {
+                Err(Miss::NoMatch | Miss::NoEffect) => continue,
                 Err(Miss::Blocked { reason, at }) => {
-                    remarks.push(remark(graph, rule.name(), at, reason.to_string()));
+                    // A constant may stand for no node of the model; users know the node that was tried.
+                    let at = if graph.origins(at).next().is_some() { at } else { id };
+                    remark(graph, rule.name(), at, reason.to_string())
                 }
-                Ok(patch) => match graph.apply(&patch) {
+                Err(Miss::AlsoRead { value, within }) => {
+                    let by = graph.consumers(value).into_iter().find(|reader| reader.node != within);
+                    also_read(graph, rule.name(), id, value.node, by.map(|reader| reader.node))
+                }
+                Ok(patch) => match context.apply(self.name, graph, &patch)? {
                     Ok(applied) => return Ok(Some(applied)),
-                    Err(GraphError::NotClosed { node, value: _, reader, .. }) => {
-                        let reason = format!("output of `{node}` also read by `{reader}`");
-                        remarks.push(remark(graph, rule.name(), id, reason));
-                    }
+                    Err(GraphError::NotClosed { at, by, .. }) => also_read(graph, rule.name(), id, at, by),
                     Err(source) => {
                         let node = graph.node_name(id).into();
                         return Err(PassError::Patch { pass: self.name, node, source });
                     }
                 },
-            }
+            };
+            context.remarks.push(remark);
         }
         Ok(None)
     }
@@ -301,8 +358,17 @@ impl Rules {
 
 /// A remark at a node, under the name of its first ONNX node.
 pub(crate) fn remark(graph: &Graph, rule: &'static str, at: NodeId, reason: String) -> Remark {
-    let node = graph.origins(at).next().map_or_else(|| graph.node_name(at).into(), |source| source.name.clone());
-    Remark { rule, node, reason }
+    let op = graph.origins(at).next().map(|source| source.op_type.clone()).unwrap_or_default();
+    Remark { rule, node: onnx_name(graph, at), op, condition: reason.clone(), reason }
+}
+
+/// The remark that a rule at `root` would take in the node `inner`, whose output something else reads.
+fn also_read(graph: &Graph, rule: &'static str, root: NodeId, inner: NodeId, by: Option<NodeId>) -> Remark {
+    // The output of a node that stands for several is that of the last.
+    let inner = graph.origins(inner).last().map_or_else(|| graph.node_name(inner), |source| &source.name);
+    let reader = by.map_or_else(|| "an output of the graph".into(), |by| onnx_name(graph, by));
+    let reason = format!("output of `{inner}` also read by `{reader}`");
+    Remark { condition: ALSO_READ.to_string(), ..remark(graph, rule, root, reason) }
 }
 
 struct Limit {
@@ -333,21 +399,14 @@ impl Pass for Rules {
     fn run(&self, graph: &mut Graph, context: &mut PassContext<'_>) -> Result<Outcome, PassError> {
         let mut limit = Limit { nodes: graph.node_count().max(1), spent: 0 };
         let symbols = Symbols::of(graph);
-        let read = RuleContext { capabilities: context.capabilities, options: context.options, symbols: &symbols };
         loop {
             // Only what still holds at the end is worth a remark.
             context.remarks.clear();
-            if self.sweep(graph, &read, &mut context.remarks, &mut limit)? == 0 {
+            if self.sweep(graph, &symbols, context, &mut limit)? == 0 {
                 break;
             }
-            settle(self.name, graph)?;
+            context.settle(self.name, graph)?;
         }
         Ok(Outcome::of(limit.spent))
     }
-}
-
-/// After rewrites: removes what they have left unread, so that it does not count as a reader, and infers again.
-pub(crate) fn settle(pass: &'static str, graph: &mut Graph) -> Result<(), PassError> {
-    graph.prune_dead();
-    graph.reinfer().map_err(|source| PassError::Patch { pass, node: graph.name().clone(), source })
 }

@@ -7,11 +7,13 @@ use trt_fuse_ir::{Capabilities, Graph, NodeId, Op, Patch, ValueRef, verify};
 
 use crate::canonicalize_arithmetic::CanonicalizeArithmetic;
 use crate::canonicalize_attributes::CanonicalizeAttributes;
+use crate::canonicalize_gather::CanonicalizeGather;
 use crate::canonicalize_padding::CanonicalizePadding;
 use crate::canonicalize_reshape::CanonicalizeReshape;
 use crate::drop_concat_slice::DropConcatSlice;
 use crate::drop_concat_split::DropConcatSplit;
 use crate::drop_dead::DropDead;
+use crate::drop_expand::DropExpand;
 use crate::drop_identity::DropIdentity;
 use crate::drop_split_concat::DropSplitConcat;
 use crate::fold_constants::FoldConstants;
@@ -24,9 +26,12 @@ use crate::fuse_conv_bn::FuseConvBn;
 use crate::fuse_conv_scale::FuseConvScale;
 use crate::fuse_gelu::FuseGelu;
 use crate::fuse_global_pool::FuseGlobalPool;
+use crate::fuse_group_norm::FuseGroupNorm;
 use crate::fuse_hard_sigmoid::FuseHardSigmoid;
 use crate::fuse_hard_swish::FuseHardSwish;
+use crate::fuse_instance_norm::FuseInstanceNorm;
 use crate::fuse_layer_norm::FuseLayerNorm;
+use crate::fuse_layout::FuseLayout;
 use crate::fuse_matmul_bias::FuseMatmulBias;
 use crate::fuse_matmul_bn::FuseMatmulBn;
 use crate::fuse_matmul_scale::FuseMatmulScale;
@@ -36,7 +41,11 @@ use crate::fuse_reduce_reshape::FuseReduceReshape;
 use crate::fuse_relu_clip::FuseReluClip;
 use crate::fuse_residual::FuseResidual;
 use crate::fuse_rms_norm::FuseRmsNorm;
+use crate::fuse_roll::FuseRoll;
 use crate::fuse_rotary_embedding::FuseRotaryEmbedding;
+use crate::fuse_sigmoid::FuseSigmoid;
+use crate::fuse_softplus::FuseSoftplus;
+use crate::fuse_split::FuseSplit;
 use crate::fuse_swish::FuseSwish;
 use crate::fuse_transpose_matmul::FuseTransposeMatmul;
 use crate::lower_arg_reduce::LowerArgReduce;
@@ -46,7 +55,6 @@ use crate::lower_conv_transpose::LowerConvTranspose;
 use crate::lower_cumulative::LowerCumulative;
 use crate::lower_grid_sample::LowerGridSample;
 use crate::lower_indices::LowerIndices;
-use crate::lower_layout::LowerLayout;
 use crate::lower_normalization::LowerNormalization;
 use crate::lower_pool::LowerPool;
 use crate::lower_power::LowerPower;
@@ -66,11 +74,13 @@ use crate::merge_reduces::MergeReduces;
 use crate::merge_reshapes::MergeReshapes;
 use crate::merge_siblings::MergeSiblings;
 use crate::merge_slices::MergeSlices;
-use crate::pass::{Options, Pass, PassContext, PassError, Rule, Rules, settle};
+use crate::pass::{Options, Pass, PassContext, PassError, Remark, Rule, Rules};
 use crate::report::{PassReport, Report};
 use crate::sink_captures::SinkCaptures;
 use crate::sink_layout::SinkLayout;
+use crate::sink_negation::SinkNegation;
 use crate::sink_parts::SinkParts;
+use crate::trace::Journal;
 
 /// Rounds after which a pipeline stops even if its passes still find something.
 const MAX_ROUNDS: usize = 8;
@@ -78,7 +88,8 @@ const MAX_ROUNDS: usize = 8;
 /// Passes in order.
 #[derive(Debug)]
 pub struct Pipeline {
-    passes: Vec<Box<dyn Pass>>,
+    /// Each is run until it changes nothing, and then the next.
+    stages: Vec<Vec<Box<dyn Pass>>>,
     capabilities: Capabilities,
     options: Options,
     stop_after: Option<usize>,
@@ -95,28 +106,36 @@ pub struct UnknownPass {
 impl Pipeline {
     /// The passes that every model goes through, each constraint on their order stated.
     pub fn standard(capabilities: &Capabilities) -> Self {
-        Self::new(standard_passes(), capabilities)
+        Self::of_stages(vec![standard_passes(), last_passes()], capabilities)
     }
 
     /// The passes between the standard ones and a network: what the target has no layer for becomes what it has. Every
     /// graph goes through them once, whatever passes users have left out.
     pub fn lowering(capabilities: &Capabilities) -> Self {
-        Self::new(lowering_passes(), capabilities)
+        Self::of_stages(vec![lowering_passes(), last_passes()], capabilities)
     }
 
     /// A pipeline of given passes.
     pub fn new(passes: Vec<Box<dyn Pass>>, capabilities: &Capabilities) -> Self {
-        Self { passes, capabilities: capabilities.clone(), options: Options::default(), stop_after: None }
+        Self::of_stages(vec![passes], capabilities)
+    }
+
+    fn of_stages(stages: Vec<Vec<Box<dyn Pass>>>, capabilities: &Capabilities) -> Self {
+        Self { stages, capabilities: capabilities.clone(), options: Options::default(), stop_after: None }
+    }
+
+    fn passes(&self) -> impl Iterator<Item = &dyn Pass> {
+        self.stages.iter().flatten().map(AsRef::as_ref)
     }
 
     /// Names of the passes in order.
     pub fn names(&self) -> Vec<&'static str> {
-        self.passes.iter().map(|pass| pass.name()).collect()
+        self.passes().map(|pass| pass.name()).collect()
     }
 
     /// Names of the rules and of the passes that are none, in order.
     pub fn rules(&self) -> Vec<&'static str> {
-        self.passes.iter().flat_map(|pass| pass.rules()).collect()
+        self.passes().flat_map(|pass| pass.rules()).collect()
     }
 
     /// With other options.
@@ -132,7 +151,7 @@ impl Pipeline {
     /// If there is no such pass.
     pub fn without(mut self, name: &str) -> Result<Self, UnknownPass> {
         self.known(name)?;
-        self.passes.retain(|pass| pass.name() != name);
+        self.retain(|pass| pass != name);
         Ok(self)
     }
 
@@ -144,7 +163,7 @@ impl Pipeline {
         for name in names {
             self.known(name.as_ref())?;
         }
-        self.passes.retain(|pass| names.iter().any(|name| name.as_ref() == pass.name()));
+        self.retain(|pass| names.iter().any(|name| name.as_ref() == pass));
         Ok(self)
     }
 
@@ -155,55 +174,137 @@ impl Pipeline {
         self
     }
 
+    fn retain(&mut self, keeps: impl Fn(&str) -> bool) {
+        for stage in &mut self.stages {
+            stage.retain(|pass| keeps(pass.name()));
+        }
+    }
+
     fn known(&self, name: &str) -> Result<(), UnknownPass> {
-        if self.passes.iter().any(|pass| pass.name() == name) {
+        if self.passes().any(|pass| pass.name() == name) {
             return Ok(());
         }
         Err(UnknownPass { name: name.to_string(), known: self.names().join(", ") })
     }
 
-    /// Runs the passes, round after round, until a round changes nothing.
+    /// Runs the passes of each stage, round after round, until a round changes nothing.
     ///
     /// # Errors
     /// A bug in a pass: its patch does not fit, its graph does not verify, or the interface changed.
-    pub fn run(&self, mut graph: Graph) -> Result<(Graph, Report), PassError> {
-        let mut report = Report::default();
-        self.run_on(&mut graph, &mut self.stop_after.unwrap_or(usize::MAX), &mut report)?;
-        report.remarks.sort();
-        report.remarks.dedup();
-        Ok((graph, report))
+    pub fn run(&self, graph: Graph) -> Result<(Graph, Report), PassError> {
+        self.run_with(graph, Journal::default())
     }
 
-    /// Runs the passes over a graph and the bodies in it, at most `left` of them. Returns whether the graph is another.
-    fn run_on(&self, graph: &mut Graph, left: &mut usize, report: &mut Report) -> Result<bool, PassError> {
+    /// As [`run`](Self::run), with each rewrite written into [`Report::trace`], and no more than `most` of them. A
+    /// pipeline makes the same rewrites in the same order every time.
+    ///
+    /// # Errors
+    /// Those of [`run`](Self::run).
+    pub fn trace(&self, graph: Graph, most: usize) -> Result<(Graph, Report), PassError> {
+        self.run_with(graph, Journal::new(most, true))
+    }
+
+    fn run_with(&self, mut graph: Graph, journal: Journal) -> Result<(Graph, Report), PassError> {
+        let runs_left = self.stop_after.unwrap_or(usize::MAX);
+        let mut run = Run { pipeline: self, runs_left, journal, report: Report::default() };
+        run.on(&mut graph)?;
+        let Run { journal, mut report, .. } = run;
+        report.remarks.sort();
+        report.remarks.dedup();
+        report.rewrites = journal.made();
+        report.trace = journal.into_rewrites();
+        Ok((graph, report))
+    }
+}
+
+/// A run of a pipeline.
+struct Run<'p> {
+    pipeline: &'p Pipeline,
+    runs_left: usize,
+    journal: Journal,
+    report: Report,
+}
+
+impl Run<'_> {
+    /// Runs the passes over a graph and the bodies in it. Returns whether the graph is another.
+    fn on(&mut self, graph: &mut Graph) -> Result<bool, PassError> {
         let interface = Interface::of(graph);
         let mut bodies = Bodies::default();
+        let mut changed = false;
+        for stage in &self.pipeline.stages {
+            changed |= self.stage(stage, graph, &interface, &mut bodies)?;
+        }
+        Ok(changed)
+    }
+
+    /// Runs the passes of a stage, round after round, until a round changes nothing. Returns whether the graph is another.
+    fn stage(
+        &mut self,
+        passes: &[Box<dyn Pass>],
+        graph: &mut Graph,
+        interface: &Interface,
+        bodies: &mut Bodies,
+    ) -> Result<bool, PassError> {
         let mut remarks = Vec::new();
         let mut changed_ever = false;
         for round in 0..MAX_ROUNDS {
             let mut changed = false;
             remarks.clear();
-            for pass in &self.passes {
-                if *left == 0 {
-                    return Ok(changed_ever);
+            for pass in passes {
+                if self.is_over() {
+                    return Ok(changed_ever | changed);
                 }
-                *left -= 1;
-                let mut context = PassContext::new(&self.capabilities, &self.options);
-                let run = run_pass(pass.as_ref(), graph, &mut context, &interface)?;
-                remarks.append(&mut context.remarks);
+                self.runs_left -= 1;
+                self.journal.round = round;
+                let run = self.pass(pass.as_ref(), graph, interface, &mut remarks)?;
                 changed |= run.rewrites > 0;
                 if run.rewrites > 0 || round == 0 {
-                    report.passes.push(run);
+                    self.report.passes.push(run);
                 }
             }
-            changed |= bodies.run(self, graph, left, report)?;
+            changed |= bodies.run(self, graph)?;
             changed_ever |= changed;
             if !changed {
                 break;
             }
         }
-        report.remarks.append(&mut remarks);
+        self.report.remarks.append(&mut remarks);
         Ok(changed_ever)
+    }
+
+    /// Whether as much was done as was asked for.
+    fn is_over(&self) -> bool {
+        self.runs_left == 0 || self.journal.is_spent()
+    }
+
+    /// Runs one pass and checks what it leaves.
+    fn pass(
+        &mut self,
+        pass: &dyn Pass,
+        graph: &mut Graph,
+        interface: &Interface,
+        remarks: &mut Vec<Remark>,
+    ) -> Result<PassReport, PassError> {
+        let name = pass.name();
+        let nodes_before = graph.operation_count();
+        let start = Instant::now();
+        let made = self.journal.made();
+        let mut context = PassContext::new(&self.pipeline.capabilities, &self.pipeline.options);
+        context.journal = std::mem::take(&mut self.journal);
+        let rewrites = match pass.run(graph, &mut context) {
+            Ok(outcome) => outcome.rewrites(),
+            Err(PassError::Stopped) => context.journal.made() - made,
+            Err(error) => return Err(error),
+        };
+        if rewrites > 0 {
+            context.settle(name, graph)?;
+            verify(graph).map_err(|source| PassError::Invalid { pass: name, source })?;
+            interface.check(name, graph)?;
+        }
+        self.journal = std::mem::take(&mut context.journal);
+        remarks.append(&mut context.remarks);
+        let nodes_after = graph.operation_count();
+        Ok(PassReport { name, rewrites, nodes_before, nodes_after, ms: start.elapsed().as_secs_f64() * 1e3 })
     }
 }
 
@@ -215,13 +316,7 @@ struct Bodies {
 }
 
 impl Bodies {
-    fn run(
-        &mut self,
-        pipeline: &Pipeline,
-        graph: &mut Graph,
-        left: &mut usize,
-        report: &mut Report,
-    ) -> Result<bool, PassError> {
+    fn run(&mut self, run: &mut Run<'_>, graph: &mut Graph) -> Result<bool, PassError> {
         let nodes: Vec<NodeId> = graph.live().into_iter().filter(|id| !is_plain(graph, *id)).collect();
         let mut changed_ever = false;
         for id in nodes {
@@ -233,7 +328,7 @@ impl Bodies {
                     continue;
                 }
                 let mut inside = Graph::clone(&body.0);
-                if pipeline.run_on(&mut inside, left, report)? {
+                if run.on(&mut inside)? {
                     *body = Body(inside.into());
                     changed = true;
                 }
@@ -245,7 +340,8 @@ impl Bodies {
             }
         }
         if changed_ever {
-            settle(BODIES, graph)?;
+            run.journal.prune(BODIES, graph);
+            graph.reinfer().map_err(|source| PassError::Patch { pass: BODIES, node: graph.name().clone(), source })?;
         }
         Ok(changed_ever)
     }
@@ -269,31 +365,6 @@ fn replace(graph: &mut Graph, id: NodeId, op: Op) -> Result<(), PassError> {
     patch.absorb([id]);
     let node = graph.node_name(id).into();
     graph.apply(&patch).map(drop).map_err(|source| PassError::Patch { pass: BODIES, node, source })
-}
-
-/// Runs one pass and checks what it leaves.
-fn run_pass(
-    pass: &dyn Pass,
-    graph: &mut Graph,
-    context: &mut PassContext<'_>,
-    interface: &Interface,
-) -> Result<PassReport, PassError> {
-    let name = pass.name();
-    let nodes_before = graph.operation_count();
-    let start = Instant::now();
-    let outcome = pass.run(graph, context)?;
-    if outcome.rewrites() > 0 {
-        settle(name, graph)?;
-        verify(graph).map_err(|source| PassError::Invalid { pass: name, source })?;
-        interface.check(name, graph)?;
-    }
-    Ok(PassReport {
-        name,
-        rewrites: outcome.rewrites(),
-        nodes_before,
-        nodes_after: graph.operation_count(),
-        ms: start.elapsed().as_secs_f64() * 1e3,
-    })
 }
 
 /// What a model promises to the outside: names, dtypes and shapes of inputs and outputs, in order.
@@ -344,11 +415,14 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         Box::new(FoldControlFlow),
         rule(DropIdentity),
         rule(CanonicalizeAttributes),
+        rule(CanonicalizeGather), // after folding, which makes indices constant
         rule(CanonicalizePadding),
         // After folding, which makes operands constant.
         rule(CanonicalizeArithmetic),
         // After the attributes, which tell the output's shape.
         rule(CanonicalizeReshape),
+        // After the attributes too, and before what looks for constant operands.
+        rule(DropExpand),
         rule(SinkLayout),
         rule(MergeReshapes),
         rule(MergeLayouts),
@@ -363,15 +437,22 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseReluClip), // gives the clips that the next two look for
         rule(FuseHardSigmoid),
         rule(FuseHardSwish), // looks for hard sigmoids
-        rule(FuseSwish),
-        rule(FuseMish),
+        rule(FuseSigmoid),
+        rule(FuseSwish), // looks for sigmoids
+        rule(FuseSoftplus),
+        rule(FuseMish), // looks for softplus
         rule(FuseGelu),
         // Before anything takes a scale, mask or bias into a product.
         rule(FuseRotaryEmbedding),
+        rule(SinkNegation), // what is no rotary embedding
+        rule(FuseRoll),
+        rule(FuseSplit), // of the slices that are left
         rule(FuseAttention),
         rule(SinkParts), // after it, which gives queries, keys and values one form
         rule(FuseLayerNorm),
-        rule(FuseRmsNorm), // a layer norm has its formula inside
+        rule(FuseInstanceNorm),
+        rule(FuseGroupNorm), // looks for instance norms
+        rule(FuseRmsNorm),   // a layer norm has its formula inside
         // Constants into weights and biases, while there is no epilogue in the way.
         rule(FuseConvBn),
         rule(FuseConvScale),
@@ -421,9 +502,12 @@ fn lowering_passes() -> Vec<Box<dyn Pass>> {
         rule(LowerTypes),
         // Formulas may begin with arithmetic of constants.
         Box::new(FoldConstants),
-        // Last: no other rule looks into a Shuffle.
-        rule(LowerLayout),
     ]
+}
+
+/// After all others have come to an end: they do not look into a Shuffle.
+fn last_passes() -> Vec<Box<dyn Pass>> {
+    vec![rule(FuseLayout)]
 }
 
 fn rule(rule: impl Rule + 'static) -> Box<dyn Pass> {

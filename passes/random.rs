@@ -5,6 +5,7 @@
 //! means leaving instructions out.
 
 mod control;
+mod fuzz;
 mod heads;
 mod maker;
 mod motifs;
@@ -15,7 +16,8 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use trt_fuse_ir::eval::eval_graph;
-use trt_fuse_ir::{Builder, Capabilities, DType, Dim, Graph, ValueInfo};
+use trt_fuse_ir::op::{BinaryOp, Constant};
+use trt_fuse_ir::{Builder, Capabilities, DType, Dim, Graph, Op, Patch, Tensor, ValueInfo, ValueRef};
 
 use self::maker::Maker;
 use crate::Pipeline;
@@ -30,6 +32,7 @@ const BATCH: i64 = 2;
 /// Passes that must keep every bit, besides those that drop something.
 const EXACT: &[&str] = &[
     "canonicalize_attributes",
+    "canonicalize_gather",
     "canonicalize_padding",
     "canonicalize_reshape",
     "fold_constants",
@@ -63,30 +66,95 @@ fn make(instructions: &[Instruction], symbolic: bool) -> Graph {
     builder.finish()
 }
 
-fn check(graph: &Graph, pipeline: &Pipeline, exact: bool) -> Result<(), TestCaseError> {
-    let names = pipeline.names();
-    let inputs = random_inputs(graph, BATCH, 7);
+/// Random inputs of a graph, and what it gives for them.
+struct Sample {
+    inputs: Vec<Tensor>,
+    expected: Vec<Tensor>,
+}
+
+/// A sample with a symbolic batch taken as `batch`; nothing where that says nothing.
+fn sample(graph: &Graph, batch: i64) -> Result<Option<Sample>, String> {
+    let inputs = random_inputs(graph, batch, 7);
     let expected = match eval_graph(graph, &inputs) {
         Ok(expected) => expected,
         // A symbolic batch may be made to meet another size; the graph is then right for that size only.
-        Err(_) if graph.info(graph.inputs()[0].into()).unwrap().fixed_dims().is_none() => return Ok(()),
-        Err(error) => return Err(TestCaseError::fail(format!("{error}\n{graph}"))),
+        Err(_) if graph.info(graph.inputs()[0].into()).unwrap().fixed_dims().is_none() => return Ok(None),
+        Err(error) => return Err(format!("{error}\n{graph}")),
     };
-    if expected.iter().any(|tensor| tensor.to_f64s().unwrap().iter().any(|value| !value.is_finite())) {
-        return Ok(());
-    }
-    let fail = |what: String| TestCaseError::fail(format!("{names:?}: {what}\n{graph}"));
+    let is_finite = |tensor: &Tensor| tensor.to_f64s().unwrap().iter().all(|value| value.is_finite());
+    Ok(expected.iter().all(is_finite).then_some(Sample { inputs, expected }))
+}
+
+/// Runs a pipeline: its result has the same outputs within the tolerance, and does not change a second time.
+fn keeps(graph: &Graph, pipeline: &Pipeline, batches: &[i64], tolerance: f64) -> Result<Graph, String> {
+    let names = || match pipeline.names().as_slice() {
+        [name] => name.to_string(),
+        names => format!("{} to {}, {} passes", names[0], names[names.len() - 1], names.len()),
+    };
+    let fail = |what: String| format!("{}: {what}\n{graph}", names());
     let (after, _) = pipeline.run(graph.clone()).map_err(|error| fail(error.to_string()))?;
-    let found = eval_graph(&after, &inputs).map_err(|error| fail(format!("{error}\n{after}")))?;
-    let tolerance = if exact { 0.0 } else { 1e-4 };
-    for ((expected, found), output) in expected.iter().zip(&found).zip(graph.outputs()) {
-        let gap = difference(expected, found);
-        prop_assert!(gap <= tolerance, "{names:?}: output {} differs by {gap}\n{graph}\n{after}", output.name);
+    for batch in batches {
+        let Some(Sample { inputs, expected }) = sample(graph, *batch)? else { continue };
+        let found = eval_graph(&after, &inputs).map_err(|error| fail(format!("batch {batch}: {error}\n{after}")))?;
+        for ((expected, found), output) in expected.iter().zip(&found).zip(graph.outputs()) {
+            let gap = difference(expected, found);
+            if gap > tolerance && !is_noise(graph, &inputs, gap) {
+                return Err(fail(format!("batch {batch}: output {} differs by {gap}\n{after}", output.name)));
+            }
+        }
     }
     let (again, report) = pipeline.run(after.clone()).map_err(|error| fail(error.to_string()))?;
-    let rewrites: usize = report.passes.iter().map(|pass| pass.rewrites).sum();
-    prop_assert!(rewrites == 0, "{names:?}: a second run changes\n{after}\n{again}");
-    Ok(())
+    let changed: Vec<&str> = report.passes.iter().filter(|pass| pass.rewrites > 0).map(|pass| pass.name).collect();
+    if !changed.is_empty() {
+        return Err(fail(format!("a second run changes ({changed:?})\n{after}\n{again}")));
+    }
+    Ok(after)
+}
+
+/// Whether outputs differ as much where each number on the way is another in its last bits: what is left of numbers that
+/// cancel.
+fn is_noise(graph: &Graph, inputs: &[Tensor], gap: f64) -> bool {
+    let Ok(expected) = eval_graph(graph, inputs) else { return false };
+    (1..5_u64).any(|turn| {
+        let found = eval_graph(&with_noise(graph, turn), inputs);
+        found.is_ok_and(|found| expected.iter().zip(&found).any(|(a, b)| difference(a, b) > gap / 30.0))
+    })
+}
+
+/// A graph with each float multiplied by nearly one, those of one batch each by another number.
+fn with_noise(graph: &Graph, mut turn: u64) -> Graph {
+    let mut noisy = graph.clone();
+    for id in graph.live() {
+        let Some(info) = graph.info(id.into()).filter(|info| info.dtype == DType::F32) else { continue };
+        let dims: Vec<Dim> = info.shape.iter().flatten().cloned().collect();
+        let fixed = dims.iter().rev().map_while(Dim::value).map(|size| size as usize).collect::<Vec<_>>();
+        let sizes: Vec<usize> = fixed.into_iter().rev().collect();
+        let factors = (0..sizes.iter().product::<usize>()).map(|_| {
+            turn = turn.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            1.0 + ((turn >> 40) as f32 / (1 << 24) as f32 - 0.5) * 4e-7
+        });
+        let factors = Tensor::from_vec(sizes, factors.collect()).unwrap();
+        let (inputs, outputs) = (noisy.node_inputs(id), graph.node(id).unwrap().outputs.len());
+        let op = graph.op(id).unwrap().clone();
+        if matches!(op, Op::Input | Op::Constant(_)) {
+            continue;
+        }
+        let mut patch = Patch::new("noise", id);
+        let node = patch.add_many(op, &inputs, outputs);
+        let factors = patch.add(Constant { value: factors }, &[]);
+        let product = patch.add(Op::Binary(BinaryOp::Mul), &[Some(node.into()), Some(factors)]);
+        patch.replace(id.into(), product).absorb([id]);
+        for slot in 1..outputs as u32 {
+            patch.replace(ValueRef { node: id, slot }, ValueRef { node, slot });
+        }
+        noisy.apply(&patch).unwrap();
+    }
+    noisy
+}
+
+fn check(graph: &Graph, pipeline: &Pipeline, exact: bool) -> Result<(), TestCaseError> {
+    let tolerance = if exact { 0.0 } else { 1e-4 };
+    keeps(graph, pipeline, &[BATCH], tolerance).map(drop).map_err(TestCaseError::fail)
 }
 
 fn graphs() -> impl Strategy<Value = Graph> {
@@ -115,7 +183,7 @@ proptest! {
 fn random_graphs_reach_every_pass() {
     let mut runner = TestRunner::deterministic();
     let mut rewrites: BTreeMap<&str, usize> = BTreeMap::new();
-    for _ in 0..300 {
+    for _ in 0..600 {
         let graph = graphs().new_tree(&mut runner).unwrap().current();
         let (_, report) = Pipeline::standard(&Capabilities::default()).run(graph).unwrap();
         for pass in report.passes {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use trt_fuse_ir::{Graph, Op};
 
 use crate::pass::Remark;
+use crate::trace::Rewrite;
 
 /// One run of one pass.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -29,6 +30,10 @@ pub struct Report {
     pub passes: Vec<PassReport>,
     /// Near misses that still hold at the end.
     pub remarks: Vec<Remark>,
+    /// Rewrites made, in bodies too.
+    pub rewrites: usize,
+    /// Each of them, if the pipeline traces.
+    pub trace: Vec<Rewrite>,
 }
 
 /// Number of operations by operator name, constants and inputs left out.

@@ -49,9 +49,14 @@ impl Rule for SinkLayout {
             return Err(Miss::NoMatch);
         }
         let (mut x, mut chain) = (*data, Vec::new());
+        let others = || epilogue.iter().flatten().chain([matrix]);
         while let (Some(step), Some(data), true) =
             (Step::of(graph, x.node), graph.input(x.node, 0), chain.len() < LONGEST)
         {
+            // A product of what is moved with itself.
+            if others().any(|other| other.node == x.node) {
+                return Err(Miss::NoMatch);
+            }
             chain.push((x.node, step));
             x = data;
         }
@@ -165,8 +170,14 @@ mod tests {
             "%1 = reshape(%x) shape=[6, 8] %2 = matmul(%1, %w) %y = relu(%2)",
             "%1 = transpose(%x) perm=[2, 0, 1] %2 = reshape(%1) shape=[6, 8] %3 = matmul(%2, %w) %y = reshape(%3) shape=[72]",
             "%1 = reshape(%x) shape=[6, 8] %2 = matmul(%1, %v) %y = reshape(%2) shape=[72]",
+            // The step is read by the matrix's slot, and by the epilogue's.
+            "%1 = reshape(%x) shape=[6, 8] %2 = reshape(%1) shape=[8, 6] %3 = matmul(%2, %1) %y = reshape(%3) shape=[64]",
+            "%1 = reshape(%s) shape=[4, 4] %2 = matmul(%1, %1) %y = reshape(%2) shape=[16]",
+            "%1 = reshape(%s) shape=[16] %2 = reshape(%1) shape=[1, 16] %3 = matmul(%2, %i, %1) epilogue=[add]
+                %y = reshape(%3) shape=[16]",
         ] {
-            let text = format!("graph g(%x: f32[1, 6, 8], %w: f32[8, 12], %v: f32[1, 8, 12]) -> (%y) {{ {body} }}");
+            let inputs = "%x: f32[1, 6, 8], %w: f32[8, 12], %v: f32[1, 8, 12], %s: f32[2, 8], %i: f32[16, 16]";
+            let text = format!("graph g({inputs}) -> (%y) {{ {body} }}");
             assert_eq!(run_rule(SinkLayout, &text).rewrites, 0, "{body}");
         }
     }

@@ -189,6 +189,8 @@ mod tests {
             "%q, %k = split(%x) axis=1 sizes=[3, 3] %a = reshape(%q) shape=[(3*n)] %c = reshape(%k) shape=[(3*n)] %b = relu(%k)",
             "%z = constant() value=i64[] {0} %o = constant() value=i64[] {1} %q = gather(%x, %z) axis=1
                 %k = gather(%x, %o) axis=1 %a = reshape(%q) shape=[1, n] %b = reshape(%k) shape=[1, n]",
+            // Axes from the end.
+            "%q, %k = split(%x) axis=1 sizes=[3, 3] %a = transpose(%q) perm=[-1, 0] %b = transpose(%k) perm=[-1, 0]",
         ] {
             let text = format!("graph g(%x: f32[n, 6]) -> (%a, %b) {{ {body} }}");
             assert_eq!(run_rule(SinkParts, &text).rewrites, 0, "{body}");

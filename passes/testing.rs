@@ -1,9 +1,9 @@
 //! What the tests of all passes share: running one pass on a graph in text form, and comparing outputs.
 
+pub(crate) use trt_fuse_ir::eval::difference;
 use trt_fuse_ir::eval::eval_graph;
 use trt_fuse_ir::{Capabilities, Element, Graph, Tensor, verify};
 
-use crate::pass::settle;
 use crate::{Options, Pass, PassContext, Remark, Rule, Rules};
 
 /// A pass run on a graph in text form.
@@ -54,7 +54,7 @@ pub(crate) fn run_on(pass: &dyn Pass, before: Graph) -> Run {
     let (capabilities, options) = (Capabilities::default(), Options::default());
     let mut context = PassContext::new(&capabilities, &options);
     let outcome = pass.run(&mut after, &mut context).unwrap();
-    settle(pass.name(), &mut after).unwrap();
+    context.settle(pass.name(), &mut after).unwrap();
     if let Err(errors) = verify(&after) {
         panic!("{errors}\n{after}");
     }
@@ -85,50 +85,7 @@ impl Run {
     }
 }
 
-/// Inputs of a graph: floats in -2..2, integers in 0..4, from a fixed sequence.
+/// Random inputs of a graph, all symbols taken as `size`.
 pub(crate) fn random_inputs(graph: &Graph, size: i64, seed: u64) -> Vec<Tensor> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = move || {
-        // xorshift64*
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 40) as f32 / (1_u64 << 24) as f32
-    };
-    let mut inputs = Vec::new();
-    for id in graph.inputs() {
-        let info = graph.info((*id).into()).unwrap();
-        let dims: Vec<usize> =
-            info.shape.as_ref().unwrap().iter().map(|dim| dim.evaluate(&|_| Some(size)).unwrap() as usize).collect();
-        let count = dims.iter().product();
-        let data: Vec<f32> = (0..count).map(|_| next() * 4.0 - 2.0).collect();
-        let tensor = match info.dtype {
-            trt_fuse_ir::DType::F32 => Tensor::from_vec(dims, data),
-            trt_fuse_ir::DType::F16 => Tensor::from_vec(dims, data.into_iter().map(half::f16::from_f32).collect()),
-            trt_fuse_ir::DType::I64 => Tensor::from_vec(dims, data.into_iter().map(|x| (x + 2.0) as i64).collect()),
-            trt_fuse_ir::DType::I32 => Tensor::from_vec(dims, data.into_iter().map(|x| (x + 2.0) as i32).collect()),
-            trt_fuse_ir::DType::I8 => Tensor::from_vec(dims, data.into_iter().map(|x| (x * 30.0) as i8).collect()),
-            trt_fuse_ir::DType::U8 => Tensor::from_vec(dims, data.into_iter().map(|x| (x * 30.0) as u8).collect()),
-            trt_fuse_ir::DType::Bool => Tensor::from_vec(dims, data.into_iter().map(|x| x > 0.0).collect()),
-            other => panic!("no random input of {other}"),
-        };
-        inputs.push(tensor.unwrap());
-    }
-    inputs
-}
-
-/// The largest difference relative to the largest magnitude; infinite if dtype, shape or the places of NaN differ.
-pub(crate) fn difference(expected: &Tensor, found: &Tensor) -> f64 {
-    if expected.dtype() != found.dtype() || expected.dims() != found.dims() {
-        return f64::INFINITY;
-    }
-    let (Some(a), Some(b)) = (expected.to_f64s(), found.to_f64s()) else {
-        return if expected == found { 0.0 } else { f64::INFINITY };
-    };
-    let largest = a.iter().copied().filter(|x| x.is_finite()).fold(1e-6, |largest: f64, x| largest.max(x.abs()));
-    a.iter().zip(&b).fold(0.0, |gap, (a, b)| {
-        let same = a == b || (a.is_nan() && b.is_nan());
-        let here = if same { 0.0 } else { (a - b).abs() / largest };
-        if here.is_nan() { f64::INFINITY } else { gap.max(here) }
-    })
+    trt_fuse_ir::eval::random_inputs(graph, &|_| Some(size), seed).unwrap()
 }

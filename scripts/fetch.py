@@ -7,6 +7,7 @@
     python3 scripts/fetch.py ocr CACHE        rapidocr, real models of PaddlePaddle, a wheel of PyPI, pinned
     python3 scripts/fetch.py operators CACHE  ONNX's own tests, written by the `onnx` package of PyPI, pinned
     python3 scripts/fetch.py oracle CACHE     onnxruntime for the tests on random models, of PyPI, pinned
+    python3 scripts/fetch.py chromium CACHE   Debian's headless Chromium for the test of the page, unless there is one
 """
 import lzma
 import os
@@ -21,6 +22,7 @@ WHEEL = "tensorrt-rtx-cu13-libs==1.7.1.116"
 SILERO = "silero-vad==6.2.3"
 OCR = "rapidocr-onnxruntime==1.4.4"
 ORACLE = ["onnxruntime==1.31.1", "onnx==1.23.2", "numpy==2.3.5"]
+CHROMIUM = ["chromium-headless-shell", "chromium", "google-chrome", "chrome"]
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -88,6 +90,38 @@ def operators(cache):
             os.replace(written, target)
 
 
+def chromium(cache):
+    """Chromium and the libraries that it needs and this machine lacks, unpacked and not installed. What cannot be had is
+    told, and no error: without it one test is skipped."""
+    target = cache / "chromium"
+    if target.exists() or os.environ.get("TRT_FUSE_CHROMIUM") or any(map(shutil.which, CHROMIUM)):
+        return
+    cache.mkdir(parents=True, exist_ok=True)
+    print(f"fetching {CHROMIUM[0]} into {target}", flush=True)
+    try:
+        unpack_debian(CHROMIUM[0], target)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"no Chromium, tests/page.rs needs one (TRT_FUSE_CHROMIUM names it): {error}", flush=True)
+
+
+def unpack_debian(package, target):
+    """Unpack a package of Debian, with those that it depends on and that are not installed, into the folder `target`."""
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        scratch = pathlib.Path(scratch)
+        for folder in ("archives/partial", "lists/partial"):
+            (scratch / folder).mkdir(parents=True)
+        # Lists and packages of its own: nothing of the system is changed, and no rights are needed.
+        places = {"Dir::Cache": scratch, "Dir::Cache::archives": scratch / "archives", "Dir::State::lists": scratch / "lists"}
+        settings = {**places, "Debug::NoLocking": "true", "APT::Sandbox::User": "", "Acquire::Languages": "none"}
+        apt = ["apt-get", "-qq", "--yes"] + [f"-o{key}={value}" for key, value in settings.items()]
+        subprocess.run(apt + ["update"], check=True)
+        subprocess.run(apt + ["--no-install-recommends", "--download-only", "install", package], check=True)
+        for archive in sorted((scratch / "archives").glob("*.deb")):
+            subprocess.run(["dpkg-deb", "-x", archive, scratch / "unpacked"], check=True)
+        if not target.exists():
+            os.replace(scratch / "unpacked", target)
+
+
 def models(cache):
     folder = cache / "models"
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +136,7 @@ def models(cache):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] not in ("tensorrt", "models", "silero", "ocr", "operators", "oracle"):
+    if len(sys.argv) != 3 or sys.argv[1] not in ("tensorrt", "models", "silero", "ocr", "operators", "oracle", "chromium"):
         sys.exit(__doc__)
     try:
         globals()[sys.argv[1]](pathlib.Path(sys.argv[2]))

@@ -8,7 +8,7 @@ use trt_fuse_ir::{Graph, NodeId, Op};
 use crate::emit::Unsupported;
 use crate::import::Model;
 use crate::notes::{Note, type_note};
-use crate::{Error, Options, optimize, unsupported, unsupported_nodes};
+use crate::{Error, Optimized, Options, optimize, unsupported, unsupported_nodes};
 
 /// Nodes of one operator that cannot be taken for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -44,7 +44,7 @@ pub struct Checked {
 /// If the model cannot be taken through the passes for another reason.
 pub fn check(model: Model, options: &Options) -> Result<Checked, Error> {
     let opsets = model.opsets.clone();
-    let graph = optimize(model, options)?.graph;
+    let Optimized { graph, mut notes, .. } = optimize(model, options)?;
     let mut nodes = unsupported(&graph, options)?;
     // What follows from a node in a body that cannot be taken tells nothing more.
     let unjudged = unjudged_control_flow(&graph);
@@ -72,10 +72,8 @@ pub fn check(model: Model, options: &Options) -> Result<Checked, Error> {
         Some(Finding { op, opset, attribute, reason, count, first_node: node, workaround })
     };
     let capabilities = options.capabilities.clone().unwrap_or_default();
-    Ok(Checked {
-        findings: groups.into_values().filter_map(finding).collect(),
-        notes: type_note(&graph, &capabilities).into_iter().collect(),
-    })
+    notes.extend(type_note(&graph, &capabilities));
+    Ok(Checked { findings: groups.into_values().filter_map(finding).collect(), notes })
 }
 
 /// What stands for the operator of an input.

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashSet;
 use trt_fuse_ir::{Capabilities, Graph, Op, ValueRef, verify};
-use trt_fuse_passes::{Pipeline, Report, UnknownPass};
+use trt_fuse_passes::{Pipeline, Remark, Report, Rewrite, UnknownPass};
 
 use crate::Error;
 use crate::emit::record::Record;
-use crate::emit::sink::LayerCounts;
+use crate::emit::sink::{LayerCounts, NetworkSink};
 use crate::emit::{EmitError, Unsupported, emit};
 use crate::import::{ImportOptions, Model, import_file};
 use crate::notes::{Note, type_note, value_notes};
@@ -30,7 +30,8 @@ pub struct PassSelection {
 }
 
 impl PassSelection {
-    fn pipeline(&self, capabilities: &Capabilities) -> Result<Pipeline, UnknownPass> {
+    /// The standard pipeline, as far as it is selected.
+    pub(crate) fn pipeline(&self, capabilities: &Capabilities) -> Result<Pipeline, UnknownPass> {
         let mut pipeline = Pipeline::standard(capabilities);
         if let Some(names) = &self.only {
             pipeline = pipeline.only(names)?;
@@ -82,6 +83,8 @@ pub struct Optimized {
     pub graph: Graph,
     /// What the passes did.
     pub report: Report,
+    /// What import took on trust, or not as the model says.
+    pub notes: Vec<Note>,
 }
 
 /// Takes an ONNX model to a TensorRT engine.
@@ -109,10 +112,16 @@ pub fn open_library(options: &Options) -> Result<Library, Error> {
 /// # Errors
 /// If the graph does not verify, a pass was named that does not exist, or a pass has a bug.
 pub fn optimize(model: Model, options: &Options) -> Result<Optimized, Error> {
+    optimize_with(model, options, false)
+}
+
+/// As [`optimize`]; every rewrite is in the report if `traced`.
+pub(crate) fn optimize_with(model: Model, options: &Options, traced: bool) -> Result<Optimized, Error> {
     verify(&model.graph)?;
     let capabilities = options.capabilities.clone().unwrap_or_default();
-    let (graph, report) = options.passes.pipeline(&capabilities)?.run(model.graph)?;
-    Ok(Optimized { graph, report })
+    let pipeline = options.passes.pipeline(&capabilities)?;
+    let (graph, report) = if traced { pipeline.trace(model.graph, usize::MAX) } else { pipeline.run(model.graph) }?;
+    Ok(Optimized { graph, report, notes: model.notes.into_iter().map(Note::from).collect() })
 }
 
 /// Writes a graph's network down as text, without TensorRT.
@@ -121,16 +130,48 @@ pub fn optimize(model: Model, options: &Options) -> Result<Optimized, Error> {
 /// If the target cannot express a node: all such nodes are named.
 pub fn record(graph: &Graph, options: &Options) -> Result<(Record, LayerCounts), Error> {
     let capabilities = options.capabilities.clone().unwrap_or_default();
-    let graph = lowered(graph, &capabilities)?;
+    let lowered = Lowered::of(graph, &capabilities)?;
     let mut sink = Record::new();
-    let counts = emit(verify(&graph)?, &capabilities, &mut sink)?;
+    let counts = lowered.emit(&capabilities, &mut sink)?;
     Ok((sink, counts))
 }
 
-/// The graph in operators that the target has layers for.
-pub(crate) fn lowered(graph: &Graph, capabilities: &Capabilities) -> Result<Graph, Error> {
+/// As [`record`], with the rewrites of the lowering.
+pub(crate) fn record_traced(graph: &Graph, options: &Options) -> Result<(Record, Vec<Rewrite>), Error> {
+    let capabilities = options.capabilities.clone().unwrap_or_default();
     verify(graph)?;
-    Ok(Pipeline::lowering(capabilities).run(graph.clone())?.0)
+    let (graph, report) = Pipeline::lowering(&capabilities).trace(graph.clone(), usize::MAX)?;
+    let mut sink = Record::new();
+    Lowered { graph, remarks: report.remarks }.emit(&capabilities, &mut sink)?;
+    Ok((sink, report.trace))
+}
+
+/// A graph in operators that the target has layers for, and why some were left as they are.
+pub(crate) struct Lowered {
+    pub(crate) graph: Graph,
+    remarks: Vec<Remark>,
+}
+
+impl Lowered {
+    pub(crate) fn of(graph: &Graph, capabilities: &Capabilities) -> Result<Self, Error> {
+        verify(graph)?;
+        let (graph, report) = Pipeline::lowering(capabilities).run(graph.clone())?;
+        Ok(Self { graph, remarks: report.remarks })
+    }
+
+    /// Makes the network. A node that is refused because lowering left it has lowering's reason: that the target has no
+    /// layer for it tells less.
+    fn emit<'g, S: NetworkSink<'g>>(&'g self, capabilities: &Capabilities, sink: &mut S) -> Result<LayerCounts, Error> {
+        let refused = match emit(verify(&self.graph)?, capabilities, sink) {
+            Err(EmitError::Unsupported(nodes)) => nodes,
+            other => return Ok(other?),
+        };
+        let told = |node: Unsupported| match self.remarks.iter().find(|remark| *remark.node == *node.node) {
+            Some(remark) => Unsupported { reason: remark.reason.clone(), ..node },
+            None => node,
+        };
+        Err(EmitError::Unsupported(refused.into_iter().map(told).collect()).into())
+    }
 }
 
 /// A built engine and what was seen on the way.
@@ -144,7 +185,7 @@ pub struct Built {
     pub emit: Duration,
     /// Time to build the engine.
     pub build: Duration,
-    /// What differs from the model or was chosen for the user.
+    /// What differs from the graph or was chosen for the user.
     pub notes: Vec<Note>,
 }
 
@@ -161,9 +202,9 @@ pub fn build(
     let capabilities = options.capabilities.clone().unwrap_or_else(|| library.capabilities());
     check_ranges(graph, &options.ranges)?;
     let start = Instant::now();
-    let lowered = lowered(graph, &capabilities)?;
+    let lowered = Lowered::of(graph, &capabilities)?;
     let mut network = TrtNetwork::new(library)?;
-    let layers = emit(verify(&lowered)?, &capabilities, &mut network)?;
+    let layers = lowered.emit(&capabilities, &mut network)?;
     let emit = start.elapsed();
 
     let mut config = options.build.clone();

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use trt_fuse_ir::eval::{convert, eval_graph};
 use trt_fuse_ir::{Capabilities, DType, Graph, Tensor};
 
-use crate::compile::lowered;
+use crate::compile::Lowered;
 use crate::import::{import_file, read_tensor};
 use crate::runtime::{Engine, SessionOptions};
 use crate::tensorrt::Library;
@@ -94,13 +94,17 @@ pub enum Reach {
     Run,
 }
 
-/// Runs one test; builds, or runs on the GPU, too if there is a library, whose target the graph is then lowered for.
-/// Without one that is the newest TensorRT-RTX.
-pub fn run_case(case: &Path, target: Option<(&Library, Reach)>) -> CaseResult {
+/// Runs one test with these options; builds, or runs on the GPU, too if there is a library, whose target the graph is then
+/// lowered for. Without one that is the options' target.
+pub fn run_case(case: &Path, target: Option<(&Library, Reach)>, options: &Options) -> CaseResult {
     let library = target.map(|(library, _)| library);
     let name = case.file_name().map_or_else(|| case.display().to_string(), |name| name.to_string_lossy().into_owned());
-    let capabilities = library.map_or_else(Capabilities::default, Library::capabilities);
-    let options = Options { capabilities: Some(capabilities.clone()), ..Options::default() };
+    let capabilities = match (library, &options.capabilities) {
+        (Some(library), _) => library.capabilities(),
+        (None, Some(capabilities)) => capabilities.clone(),
+        (None, None) => Capabilities::default(),
+    };
+    let options = Options { capabilities: Some(capabilities.clone()), ..options.clone() };
     let (eval, eval_reason) = contained(|| evaluate(case, &options, &capabilities));
     let (build, build_reason) = match target {
         Some((library, reach)) => contained(|| try_build(case, library, reach, &options)),
@@ -142,7 +146,7 @@ fn evaluate(case: &Path, options: &Options, capabilities: &Capabilities) -> Resu
     compare(&model.graph, &inputs, &expected, "")?;
     let optimized = optimize(model, options).map_err(failure)?;
     compare(&optimized.graph, &inputs, &expected, "after the standard passes: ")?;
-    let lowered = lowered(&optimized.graph, capabilities).map_err(failure)?;
+    let lowered = Lowered::of(&optimized.graph, capabilities).map_err(failure)?.graph;
     let expected: Vec<Tensor> = expected.into_iter().map(|tensor| in_range(tensor, capabilities)).collect();
     compare(&lowered, &inputs, &expected, "after the lowering: ")
 }

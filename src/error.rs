@@ -1,12 +1,16 @@
 //! The error of the whole flow.
 
+use std::path::PathBuf;
+
 use trt_fuse_ir::VerifyErrors;
+use trt_fuse_ir::eval::EvalError;
 use trt_fuse_passes::{PassError, UnknownPass};
 
 use crate::emit::EmitError;
 use crate::import::ImportError;
 use crate::npy::NpyError;
 use crate::ranges::RangeError;
+use crate::report::{InputError, UnknownName};
 use crate::runtime::RuntimeError;
 use crate::tensorrt::EngineError;
 
@@ -32,6 +36,23 @@ pub enum Error {
     /// Ranges and symbols do not match.
     #[error(transparent)]
     Range(#[from] RangeError),
+    /// A node or layer was named that does not exist.
+    #[error(transparent)]
+    Name(#[from] UnknownName),
+    /// Inputs cannot be read.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The model cannot be evaluated, on these inputs or at all.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// A file cannot be written.
+    #[error("cannot write {}: {error}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        error: std::io::Error,
+    },
     /// TensorRT could not be found or could not build.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -65,7 +86,13 @@ impl Error {
         match self {
             Self::Import(_) => ErrorKind::InvalidModel,
             Self::Emit(EmitError::Unsupported(_)) => ErrorKind::Unsupported,
-            Self::UnknownPass(_) | Self::Range(_) | Self::Npy(_) => ErrorKind::Usage,
+            Self::UnknownPass(_)
+            | Self::Range(_)
+            | Self::Npy(_)
+            | Self::Name(_)
+            | Self::Input(_)
+            | Self::Eval(_)
+            | Self::Write { .. } => ErrorKind::Usage,
             Self::Emit(_) | Self::Engine(_) | Self::Runtime(_) => ErrorKind::Engine,
             Self::Pass(_) | Self::Verify(_) => ErrorKind::Internal,
         }

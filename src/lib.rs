@@ -14,6 +14,7 @@ mod compile;
 pub mod conformance;
 pub mod emit;
 mod error;
+mod files;
 pub mod import;
 mod notes;
 pub mod npy;

@@ -6,6 +6,7 @@ use serde::Serialize;
 use trt_fuse_ir::{Capabilities, Graph};
 use trt_fuse_passes::conversions;
 
+use crate::import::ImportNote;
 use crate::ranges::Range;
 use crate::tensorrt::{Profile, RangeKind};
 
@@ -21,6 +22,26 @@ pub enum Note {
     Types {
         /// The types.
         types: Vec<TypeChange>,
+    },
+    /// A node whose output's shape an input decides, and the shape that the model states, which the engine takes.
+    StatedShape {
+        /// The node.
+        node: String,
+        /// Its ONNX type.
+        op: String,
+        /// The output.
+        output: String,
+        /// The shape that the model states.
+        shape: String,
+    },
+    /// An output that the model states another shape of than its nodes give, which the engine takes.
+    OutputShape {
+        /// The output.
+        output: String,
+        /// What the model states.
+        stated: String,
+        /// What the nodes give.
+        inferred: String,
     },
     /// An input whose values decide shapes, and the values that the engine was built for because none were given.
     Values {
@@ -55,6 +76,14 @@ impl fmt::Display for Note {
                 }
                 Ok(())
             }
+            Self::StatedShape { node, op, output, shape } => write!(
+                f,
+                "node `{node}` ({op}): an input decides the shape of `{output}` at run time; the engine takes {shape}, as \
+                 the model states, whatever that input says"
+            ),
+            Self::OutputShape { output, stated, inferred } => {
+                write!(f, "output `{output}` is stated as {stated} but is {inferred}; the engine gives the latter")
+            }
             Self::Values { input, values } => {
                 let shown: Vec<String> = values.iter().take(SHOWN).map(ToString::to_string).collect();
                 let more = if values.len() > SHOWN { ", ..." } else { "" };
@@ -65,6 +94,15 @@ impl fmt::Display for Note {
                     shown.join(", ")
                 )
             }
+        }
+    }
+}
+
+impl From<ImportNote> for Note {
+    fn from(note: ImportNote) -> Self {
+        match note {
+            ImportNote::StatedShape { node, op, output, shape } => Self::StatedShape { node, op, output, shape },
+            ImportNote::OutputShape { output, stated, inferred } => Self::OutputShape { output, stated, inferred },
         }
     }
 }

@@ -1,18 +1,33 @@
 //! What `fuse-report` tells, as data. The JSON keys are stable.
 
+mod bisect;
+mod layout;
+mod page;
+
+mod provenance;
+mod remarks;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use trt_fuse_ir::Graph;
-use trt_fuse_passes::{PassReport, Remark, count_ops};
+use trt_fuse_passes::{PassReport, Remark, Rewrite, count_ops};
 
+use crate::compile::optimize_with;
 use crate::emit::sink::LayerCounts;
 use crate::import::{Model, import_file};
 use crate::notes::{Note, type_note};
 use crate::tensorrt::{EngineLayer, Library, Progress, parse_onnx};
-use crate::{Error, Options, build, optimize, profile, record};
+use crate::{Error, Options, build, profile, record};
+
+pub use bisect::{Bisection, Culprit, InputError, StageLine, bisect, bisect_pipelines, read_inputs};
+pub use layout::{Layout, layout};
+pub use page::{page, write_page};
+
+pub use provenance::{GraphNode, LayerOrigin, NetworkLayer, NodeFate, OnnxNode, Provenance, UnknownName};
+pub use remarks::{RemarkGroup, group_remarks, remarks_text};
 
 /// Everything that was seen of a model on its way.
 #[derive(Debug, Serialize)]
@@ -39,6 +54,8 @@ pub struct FuseReport {
     pub notes: Vec<Note>,
     /// Rewrites that nearly applied.
     pub remarks: Vec<Remark>,
+    /// The same by rule and reason, the largest groups first.
+    pub remark_groups: Vec<RemarkGroup>,
 }
 
 /// A model in a line.
@@ -145,15 +162,21 @@ pub struct Wanted {
     pub build: bool,
     /// Take the model through NVIDIA's parser too, and build that if the engine is built.
     pub parser: bool,
+    /// Keep the graph as it was imported, and every rewrite.
+    pub trace: bool,
 }
 
-/// A report, and the text of the network if the model was not built.
+/// A report, and the graphs that it is about.
 #[derive(Debug)]
 pub struct Reported {
     /// The report.
     pub report: FuseReport,
     /// The optimised graph.
     pub graph: Graph,
+    /// The graph as it was imported, if it was asked for.
+    pub imported: Option<Graph>,
+    /// Every rewrite of the standard passes, if they were asked for.
+    pub trace: Vec<Rewrite>,
 }
 
 fn ms(time: Duration) -> f64 {
@@ -170,6 +193,17 @@ pub fn fuse_report(
     wanted: Wanted,
     progress: Option<&mut Progress<'_>>,
 ) -> Result<Reported, Error> {
+    fuse_report_with(path, options, wanted, progress).map(|(reported, _)| reported)
+}
+
+/// As [`fuse_report`], with the options that it came to: what the target can express is the library's own, if one was
+/// opened.
+fn fuse_report_with(
+    path: &Path,
+    options: &Options,
+    wanted: Wanted,
+    progress: Option<&mut Progress<'_>>,
+) -> Result<(Reported, Options), Error> {
     let library = if wanted.build || wanted.parser { Some(crate::open_library(options)?) } else { None };
     let mut options = options.clone();
     if let (None, Some(library)) = (&options.capabilities, &library) {
@@ -182,9 +216,10 @@ pub fn fuse_report(
     let mut timings = Timings { import: ms(start.elapsed()), ..Timings::default() };
     let line = model_line(path, &model);
     let before = source_counts(&model.graph);
+    let imported = wanted.trace.then(|| model.graph.clone());
 
     let start = Instant::now();
-    let optimized = optimize(model, &options)?;
+    let optimized = optimize_with(model, &options, wanted.trace)?;
     timings.optimize = ms(start.elapsed());
     let graph = optimized.graph;
 
@@ -219,10 +254,11 @@ pub fn fuse_report(
         engine,
         parser,
         timings_ms: timings,
-        notes,
+        notes: optimized.notes.into_iter().chain(notes).collect(),
+        remark_groups: group_remarks(&optimized.report.remarks),
         remarks: optimized.report.remarks,
     };
-    Ok(Reported { report, graph })
+    Ok((Reported { report, graph, imported, trace: optimized.report.trace }, options))
 }
 
 fn through_parser(

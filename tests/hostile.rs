@@ -282,6 +282,12 @@ fn nodes(corpus: &mut Corpus) {
     let reshape = graph(&["x: 1[2, 3]"], &["y"], vec![plain("y = Reshape(x, shape)")]);
     let reshape = onnx::GraphProto { initializer: vec![ints("shape", &[-1, -1])], ..reshape };
     corpus.model("two_unknown_dims", &model(17, reshape), "node `y` (Reshape)");
+    let sized = |size: i64| {
+        let crop = graph(&["x: 1[5]"], &["y"], vec![plain("y = CenterCropPad(x, size)")]);
+        model(18, onnx::GraphProto { initializer: vec![ints("size", &[size])], ..crop })
+    };
+    corpus.model("negative_crop", &sized(-3), "node `y` (CenterCropPad): a size of -3");
+    corpus.model("huge_crop", &sized(i64::MAX), "node `y` (CenterCropPad): tensor `y`: elements");
 }
 
 fn bodies_and_functions(corpus: &mut Corpus) {
@@ -321,6 +327,81 @@ fn every_file_is_refused_in_one_line() {
         assert!(error.contains(name), "the file is not named: {error}");
         assert!(error.contains(expected), "{name}: `{expected}` expected in: {error}");
         assert!(!error.contains(char::is_control), "{name}: {error:?}");
+    }
+}
+
+/// Small models that are sound and ask for constants, layers or rounds without end: each is refused with its node, or
+/// taken at a cost that its size allows.
+fn greedy() -> Vec<(&'static str, onnx::ModelProto, Option<&'static str>)> {
+    let one = |inputs: &[&str], node| model(22, graph(inputs, &["y"], vec![node]));
+    let deform = node(
+        "y = DeformConv(x, w, o)",
+        vec![("strides", Ints(&[1 << 62; 2])), ("dilations", Ints(&[1 << 62; 2])), ("pads", Ints(&[1 << 62; 4]))],
+    );
+    let align = ["output_height", "output_width", "sampling_ratio"].map(|name| (name, Int(1 << 40))).into();
+    let rois = ["x: 1[1, 1, 4, 4]", "rois: 1[1, 4]", "images: 7[1]"];
+    let pool = vec![("pooled_shape", Ints(&[10_000_000_000; 2]))];
+    let dilated = vec![("kernel_shape", Ints(&[1_000_000])), ("dilations", Ints(&[2]))];
+    let mut symmetric = one(
+        &["x: 1[1, 1, 65536]"],
+        node(
+            "y = Resize(x, -, scales)",
+            vec![("mode", Text("linear")), ("coordinate_transformation_mode", Text("half_pixel_symmetric"))],
+        ),
+    );
+    symmetric.graph.as_mut().unwrap().initializer.push(floats("scales", &[3], &[1.0, 1.0, 1.5]));
+    vec![
+        ("deform", one(&["x: 1[1, 1, 4, 4]", "w: 1[1, 1, 3, 3]", "o: 1[1, 18, 4, 4]"], deform), None),
+        ("roi_align", one(&rois, node("y = RoiAlign(x, rois, images)", align)), Some("samples along an axis")),
+        ("max_roi", one(&["x: 1[1, 1, 4, 4]", "r: 1[1, 5]"], node("y = MaxRoiPool(x, r)", pool)), Some("bins along")),
+        ("max_pool", one(&["x: 1[1, 1, 3000000]"], node("y = MaxPool(x)", dilated)), Some("too many elements")),
+        ("resize", symmetric, Some("matrices of interpolation are too large")),
+        ("trilu", one(&["x: 1[1, 10000000000]"], plain("y = Trilu(x)")), None),
+        ("causal", one(&["x: 1[1, 1, 100000, 1]"], node("y = Attention(x, x, x)", vec![("is_causal", Int(1))])), None),
+        ("rounds", nested_loops(14), None),
+    ]
+}
+
+/// Loops of two rounds around each other: 2^depth rounds of the innermost.
+fn nested_loops(depth: usize) -> onnx::ModelProto {
+    let mut inner = vec![plain("w0 = Exp(v0)"), plain("d0 = Identity(c0)")];
+    for at in 0..depth {
+        let (inputs, outputs) = ([format!("i{at}: 7[]"), format!("c{at}: 9[]"), format!("v{at}: 1[2]")], ["d", "w"]);
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let outputs = outputs.map(|name| format!("{name}{at}"));
+        let body = graph(&inputs, &[outputs[0].as_str(), outputs[1].as_str()], inner);
+        let (of, to) = match at + 1 == depth {
+            true => ("x".to_string(), "y".to_string()),
+            false => (format!("v{}", at + 1), format!("w{}", at + 1)),
+        };
+        inner = vec![node(&format!("{to} = Loop(two, -, {of})"), vec![("body", Graph(body))])];
+        if at + 1 < depth {
+            inner.push(plain(&format!("d{next} = Identity(c{next})", next = at + 1)));
+        }
+    }
+    let whole = graph(&["x: 1[2]"], &["y"], inner);
+    let two = onnx::TensorProto { dims: Vec::new(), ..ints("two", &[2]) };
+    model(22, onnx::GraphProto { initializer: vec![two], ..whole })
+}
+
+#[test]
+fn small_models_cost_little() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, model, expected) in greedy() {
+        let path = folder.path().join(format!("{name}.onnx"));
+        fs::write(&path, model.write_to_bytes().unwrap()).unwrap();
+        // The limits are on memory, and on seconds of the processor.
+        let limited = format!("ulimit -v {MEMORY_KIB} && ulimit -t 60 && exec \"$0\" check \"$1\"");
+        let program = env!("CARGO_BIN_EXE_trt-fuse");
+        let output = Command::new("sh").args(["-c", &limited, program]).arg(&path).output().unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        match expected {
+            None => assert!(output.status.success(), "{name}: {told}{}", String::from_utf8_lossy(&output.stderr)),
+            Some(expected) => {
+                assert_eq!(output.status.code(), Some(2), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+                assert!(told.contains(expected) && told.contains("at `y`"), "{name}: {told}");
+            }
+        }
     }
 }
 

@@ -5,7 +5,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::{assert_outputs, cache, library};
+use common::{assert_outputs, fetched, library};
 use trt_fuse::import::{ImportOptions, import_file};
 use trt_fuse::ir::Tensor;
 use trt_fuse::ir::eval::eval_graph;
@@ -45,12 +45,7 @@ const CASES: &[Case] = &[
 ];
 
 fn path(case: &Case) -> Option<PathBuf> {
-    let path = cache().join("rapidocr-1.4.4").join(format!("{}.onnx", case.name));
-    if path.is_file() {
-        return Some(path);
-    }
-    eprintln!("skipped: {} is not there, run `make ocr`", path.display());
-    None
+    fetched(&format!("rapidocr-1.4.4/{}.onnx", case.name), "ocr")
 }
 
 /// Dark strokes on a light ground, as scripts/ocr.py draws them.

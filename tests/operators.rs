@@ -9,24 +9,21 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use common::{cache, library};
+use common::{fetched, library};
+use trt_fuse::Options;
 use trt_fuse::conformance::{Reach, Verdict, cases, run_case};
 
 const FOLDERS: &[&str] = &["node", "pytorch-converted", "pytorch-operator", "simple"];
 
 #[test]
 fn operators_give_what_is_recorded() {
-    let tests = cache().join("onnx-tests-1.23.2");
-    if !tests.is_dir() {
-        eprintln!("skipped: {} is not there, run `make operators`", tests.display());
-        return;
-    }
+    let Some(tests) = fetched("onnx-tests-1.23.2", "operators") else { return };
     let Some(library) = library() else { return };
     let mut found = String::from("test\teval\tbuild\treason\n");
     let mut counts: BTreeMap<(&str, &str, Verdict), usize> = BTreeMap::new();
     for folder in FOLDERS {
         for case in cases(&tests.join(folder)).unwrap() {
-            let result = run_case(&case, Some((&library, Reach::Build)));
+            let result = run_case(&case, Some((&library, Reach::Build)), &Options::default());
             assert_ne!(result.eval, Verdict::Panic, "{result:?}");
             assert_ne!(result.build, Verdict::Panic, "{result:?}");
             *counts.entry((folder, "eval", result.eval)).or_default() += 1;

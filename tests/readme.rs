@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use common::cache;
+use common::fetched;
 use onnx_protobuf as onnx;
 use onnx_protobuf::Message as _;
 use trt_fuse::import::{ImportOptions, Model, import_bytes, operators};
@@ -251,11 +251,7 @@ fn every_operator_has_its_row() {
 
 #[test]
 fn the_table_says_what_is_measured() {
-    let tests = cache().join("onnx-tests-1.23.2");
-    if !tests.is_dir() {
-        eprintln!("skipped: {} is not there, run `make operators`", tests.display());
-        return;
-    }
+    let Some(tests) = fetched("onnx-tests-1.23.2", "operators") else { return };
     let tsv = std::fs::read_to_string(root("tests/operators.tsv")).unwrap();
     let readme = std::fs::read_to_string(root("README.md")).unwrap();
     let (before, recorded, after) = split(&readme);

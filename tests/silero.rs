@@ -5,7 +5,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::{assert_outputs, cache, library, pattern};
+use common::{assert_outputs, fetched, library, pattern};
 use trt_fuse::import::{ImportOptions, import_file};
 use trt_fuse::ir::eval::eval_graph;
 use trt_fuse::ir::{Graph, Op, Tensor};
@@ -14,12 +14,7 @@ use trt_fuse::{Options, build, optimize};
 const NAMES: &[&str] = &["silero_vad_16k_op15", "silero_vad_op18_ifless"];
 
 fn path(name: &str) -> Option<PathBuf> {
-    let path = cache().join("silero-vad-6.2.3").join(format!("{name}.onnx"));
-    if path.is_file() {
-        return Some(path);
-    }
-    eprintln!("skipped: {} is not there, run `make silero`", path.display());
-    None
+    fetched(&format!("silero-vad-6.2.3/{name}.onnx"), "silero")
 }
 
 /// Sequences of 512 samples, as at 16 kHz: of other lengths, branches of the first model have different ranks.

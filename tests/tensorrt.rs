@@ -1,8 +1,11 @@
 //! Small networks through the real library. Without one, each test prints why and passes: `make tensorrt` gets one.
 
+mod common;
+
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use common::rtx_library;
 use onnx_protobuf::{
     AttributeProto, GraphProto, Message, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, ValueInfoProto,
 };
@@ -10,24 +13,10 @@ use trt_fuse::emit::layers::{Activation, Convolution, Input, Operand, Reduce};
 use trt_fuse::emit::sink::{Label, LayerCounts, NetworkSink, Weights};
 use trt_fuse::emit::terms::{ActivationKind, ElementwiseKind, MatrixOp, ReduceKind};
 use trt_fuse::tensorrt::{
-    BuilderConfig, ComputeCapability, EngineError, Flavour, InputRange, Library, Plan, PlanHeader, Profile, RangeKind,
-    Search, TrtNetwork, TrtTensor, parse_onnx,
+    BuilderConfig, ComputeCapability, EngineError, InputRange, Library, Plan, PlanHeader, Profile, RangeKind, Search,
+    TrtNetwork, TrtTensor, parse_onnx,
 };
 use trt_fuse_ir::{DType, Tensor};
-
-fn library() -> Option<Library> {
-    match Search::usual(None).open() {
-        Ok(library) if library.version().flavour == Flavour::TensorRtRtx => Some(library),
-        Ok(library) => {
-            println!("skipped: {library:?} does not build without a GPU");
-            None
-        }
-        Err(why) => {
-            println!("skipped: {why}");
-            None
-        }
-    }
-}
 
 /// For one GPU that need not be there.
 fn config() -> BuilderConfig {
@@ -79,7 +68,7 @@ fn conv_relu<'w>(library: &Library, batch: i64, kernel: Weights<'w>, bias: Weigh
 
 #[test]
 fn a_convolution_becomes_one_engine_layer_that_knows_its_nodes() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let (kernel, bias) = (ramp(&[16, 8, 3, 3]), ramp(&[16]));
     let network = conv_relu(&library, 1, Cow::Borrowed(&kernel), Cow::Borrowed(&bias));
     assert_eq!(network.layer_counts(), LayerCounts { all: 2, without_constants: 2 });
@@ -115,7 +104,7 @@ fn misaligned(tensor: &Tensor, offset: usize) -> Tensor {
 
 #[test]
 fn weights_need_no_alignment() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let (kernel, bias) = (ramp(&[16, 8, 3, 3]), ramp(&[16]));
     let plan_at = |offset| {
         let (kernel, bias) = (misaligned(&kernel, offset), misaligned(&bias, offset));
@@ -133,7 +122,7 @@ fn weights_need_no_alignment() {
 
 #[test]
 fn a_splat_and_owned_weights_make_the_plan_of_their_borrowed_twins() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let kernel = ramp(&[16, 8, 3, 3]);
     let dense = Tensor::from_vec([16], vec![0.25_f32; 16]).unwrap();
     let splat = Tensor::full([16], 0.25_f32).unwrap();
@@ -150,7 +139,7 @@ fn batch_profile(batches: [i64; 3]) -> Profile {
 
 #[test]
 fn a_dynamic_batch_builds_with_a_profile_only() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let (kernel, bias) = (ramp(&[16, 8, 3, 3]), ramp(&[16]));
     let build = |profiles| {
         let network = conv_relu(&library, -1, Cow::Borrowed(&kernel), Cow::Borrowed(&bias));
@@ -166,7 +155,7 @@ fn a_dynamic_batch_builds_with_a_profile_only() {
 
 #[test]
 fn matrices_of_equal_rank_are_multiplied() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let weights = ramp(&[1, 5, 4]);
     let mut network = TrtNetwork::new(&library).unwrap();
     let x = input(&mut network, &[2, 3, 4]);
@@ -183,7 +172,7 @@ fn matrices_of_equal_rank_are_multiplied() {
 
 #[test]
 fn a_refused_layer_is_named_with_what_tensorrt_says() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let weights = ramp(&[1, 7, 5]);
     let mut network = TrtNetwork::new(&library).unwrap();
     let x = input(&mut network, &[2, 3, 4]);
@@ -202,7 +191,7 @@ fn a_refused_layer_is_named_with_what_tensorrt_says() {
 
 #[test]
 fn an_output_of_another_type_is_refused() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let mut network = TrtNetwork::new(&library).unwrap();
     let x = input(&mut network, &[2]);
     let y = network.cast(Label::new("half"), x, DType::F16).unwrap();
@@ -213,7 +202,7 @@ fn an_output_of_another_type_is_refused() {
 
 #[test]
 fn progress_is_told_and_can_stop_a_build() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let (kernel, bias) = (ramp(&[16, 8, 3, 3]), ramp(&[16]));
     let network = || conv_relu(&library, 1, Cow::Borrowed(&kernel), Cow::Borrowed(&bias));
     let mut steps = Vec::new();
@@ -232,7 +221,7 @@ fn progress_is_told_and_can_stop_a_build() {
 
 #[test]
 fn plans_are_the_same_every_time_and_with_detail() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let (kernel, bias) = (ramp(&[16, 8, 3, 3]), ramp(&[16]));
     let plan = |detailed| -> Plan {
         let network = conv_relu(&library, 1, Cow::Borrowed(&kernel), Cow::Borrowed(&bias));
@@ -244,7 +233,7 @@ fn plans_are_the_same_every_time_and_with_detail() {
 }
 #[test]
 fn builds_for_several_targets_at_once_do_not_mix() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let (kernel, bias) = (ramp(&[16, 8, 3, 3]), ramp(&[16]));
     let plan = |library: &Library, minor| {
         let compute_capabilities = vec![ComputeCapability { major: 8, minor }];
@@ -270,7 +259,7 @@ fn builds_for_several_targets_at_once_do_not_mix() {
 
 #[test]
 fn a_gpu_that_is_not_supported_is_refused() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let (kernel, bias) = (ramp(&[16, 8, 3, 3]), ramp(&[16]));
     let network = conv_relu(&library, 1, Cow::Borrowed(&kernel), Cow::Borrowed(&bias));
     let compute_capabilities = vec![ComputeCapability { major: 7, minor: 0 }];
@@ -327,7 +316,7 @@ fn onnx_conv_relu(kernel: &Tensor, bias: &Tensor) -> ModelProto {
 
 #[test]
 fn nvidias_parser_makes_the_same_engine_layers() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let (kernel, bias) = (ramp(&[16, 8, 3, 3]), ramp(&[16]));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.onnx");

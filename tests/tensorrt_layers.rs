@@ -1,22 +1,16 @@
 //! Each kind of layer through the real library: the shape that TensorRT infers is the one that ONNX defines, and the
 //! network builds. Without a library, each test prints why and passes: `make tensorrt` gets one.
 
+mod common;
+
 use std::borrow::Cow;
 
+use common::rtx_library;
 use trt_fuse::emit::layers::*;
 use trt_fuse::emit::sink::{Label, NetworkSink};
 use trt_fuse::emit::terms::*;
-use trt_fuse::tensorrt::{BuilderConfig, ComputeCapability, Flavour, Library, Search, TrtNetwork, TrtTensor};
+use trt_fuse::tensorrt::{BuilderConfig, ComputeCapability, Library, TrtNetwork, TrtTensor};
 use trt_fuse_ir::{DType, Element, Tensor};
-
-fn library() -> Option<Library> {
-    match Search::usual(None).open() {
-        Ok(library) if library.version().flavour == Flavour::TensorRtRtx => return Some(library),
-        Ok(library) => println!("skipped: {library:?} does not build without a GPU"),
-        Err(why) => println!("skipped: {why}"),
-    }
-    None
-}
 
 /// A network whose layers are outputs as soon as their shapes are checked.
 struct Net {
@@ -63,7 +57,7 @@ const fn label(name: &str) -> Label<'_> {
 
 #[test]
 fn windows() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let mut net = Net::new(&library);
     let x = net.input("x", DType::F32, &[1, 4, 10, 10]);
     let pool = Pooling {
@@ -132,7 +126,7 @@ fn windows() {
 
 #[test]
 fn arithmetic_and_normalization() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let mut net = Net::new(&library);
     let x = net.input("x", DType::F32, &[2, 8, 6]);
     let y = net.network.unary(label("exp"), x, UnaryKind::Exp).unwrap();
@@ -168,7 +162,7 @@ fn arithmetic_and_normalization() {
 
 #[test]
 fn movement_and_selection() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let mut net = Net::new(&library);
     let x = net.input("x", DType::F32, &[2, 3, 4]);
     let shuffle = Shuffle {
@@ -244,7 +238,7 @@ fn movement_and_selection() {
 
 #[test]
 fn top_k_by_number_and_by_tensor() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let mut net = Net::new(&library);
     let x = net.input("x", DType::F32, &[2, 30]);
     let top = TopK { kind: TopKKind::Min, axis: 1, k: IntArg::Fixed(3), indices: DType::I64 };
@@ -262,7 +256,7 @@ fn top_k_by_number_and_by_tensor() {
 // TensorRT-RTX 1.7 infers these two and has no kernel for them: there is nothing to build.
 #[test]
 fn non_zero_and_nms_are_inferred() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let mut net = Net::new(&library);
     let x = net.input("x", DType::F32, &[2, 30]);
     let y = net.network.non_zero(label("non_zero"), x, DType::I64).unwrap();
@@ -286,7 +280,7 @@ fn non_zero_and_nms_are_inferred() {
 
 #[test]
 fn quantization_and_attention() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let mut net = Net::new(&library);
     let x = net.input("x", DType::F32, &[1, 4, 8, 8]);
     let scale = net.constant(&[], vec![0.1_f32]);
@@ -319,7 +313,7 @@ fn quantization_and_attention() {
 
 #[test]
 fn conditionals_and_loops() {
-    let Some(library) = library() else { return };
+    let Some(library) = rtx_library() else { return };
     let mut net = Net::new(&library);
     let x = net.input("x", DType::F32, &[3, 4]);
     let flag = net.input("flag", DType::Bool, &[]);

@@ -3,8 +3,10 @@
 
 mod common;
 
-use common::{difference, kept, library, model, optimized, packed, pattern_inputs, reference};
+use common::{difference, inputs_of_sizes, kept, library, model, optimized, packed, pattern_inputs, reference};
+use trt_fuse::ir::Capabilities;
 use trt_fuse::ir::eval::eval_graph;
+use trt_fuse::passes::Pipeline;
 use trt_fuse::{Options, build, record};
 
 /// Nodes after the passes, and layers without constants: at most these, in every exporter's form. The layers are what
@@ -75,6 +77,33 @@ fn outputs_of_the_zoo_agree_before_after_and_with_onnxruntime() {
 #[test]
 fn outputs_of_the_light_models_agree_before_after_and_with_onnxruntime() {
     packed("light").iter().for_each(|name| outputs_agree(name));
+}
+
+/// The references are of batch 2; here the batch is 1, and the graph is what targets get too.
+#[test]
+fn outputs_of_dynamic_models_agree_in_every_stage_at_another_size() {
+    let mut dynamic = 0;
+    for name in packed("zoo").into_iter().filter(|name| name.ends_with(".dyn")) {
+        dynamic += 1;
+        let before = model(&name).graph;
+        let inputs = inputs_of_sizes(&before, |symbol| if symbol == "seq" { 8 } else { 1 });
+        let expected = eval_graph(&before, &inputs).unwrap();
+        let after = optimized(&name);
+        let mut stages = vec![("after the passes", after.clone())];
+        for (target, capabilities) in
+            [("for RTX", Capabilities::default()), ("for 8.6", Capabilities::tensorrt((8, 6, 1)))]
+        {
+            stages.push((target, Pipeline::lowering(&capabilities).run(after.clone()).unwrap().0));
+        }
+        for (stage, graph) in stages {
+            let found = eval_graph(&graph, &inputs).unwrap_or_else(|error| panic!("{name}, {stage}: {error}"));
+            for (expected, found) in expected.iter().zip(&found) {
+                let gap = difference(expected, found);
+                assert!(gap <= 1e-4, "{name}, {stage}: the outputs change by {gap}");
+            }
+        }
+    }
+    assert!(dynamic > 0);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::{Dim, is_identifier};
+use super::Dim;
+use super::text::is_identifier;
 
 /// Text that is no dimension.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

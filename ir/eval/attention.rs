@@ -8,7 +8,7 @@ use super::number::{Number, Real, for_real, same_dtype, view};
 use super::{EvalContext, Inputs, Tensors};
 use crate::attr::F32;
 use crate::op::{Attention, CausalKind, MatMul, RotaryEmbedding, ScoreStage};
-use crate::{DType, Dims, Epilogue, Tensor};
+use crate::{DType, Dims, Tensor};
 
 pub(super) fn attention(op: &Attention, inputs: Inputs<'_>, context: &EvalContext<'_>) -> Result<Tensors, String> {
     let (q, k, v) = (inputs.required(0)?, inputs.required(1)?, inputs.required(2)?);
@@ -67,7 +67,7 @@ fn rounded<T: Real>(value: f64, dtype: DType) -> Result<T, String> {
 }
 
 fn product(a: &Tensor, b: &Tensor, transpose_b: bool) -> Result<Tensor, String> {
-    let op = MatMul { transpose_a: false, transpose_b, epilogue: Epilogue::default() };
+    let op = MatMul::new(false, transpose_b);
     let mut outputs = matmul(&op, Inputs(&[Some(a), Some(b)]))?;
     outputs.pop().ok_or_else(|| "a product without a value".to_string())
 }

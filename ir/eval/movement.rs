@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::layout::{self, around, by_width, check_size, copy_strided, filled, product, splat_like, strides, units};
 use super::number::{Number, for_number, load_int, load_ints, phrase, same_dtype};
-use super::pad::pad;
+use super::pad::{pad, roll};
 use super::{EvalContext, Inputs, Tensors, one};
 use crate::infer::{resolve_axes, resolve_axis};
 use crate::{Dims, Op, Shape, Tensor, op};
@@ -25,6 +25,7 @@ pub(super) fn eval(op: &Op, inputs: Inputs<'_>, context: &EvalContext<'_>) -> Re
         Op::Concat(op) => one(concat(op, inputs)),
         Op::Split(op) => split(op, x, inputs.optional(1), context),
         Op::Slice(op) => one(slice(op, inputs, context)),
+        Op::Roll(op) => one(roll(op, x)),
         Op::Pad(op) => one(pad(op, inputs)),
         Op::Tile(_) => one(tile(x, inputs.required(1)?)),
         Op::ShapeOf(op) => one(Ok(shape_of(op, x))),

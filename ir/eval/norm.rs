@@ -2,6 +2,7 @@
 
 use num_traits::AsPrimitive;
 
+use super::activation::apply_epilogue;
 use super::layout::{Operand, around, filled, in_rows, product, zip_assign};
 use super::number::{Real, for_real, load_real, phrase};
 use super::reduce::along_axis;
@@ -75,6 +76,7 @@ fn batch_norm<T: Real>(op: &op::BatchNorm, inputs: Inputs<'_>) -> Result<Tensor,
         let (mean, bias) = (T::real(mean[channel]), T::real(bias[channel]));
         elements.iter_mut().for_each(|x| *x = (*x - mean) * factor + bias);
     });
+    apply_epilogue(&op.epilogue, &mut elements, |_, _| Err("an operand that is added".to_string()))?;
     T::store(x.dtype(), x.dims(), elements)
 }
 

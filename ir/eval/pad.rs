@@ -37,13 +37,28 @@ pub(super) fn pad(op: &op::Pad, inputs: Inputs<'_>) -> Result<Tensor, String> {
         }
         picks.push((*axis, picked));
     }
-    let width = layout::width(x.dtype())?;
-    check_size(&dims, width)?;
+    check_size(&dims, layout::width(x.dtype())?)?;
     if op.mode != PadMode::Constant
         && let Some(splat) = splat_like(x, &dims)
     {
         return splat;
     }
+    picked(x, picks, fill)
+}
+
+pub(super) fn roll(op: &op::Roll, x: &Tensor) -> Result<Tensor, String> {
+    let mut picks = Vec::new();
+    for (axis, shift) in resolve_axes(&op.axes, x.rank())?.iter().zip(&op.shifts) {
+        let size = x.dims().get(*axis).copied().unwrap_or(0);
+        let shift = usize::try_from(*shift).ok().filter(|shift| *shift <= size);
+        let shift = shift.ok_or_else(|| format!("shifts {:?} of {:?}", op.shifts, x.dims()))?;
+        picks.push((*axis, (shift..size).chain(0..shift).map(Some).collect()));
+    }
+    picked(x, picks, None)
+}
+
+/// Axes whose elements are picked, `None` for the fill.
+fn picked(x: &Tensor, picks: Vec<(usize, Vec<Option<usize>>)>, fill: Option<&Tensor>) -> Result<Tensor, String> {
     by_width!(x.dtype(), N => {
         let fill = match fill.map(units::<N>) {
             Some(fill) => *fill?.first().ok_or("the fill is empty")?,

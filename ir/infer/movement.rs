@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::elements::{Elements, elements, few, known, reshaped, single};
 use super::math::broadcast;
 use super::{InferContext, Infos, Inputs, join_dtypes, one, resolve_axes, resolve_axis, shaped, unify};
-use crate::op::{Concat, ConstantOfShape, DepthToSpace, EyeLike, Pad, Reshape, ShapeOf, Shuffle, Split};
+use crate::op::{Concat, ConstantOfShape, DepthToSpace, EyeLike, Pad, Reshape, Roll, ShapeOf, Shuffle, Split};
 use crate::{DType, Dim, Ints, Op, Shape, Tensor, ValueInfo};
 
 mod slice;
@@ -24,6 +24,7 @@ pub(super) fn infer(op: &Op, inputs: Inputs<'_>, context: &InferContext<'_>) -> 
         Op::Concat(op) => concat(op, inputs, context)?,
         Op::Split(op) => return split(op, inputs, context),
         Op::Slice(op) => slice::slice(op, inputs, context)?,
+        Op::Roll(op) => roll(op, x)?,
         Op::Pad(op) => pad(op, inputs, context)?,
         Op::Tile(_) => tile(x, inputs.required(1)?, context)?,
         Op::ShapeOf(op) => shape_of(op, x, context),
@@ -204,6 +205,21 @@ fn shuffle(op: &Shuffle, x: &ValueInfo) -> Result<ValueInfo, String> {
         x = reshaped_to(shape, &x)?;
     }
     op.after.as_ref().map_or(Ok(x.clone()), |perm| transpose(perm, &x))
+}
+
+fn roll(op: &Roll, x: &ValueInfo) -> Result<ValueInfo, String> {
+    if op.axes.len() != op.shifts.len() {
+        return Err(format!("{} axes and {} shifts", op.axes.len(), op.shifts.len()));
+    }
+    let Some(data) = &x.shape else { return Ok(shaped(x.dtype, None)) };
+    let axes = resolve_axes(&op.axes, data.len())?;
+    for (axis, shift) in axes.iter().zip(&op.shifts) {
+        let size = data.get(*axis).and_then(Dim::value);
+        if *shift < 0 || size.is_some_and(|size| *shift > size) {
+            return Err(format!("axis {axis} of {data:?} is moved by {shift}"));
+        }
+    }
+    Ok(shaped(x.dtype, Some(data.clone())))
 }
 
 fn transpose(perm: &[i64], x: &ValueInfo) -> Result<ValueInfo, String> {

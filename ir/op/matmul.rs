@@ -18,6 +18,13 @@ attributes! {
     }
 }
 
+impl MatMul {
+    /// A product of matrices, without an epilogue.
+    pub fn new(transpose_a: bool, transpose_b: bool) -> Self {
+        Self { transpose_a, transpose_b, epilogue: Epilogue::default() }
+    }
+}
+
 attributes! {
     /// ONNX `Einsum`, its equation in explicit form without blanks.
     pub struct Einsum {

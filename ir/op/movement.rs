@@ -103,6 +103,17 @@ attributes! {
     }
 }
 
+attributes! {
+    /// Elements moved along axes, those that leave at one end coming back at the other: element i of an axis of n is the
+    /// input's element `(i + shift) mod n`. What PyTorch calls `roll` by the negative shift.
+    pub struct Roll {
+        /// Axes, non-negative, each once.
+        axes: Ints,
+        /// The input's element that comes first, in `0..n`.
+        shifts: Ints,
+    }
+}
+
 words! {
     /// What [`Pad`] fills with.
     pub enum PadMode {

@@ -1,6 +1,6 @@
 //! Normalisations.
 
-use super::Ints;
+use super::{Epilogue, Ints};
 use crate::attr::F32;
 use crate::attributes;
 
@@ -10,6 +10,8 @@ attributes! {
     pub struct BatchNorm {
         /// Added to the variance.
         epsilon: F32,
+        /// Applied to the output; activations only.
+        epilogue: Epilogue,
     }
 }
 

@@ -202,3 +202,30 @@ fn one_if_tells_the_condition_of_another() {
     assert_eq!(run.rewrites, 2);
     run.equal_within(0.0, 2);
 }
+
+/// Loops of two rounds around each other: unrolled from outside, each would double the work of those inside.
+#[test]
+fn nested_loops_are_unrolled_from_the_inside_within_the_bound() {
+    let inner = "graph b(%i: i64[], %c: bool[], %v: f32[2]) -> (%c as \"c\", %w) { %w = exp(%v) }";
+    let nest = |depth: usize| {
+        (1..depth).fold(inner.to_string(), |body, _| {
+            format!(
+                "graph b(%i: i64[], %c: bool[], %v: f32[2]) -> (%c as \"c\", %w) {{
+                    %t = constant() value=i64[] {{2}} %w = loop(%t, _, %v) body={} carried=1 }}",
+                quoted(&body)
+            )
+        })
+    };
+    let text = |depth| {
+        format!(
+            "graph g(%x: f32[2]) -> (%y) {{ %t = constant() value=i64[] {{2}} %y = loop(%t, _, %x) body={} carried=1 }}",
+            quoted(&nest(depth))
+        )
+    };
+    let refused = run_pass(&FoldControlFlow, &text(2));
+    assert_eq!((refused.rewrites, refused.reasons()), (0, vec![LOOP_INSIDE]));
+    let pipeline = crate::Pipeline::standard(&trt_fuse_ir::Capabilities::default());
+    let unrolled = |depth| operations(&pipeline.run(text(depth).parse().unwrap()).unwrap().0);
+    assert_eq!([unrolled(1), unrolled(3)], [2, 8]);
+    assert!(unrolled(9) <= MAX_UNROLLED + 2);
+}

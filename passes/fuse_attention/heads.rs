@@ -42,6 +42,11 @@ impl Heads {
         Ok(Self { operands, rank, shared })
     }
 
+    /// What queries, keys and values are computed of.
+    pub(super) fn operands(&self) -> [ValueRef; 3] {
+        self.operands.map(|operand| operand.value)
+    }
+
     /// The operands with their rows before their columns.
     pub(super) fn values(self, patch: &mut Patch) -> [ValueRef; 3] {
         let [query, key, value] = self.operands;

@@ -1,11 +1,11 @@
 //! What the softmax of attention is of: a product of queries and keys, scaled, capped and masked.
 
 use trt_fuse_ir::op::{Activation, BinaryOp};
-use trt_fuse_ir::{DType, Graph, NodeId, Op, Patch, Tensor, ValueRef};
+use trt_fuse_ir::{DType, Dim, Graph, NodeId, Op, Patch, Tensor, ValueRef};
 
 use super::Operand;
 use crate::pass::Miss;
-use crate::pattern::{plain_matmul, same_shape, scaled};
+use crate::pattern::{is_close, plain_matmul, same_shape, scaled};
 
 /// The scores of attention.
 pub(super) struct Scores {
@@ -45,13 +45,17 @@ impl Scores {
     /// # Errors
     /// No match, or that a mask has no place.
     pub(super) fn of(graph: &Graph, value: ValueRef) -> Result<Self, Miss> {
-        let (mut at, mut masks, mut nodes) = (value, Vec::new(), Vec::new());
+        let (mut at, mut masks, mut nodes, mut finite) = (value, Vec::new(), Vec::new(), None);
         loop {
             if let Some(mut found) = product(graph, at) {
                 let shapes = masks.iter().map(|(inner, _)| graph.info(*inner)).chain([graph.info(value)]);
                 let product = graph.info(at);
                 if !shapes.into_iter().all(|shape| same_shape(shape, product)) {
                     return Err(Miss::Blocked { reason: "the mask makes the scores larger", at: value.node });
+                }
+                // What one mask leaves a query, another may hide.
+                if let Some(at) = finite.filter(|_| masks.len() > 1) {
+                    return Err(Miss::Blocked { reason: HIDDEN_BY_NUMBER, at });
                 }
                 found.nodes.extend(nodes);
                 found.masks = masks.into_iter().map(|(_, part)| part).collect();
@@ -63,16 +67,29 @@ impl Scores {
                 return Ok(found);
             }
             let (inner, part) = masked(graph, at)?;
+            if matches!(part, Part::Keep(_)) && fill(graph, at) != Some(f64::NEG_INFINITY) {
+                finite = Some(at.node);
+            }
             nodes.push(at.node);
             masks.push((inner, part));
             at = inner;
         }
     }
 
-    /// What the scores are computed of.
-    pub(super) fn operands(&self) -> impl Iterator<Item = ValueRef> + '_ {
-        let masks = self.masks.iter().map(|(Part::Add(mask) | Part::Keep(mask))| *mask);
-        [self.query.value, self.key.value].into_iter().chain(masks)
+    /// What the scores are masked with.
+    pub(super) fn masks(&self) -> impl Iterator<Item = ValueRef> + '_ {
+        self.masks.iter().map(|(Part::Add(mask) | Part::Keep(mask))| *mask)
+    }
+
+    /// Whether a mask has a row for each query and a column for each key, none of them broadcast.
+    fn fills(&self, graph: &Graph, mask: &Tensor) -> bool {
+        let Some([.., queries, keys]) = self.shape(graph) else { return false };
+        matches!(mask.dims(), [.., rows, columns] if queries.is(*rows as i64) && keys.is(*columns as i64))
+    }
+
+    /// The shape of the scores.
+    fn shape<'g>(&self, graph: &'g Graph) -> Option<&'g [Dim]> {
+        graph.info(self.nodes.first().copied()?.into())?.shape.as_deref()
     }
 
     /// The masks as one value, or as the flag that stands for it.
@@ -81,7 +98,7 @@ impl Scores {
     /// No match where the dtype has no infinity.
     pub(super) fn mask(&self, graph: &Graph, patch: &mut Patch, dtype: DType) -> Result<Mask, Miss> {
         if let [Part::Add(mask) | Part::Keep(mask)] = self.masks.as_slice()
-            && graph.constant(*mask).is_some_and(is_causal)
+            && graph.constant(*mask).is_some_and(|mask| is_causal(mask) && self.fills(graph, mask))
         {
             return Ok(Mask::Causal);
         }
@@ -105,6 +122,13 @@ impl Scores {
     }
 }
 
+const HIDDEN_BY_NUMBER: &str = "a query whose keys are all hidden by a finite number";
+
+/// The number that a Where puts in place of hidden scores.
+fn fill(graph: &Graph, value: ValueRef) -> Option<f64> {
+    graph.constant(graph.input(value.node, 2)?)?.uniform_f64()
+}
+
 /// A value as scores and a mask.
 fn masked(graph: &Graph, value: ValueRef) -> Result<(ValueRef, Part), Miss> {
     let slot = |slot| graph.input(value.node, slot).ok_or(Miss::NoMatch);
@@ -115,14 +139,13 @@ fn masked(graph: &Graph, value: ValueRef) -> Result<(ValueRef, Part), Miss> {
             found.map(|(scores, mask)| (scores, Part::Add(mask))).ok_or(Miss::NoMatch)
         }
         Some(Op::Where) => {
-            let (keep, scores, hidden) = (slot(0)?, slot(1)?, slot(2)?);
-            let fill = graph.constant(hidden).and_then(Tensor::uniform_f64).ok_or(Miss::NoMatch)?;
+            let (keep, scores) = (slot(0)?, slot(1)?);
+            let fill = fill(graph, value).ok_or(Miss::NoMatch)?;
             if !leads_to_product(graph, scores) || !hides(fill, graph.dtype(scores)) {
                 return Err(Miss::NoMatch);
             }
             if fill != f64::NEG_INFINITY && !graph.constant(keep).is_some_and(each_row_sees) {
-                let reason = "a query whose keys are all hidden by a finite number";
-                return Err(Miss::Blocked { reason, at: value.node });
+                return Err(Miss::Blocked { reason: HIDDEN_BY_NUMBER, at: value.node });
             }
             Ok((scores, Part::Keep(keep)))
         }
@@ -156,7 +179,8 @@ fn product(graph: &Graph, value: ValueRef) -> Option<Scores> {
         && graph.op(bent.node)? == &Op::Activation(Activation::Tanh)
         && let Some(inner) = graph.input(bent.node, 0)
         && let Some((x, part)) = scaled(graph, inner.node)
-        && crate::pattern::is_close(part * factor, 1.0, graph.dtype(value))
+        && is_close(part * factor, 1.0, graph.dtype(value))
+        && (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&factor)
     {
         cap = Some(factor);
         nodes.extend([at.node, bent.node, inner.node]);

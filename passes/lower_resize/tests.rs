@@ -94,3 +94,49 @@ fn refuses_symbolic_sizes() {
     let run = run("%x: f32[1, 2, h, 5]", "_, _, %z", "f32[1, 2, 3, 9]", attrs);
     assert_eq!((run.rewrites, run.reasons()), (0, vec!["the sizes are known only at run time"]));
 }
+
+#[test]
+fn integers_are_moved_exactly() {
+    let attrs = "mode=nearest coordinates=half_pixel nearest=floor aspect=stretch";
+    for dtype in ["u8", "i8", "i16", "u16", "i32", "u32", "i64"] {
+        let text = format!(
+            "graph g(%x: {dtype}[1, 2, h, w]) -> (%y) {{
+                %s = constant() value=f32[4] {{1, 1, 2, 1.5}}
+                %y = resize(%x, _, %s, _) {attrs} {COMMON} }}"
+        );
+        let run = run_rule(LowerResize, &text);
+        assert_eq!(run.rewrites, 1, "{dtype}");
+        // The ends of the type, and numbers that no f32 holds.
+        let ends = [i64::MIN, i64::MAX, -16_777_217, 16_777_217, -(1 << 40) - 1, 5];
+        let x = Tensor::from_vec([1, 2, 1, 3], ends.to_vec()).unwrap();
+        let to = x.dtype();
+        let text = format!("graph g(%x: {to}[1, 2, 1, 3]) -> (%y) {{ %y = cast(%x) to={dtype} saturate=true }}");
+        let x = trt_fuse_ir::eval::eval_graph(&text.parse().unwrap(), &[x]).unwrap();
+        let eval = |graph| trt_fuse_ir::eval::eval_graph(graph, &x).unwrap();
+        assert_eq!(eval(&run.before), eval(&run.after), "{dtype}");
+    }
+}
+
+#[test]
+fn integers_are_interpolated_as_floats_and_rounded() {
+    let attrs = "mode=linear coordinates=half_pixel nearest=floor aspect=stretch";
+    for sizes in ["1, 2, 4, 5", "1, 2, h, w"] {
+        let text = format!(
+            "graph g(%x: i32[{sizes}]) -> (%y) {{
+                %s = constant() value=f32[4] {{1, 1, 2, 2}}
+                %y = resize(%x, _, %s, _) {attrs} {COMMON} }}"
+        );
+        assert_eq!(run_rule(LowerResize, &text).equal_within(0.0, 4).rewrites, 1);
+    }
+}
+
+#[test]
+fn refuses_huge_matrices() {
+    let attrs = "mode=linear coordinates=half_pixel nearest=floor aspect=stretch antialias=true";
+    let text = format!(
+        "graph g(%x: f32[1, 1, 1, 30000]) -> (%y) {{
+            %s = constant() value=f32[4] {{1, 1, 1, 30000}}
+            %y = resize(%x, _, %s, _) {attrs} {COMMON} }}"
+    );
+    assert_eq!(run_rule(LowerResize, &text).reasons(), ["its matrices of interpolation are too large"]);
+}

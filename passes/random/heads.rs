@@ -18,7 +18,7 @@ impl Maker {
         if !transpose_b {
             key = self.link(Transpose { perm: [0, 1, 3, 2].into_iter().collect() }, &[key])?;
         }
-        let product = |transpose_b| MatMul { transpose_a: false, transpose_b, epilogue: Default::default() };
+        let product = |transpose_b| MatMul::new(false, transpose_b);
         let mut scores = self.link(product(transpose_b), &[query, key])?;
         if self.pick(2) == 0 {
             scores = self.with_scalar(BinaryOp::Div, scores, 4.0)?;
@@ -96,7 +96,7 @@ impl Maker {
         Some(())
     }
 
-    /// An image whose rows of six are rotated.
+    /// An image whose rows of six are rotated, or nearly.
     pub(super) fn rotary(&mut self, x: ValueRef) -> Option<()> {
         let dims = self.dims(x);
         let (rows, size) = (usize::try_from(dims[2].value()?).ok()?, dims[3].value()?);
@@ -112,16 +112,83 @@ impl Maker {
             steps: Some([1].into_iter().collect()),
         };
         let second = self.link(cut(half, size), &[x])?;
-        let negative = self.link(Op::Unary(UnaryOp::Neg), &[second])?;
+        let period = if self.pick(2) == 0 { 3 } else { 5 };
+        let negative = match self.pick(4) {
+            0 => second,
+            _ => self.link(Op::Unary(UnaryOp::Neg), &[second])?,
+        };
         let first = self.link(cut(0, half), &[x])?;
         let turned = self.link(Concat { axis: 3 }, &[negative, first])?;
         let mut terms = Vec::new();
         for (value, shift) in [(x, 0.0f32), (turned, 1.0)] {
-            let table = (0..rows * width).map(|at| ((at / width * 3 + at % 3) as f32 + shift).cos()).collect();
+            let table =
+                (0..rows * width).map(|at| ((at / width * 3 + at % width % period) as f32 + shift).cos()).collect();
             let table = self.constant(Tensor::from_vec([1, 1, rows, width], table).ok()?)?;
             terms.push(self.binary(BinaryOp::Mul, value, table)?);
         }
         let y = self.binary(BinaryOp::Add, terms[0], terms[1])?;
+        self.done(y)
+    }
+
+    /// An image whose first four columns are rotated, as pairs of neighbours or as halves, with the rest behind, or not.
+    pub(super) fn rotary_part(&mut self, x: ValueRef) -> Option<()> {
+        let dims = self.dims(x);
+        let (heads, rows) = (usize::try_from(dims[1].value()?).ok()?, usize::try_from(dims[2].value()?).ok()?);
+        let size = dims[3].value().filter(|size| *size >= 4)?;
+        let cut = |start: i64, end: i64, step: i64| Slice {
+            axes: Some([3].into_iter().collect()),
+            starts: Some([Dim::fixed(start)].into_iter().collect()),
+            ends: Some([Dim::fixed(end)].into_iter().collect()),
+            steps: Some([step].into_iter().collect()),
+        };
+        let interleaved = self.pick(2) == 0;
+        let (first, second) = if interleaved { (cut(0, 4, 2), cut(1, 4, 2)) } else { (cut(0, 2, 1), cut(2, 4, 1)) };
+        let (first, second) = (self.link(first, &[x])?, self.link(second, &[x])?);
+        let dims_of_tables = if self.pick(3) == 0 { [1, heads, 1, 2] } else { [1, 1, rows, 2] };
+        let mut tables = Vec::new();
+        for shift in [0.0f32, 1.0] {
+            let numbers =
+                (0..dims_of_tables.iter().product::<usize>()).map(|at| (at as f32 * 0.7 + shift).cos()).collect();
+            tables.push(self.constant(Tensor::from_vec(dims_of_tables, numbers).ok()?)?);
+        }
+        let mut product = |a, b| self.binary(BinaryOp::Mul, a, b);
+        let (a, b) = (product(first, tables[0])?, product(second, tables[1])?);
+        let (c, d) = (product(first, tables[1])?, product(second, tables[0])?);
+        let (p, q) = (self.link(Op::Binary(BinaryOp::Sub), &[a, b])?, self.binary(BinaryOp::Add, c, d)?);
+        let mut rotated = if interleaved {
+            let column: trt_fuse_ir::Shape = dims[..3].iter().cloned().chain([Dim::fixed(2), Dim::fixed(1)]).collect();
+            let column = Reshape { shape: Some(column), allow_zero: false };
+            let (p, q) = (self.link(column.clone(), &[p])?, self.link(column, &[q])?);
+            let pairs = self.link(Concat { axis: 4 }, &[p, q])?;
+            let flat = dims[..3].iter().cloned().chain([Dim::fixed(4)]).collect();
+            self.link(Reshape { shape: Some(flat), allow_zero: false }, &[pairs])?
+        } else {
+            self.link(Concat { axis: 3 }, &[p, q])?
+        };
+        if size > 4 && self.pick(2) == 0 {
+            let rest = self.link(cut(4, size, 1), &[x])?;
+            rotated = self.link(Concat { axis: 3 }, &[rotated, rest])?;
+        }
+        self.done(rotated)
+    }
+
+    /// Neighbouring rows of an image, and a row that is widened before it is added.
+    pub(super) fn picked(&mut self, x: ValueRef) -> Option<()> {
+        let dims = self.dims(x);
+        let rows = dims[2].value()?;
+        let start = self.pick(2) as i64;
+        let indices = self.constant(Tensor::vector((start..rows).collect::<Vec<i64>>()))?;
+        let some = self.link(Gather { axis: 2 }, &[x, indices])?;
+        let first = Slice {
+            axes: Some([2].into_iter().collect()),
+            starts: Some([Dim::fixed(0)].into_iter().collect()),
+            ends: Some([Dim::fixed(1)].into_iter().collect()),
+            steps: Some([1].into_iter().collect()),
+        };
+        let row = self.link(first, &[x])?;
+        let shape = [dims[0].clone(), dims[1].clone(), Dim::fixed(rows - start), dims[3].clone()].into_iter().collect();
+        let wide = self.link(Expand { shape: Some(shape) }, &[row])?;
+        let y = self.binary(BinaryOp::Add, some, wide)?;
         self.done(y)
     }
 }

@@ -170,7 +170,7 @@ impl Maker {
             10 => {
                 let inner = self.dims(x).last()?.value()?;
                 let weight = self.floats(&[inner as usize, 3])?;
-                let op = MatMul { transpose_a: false, transpose_b: false, epilogue: Default::default() };
+                let op = MatMul::new(false, false);
                 self.push(op, &[Some(x), Some(weight)])
             }
             11 => self.conv(x),

@@ -9,7 +9,7 @@ use super::maker::Maker;
 impl Maker {
     pub(super) fn motif(&mut self) -> Option<()> {
         let x = self.image();
-        match self.pick(18) {
+        match self.pick(22) {
             0 | 1 => self.convolution(x),
             2 => self.padded(x),
             3 => self.concatenated(x),
@@ -21,8 +21,11 @@ impl Maker {
             11 => self.normal(x),
             12 | 13 => self.attention(x),
             14 => self.heads(x),
-            15 => self.siblings(x),
+            15 | 20 => self.siblings(x),
             16 => self.rotary(x),
+            17 => self.picked(x),
+            18 => self.rotary_part(x),
+            19 => self.normal_of_channels(x),
             _ => self.controlled(x),
         }
     }
@@ -83,7 +86,7 @@ impl Maker {
         }
         let variance = (0..channels).map(|at| 0.5 + at as f32 * 0.25).collect();
         inputs.push(self.constant(Tensor::from_vec([channels], variance).unwrap())?);
-        self.link(BatchNorm { epsilon: 1e-3.into() }, &inputs)
+        self.link(BatchNorm { epsilon: 1e-3.into(), epilogue: Epilogue::default() }, &inputs)
     }
 
     /// A convolution, transposed or not, and what follows one.
@@ -192,12 +195,24 @@ impl Maker {
                 let value = self.binary(BinaryOp::Mul, x, value)?;
                 self.with_scalar(BinaryOp::Mul, value, 1.0 / 6.0)?
             }
+            4 if self.pick(2) == 0 => {
+                let negative = self.link(Op::Unary(UnaryOp::Neg), &[x])?;
+                let power = self.link(Op::Unary(UnaryOp::Exp), &[negative])?;
+                let sum = self.with_scalar(BinaryOp::Add, power, 1.0)?;
+                self.link(Op::Binary(BinaryOp::Div), &[x, sum])?
+            }
             4 => {
                 let value = self.activate(Sigmoid, x)?;
                 self.binary(BinaryOp::Mul, x, value)?
             }
             5 => {
-                let value = self.activate(Softplus, x)?;
+                let value = if self.pick(2) == 0 {
+                    let power = self.link(Op::Unary(UnaryOp::Exp), &[x])?;
+                    let sum = self.with_scalar(BinaryOp::Add, power, 1.0)?;
+                    self.link(Op::Unary(UnaryOp::Log), &[sum])?
+                } else {
+                    self.activate(Softplus, x)?
+                };
                 let value = self.activate(Tanh, value)?;
                 self.binary(BinaryOp::Mul, x, value)?
             }
@@ -261,6 +276,43 @@ impl Maker {
         self.done(value)
     }
 
+    /// The norm of an image's channels, alone or two together, in its parts or whole.
+    fn normal_of_channels(&mut self, x: ValueRef) -> Option<()> {
+        let dims = self.dims(x);
+        let channels = dims[1].value()?;
+        let is_grouped = channels % 2 == 0 && self.pick(2) == 0;
+        let mut data = x;
+        if is_grouped {
+            let rest = dims[2].value()? * dims[3].value()? * 2;
+            let groups = [dims[0].clone(), Dim::fixed(channels / 2), Dim::fixed(rest)].into_iter().collect();
+            data = self.link(Reshape { shape: Some(groups), allow_zero: false }, &[x])?;
+        }
+        let count = if is_grouped { channels / 2 } else { channels } as usize;
+        let mut normal = if self.pick(2) == 0 {
+            let scale = self.constant(Tensor::full([count], 1.0f32).ok()?)?;
+            let bias = self.constant(Tensor::full([count], 0.0f32).ok()?)?;
+            self.link(GroupNorm { groups: 0, epsilon: 1e-2.into() }, &[data, scale, bias])?
+        } else {
+            let axes: Ints = if is_grouped { [2].into_iter().collect() } else { [2, 3].into_iter().collect() };
+            let mean = Reduce { kind: ReduceKind::Mean, axes: Some(axes), keep_dims: true, noop_if_empty: false };
+            let means = self.link(mean.clone(), &[data])?;
+            let centred = self.link(Op::Binary(BinaryOp::Sub), &[data, means])?;
+            let square = self.binary(BinaryOp::Mul, centred, centred)?;
+            let variance = self.link(mean, &[square])?;
+            let sum = self.with_scalar(BinaryOp::Add, variance, 1e-2)?;
+            let root = self.link(Op::Unary(UnaryOp::Sqrt), &[sum])?;
+            self.link(Op::Binary(BinaryOp::Div), &[centred, root])?
+        };
+        if is_grouped {
+            normal = self.link(Reshape { shape: Some(dims.into_iter().collect()), allow_zero: false }, &[normal])?;
+        }
+        let scale = self.floats(&[channels as usize, 1, 1])?;
+        let product = self.binary(BinaryOp::Mul, normal, scale)?;
+        let bias = self.floats(&[channels as usize, 1, 1])?;
+        let value = self.binary(BinaryOp::Add, product, bias)?;
+        self.done(value)
+    }
+
     /// A matrix product with a weight, and what follows one.
     fn product(&mut self, x: ValueRef) -> Option<()> {
         let dims = self.dims(x);
@@ -272,7 +324,7 @@ impl Maker {
             let weight = self.floats(&[5, inner])?;
             self.link(Transpose { perm: [1, 0].into_iter().collect() }, &[weight])?
         };
-        let op = MatMul { transpose_a: false, transpose_b: false, epilogue: Epilogue::default() };
+        let op = MatMul::new(false, false);
         let mut value = self.link(op, &[flat, weight])?;
         for _ in 0..1 + self.pick(4) {
             value = match self.pick(4) {
@@ -299,7 +351,7 @@ impl Maker {
             }
             1 => {
                 let value = self.link(Transpose { perm: swapped }, &[x])?;
-                let op = MatMul { transpose_a: false, transpose_b: false, epilogue: Epilogue::default() };
+                let op = MatMul::new(false, false);
                 self.link(op, &[x, value])?
             }
             _ => {

@@ -10,7 +10,7 @@ const VERBS: &[&str] = &["fold", "drop", "merge", "fuse", "sink", "split", "cano
 /// Files that are no pass.
 const OTHERS: &[&str] = &[
     "axes", "channels", "formula", "layout", "lib", "normal", "pass", "pattern", "pipeline", "random", "report",
-    "testing",
+    "testing", "trace",
 ];
 
 fn stems() -> BTreeSet<String> {
@@ -47,9 +47,11 @@ fn every_pass_states_what_its_readers_need() {
     for stem in stems().iter().filter(|stem| !OTHERS.contains(&stem.as_str())) {
         let path = format!("{}/{stem}.rs", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(path).unwrap();
-        for part in ["```text", "Order:", "Numerics:"] {
-            let stated = text.lines().take_while(|line| line.starts_with("//!")).any(|line| line.contains(part));
-            assert!(stated, "{stem}.rs: the module's documentation has no `{part}`");
+        let says = |part: &str| text.lines().take_while(|line| line.starts_with("//!")).any(|line| line.contains(part));
+        for part in ["```text", "Fires", "Order:", "Numerics:"] {
+            assert!(says(part), "{stem}.rs: the module's documentation has no `{part}`");
         }
+        let refusals = ["Refuses", "Never refuses", "Leaves alone"];
+        assert!(refusals.iter().any(|part| says(part)), "{stem}.rs does not say when it refuses");
     }
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use trt_fuse::import::import_file;
 use trt_fuse::optimize;
-use trt_fuse::report::{FuseReport, Wanted, fuse_report};
+use trt_fuse::report::{FuseReport, Provenance, Wanted, bisect, fuse_report, remarks_text, write_page};
 
 #[path = "shared/mod.rs"]
 mod shared;
@@ -22,8 +22,13 @@ mod shared;
   fuse-report model.onnx --build --compare-parser --range batch=1:8:32
   fuse-report model.onnx --json | jq .nodes
   fuse-report model.onnx --network             the network as text
+  fuse-report model.onnx --remarks             why something was not fused
+  fuse-report model.onnx --html report.html    a page with the graph before and after
+  fuse-report model.onnx --node /conv1/Conv    what became of a node
+  fuse-report model.onnx --layer conv1 --build where a layer comes from
+  fuse-report model.onnx --bisect --inputs DIR the first rewrite that changes the outputs
 
-Exit codes: 0 fine, 1 error, 2 the model has nodes that the target cannot express."
+Exit codes: 0 fine, 1 error, 2 the model has nodes that the target cannot express, 3 bisecting found a rewrite."
 )]
 struct Arguments {
     /// The model.
@@ -38,44 +43,96 @@ struct Arguments {
     #[arg(long)]
     json: bool,
     /// Print the network, one layer a line, and nothing else.
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, conflicts_with = "json", group = "instead")]
     network: bool,
     /// Print the graph after the passes, and nothing else.
-    #[arg(long, conflicts_with_all = ["json", "network"])]
+    #[arg(long, conflicts_with = "json", group = "instead")]
     graph: bool,
     /// Tell which rewrites nearly applied, and why they did not.
     #[arg(long)]
     remarks: bool,
+    /// Tell what became of an ONNX node: the rewrites that touched it, and its layers.
+    #[arg(long, value_name = "NAME", group = "instead")]
+    node: Option<String>,
+    /// Tell which ONNX nodes and rewrites a layer comes from.
+    #[arg(long, value_name = "NAME", group = "instead")]
+    layer: Option<String>,
+    /// Find the first rewrite that changes the outputs, by the evaluator on the CPU.
+    #[arg(long, group = "instead")]
+    bisect: bool,
+    /// Inputs to bisect with: NAME.npy (each / of the name as _) or input_N.pb; random ones if not given.
+    #[arg(long, value_name = "DIR", requires = "bisect")]
+    inputs: Option<PathBuf>,
+    /// Largest difference of an output that is none, relative to its largest element.
+    #[arg(long, value_name = "T", requires = "bisect", default_value_t = 1e-4)]
+    tolerance: f64,
+    /// Write the report as a page that needs nothing else.
+    #[arg(long, value_name = "FILE", conflicts_with = "instead")]
+    html: Option<PathBuf>,
     #[command(flatten)]
     common: shared::Common,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    shared::exit(run(&arguments))
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => shared::exit(Err(error)),
+    }
 }
 
-fn run(arguments: &Arguments) -> Result<(), trt_fuse::Error> {
+fn run(arguments: &Arguments) -> Result<ExitCode, trt_fuse::Error> {
     let options = arguments.common.options();
+    if arguments.bisect {
+        let model = import_file(&arguments.model, &options.import)?;
+        let found = bisect(model, &options, arguments.inputs.as_deref(), arguments.tolerance)?;
+        show(arguments, &found, || found.text());
+        return Ok(if found.culprit.is_some() { ExitCode::from(3) } else { ExitCode::SUCCESS });
+    }
     if arguments.graph {
         let optimized = optimize(import_file(&arguments.model, &options.import)?, &options)?;
         shared::print(&optimized.graph.to_string());
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
-    let wanted = Wanted { build: arguments.build, parser: arguments.compare_parser };
     let progress = shared::BuildProgress::new(arguments.build);
+    if arguments.node.is_some() || arguments.layer.is_some() {
+        let model = &arguments.model;
+        let found = Provenance::of_file(model, &options, arguments.build, Some(&mut progress.callback()));
+        progress.finish();
+        let found = found?;
+        if let Some(name) = &arguments.node {
+            let fate = found.node(name)?;
+            show(arguments, &fate, || fate.text());
+        }
+        if let Some(name) = &arguments.layer {
+            let origin = found.layer(name)?;
+            show(arguments, &origin, || origin.text());
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let wanted = Wanted { build: arguments.build, parser: arguments.compare_parser, trace: arguments.html.is_some() };
     let reported = fuse_report(&arguments.model, &options, wanted, Some(&mut progress.callback()))?;
     progress.finish();
     shared::warn(&reported.report.notes);
+    if let Some(file) = &arguments.html {
+        write_page(&reported, file)?;
+    }
     if arguments.network {
         shared::print(&trt_fuse::record(&reported.graph, &options)?.0.text());
-    } else if arguments.json {
-        // A report holds only numbers, strings and lists of them.
-        shared::print(&serde_json::to_string_pretty(&reported.report).unwrap_or_default());
     } else {
-        shared::print(&text(&reported.report, arguments.remarks));
+        show(arguments, &reported.report, || text(&reported.report, arguments.remarks));
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints something as JSON, if that was asked for, or else as text.
+fn show(arguments: &Arguments, data: &impl serde::Serialize, text: impl FnOnce() -> String) {
+    if arguments.json {
+        // A report holds only numbers, strings and lists of them.
+        shared::print(&serde_json::to_string_pretty(data).unwrap_or_default());
+    } else {
+        shared::print(&text());
+    }
 }
 
 fn text(report: &FuseReport, remarks: bool) -> String {
@@ -120,10 +177,7 @@ fn text(report: &FuseReport, remarks: bool) -> String {
         }
     }
     if remarks {
-        let _ = writeln!(text, "\n{} rewrites that nearly applied:", report.remarks.len());
-        for remark in &report.remarks {
-            let _ = writeln!(text, "  {} at {}: {}", remark.rule, remark.node, remark.reason);
-        }
+        let _ = write!(text, "\n{}", remarks_text(&report.remarks));
     }
     text
 }

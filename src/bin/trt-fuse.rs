@@ -156,7 +156,8 @@ fn conformance(
     filter: Option<&str>,
     common: &shared::Common,
 ) -> ExitCode {
-    let opened = reach.map(|reach| open_library(&common.options()).map(|library| (library, reach))).transpose();
+    let options = common.options();
+    let opened = reach.map(|reach| open_library(&options).map(|library| (library, reach))).transpose();
     let target = match &opened {
         Ok(opened) => opened.as_ref().map(|(library, reach)| (library, *reach)),
         Err(error) => return shared::fail(&error.to_string()),
@@ -168,7 +169,7 @@ fn conformance(
     let mut results = Vec::new();
     let wanted = cases.iter().filter(|case| filter.is_none_or(|text| case.to_string_lossy().contains(text)));
     for case in wanted.skip(index).step_by(count) {
-        let result = run_case(case, target);
+        let result = run_case(case, target, &options);
         shared::print(&format!("{:11} {:11} {}  {}", result.eval, result.build, result.name, result.reason));
         results.push(result);
     }

@@ -57,6 +57,7 @@ pub(super) fn emit<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -> Re
         Op::Concat(op) => movement::concat(site, op).map(one),
         Op::Split(op) => movement::split(site, op),
         Op::Slice(op) => movement::slice(site, op).map(one),
+        Op::Roll(op) => movement::roll(site, op).map(one),
         Op::Pad(op) => movement::pad(site, op).map(one),
         Op::Tile(_) => movement::tile(site).map(one),
         Op::ShapeOf(op) => movement::shape_of(site, op).map(one),

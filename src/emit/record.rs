@@ -75,6 +75,15 @@ impl Record {
         kinds
     }
 
+    /// Kind, name and ONNX nodes of each layer, in order.
+    pub fn layers(&self) -> impl Iterator<Item = (&'static str, &str, Vec<String>)> {
+        let layers = self.lines.iter().filter(|line| !matches!(line.kind, "input" | "output"));
+        layers.map(|line| {
+            let metadata = line.metadata.as_ref().unwrap_or(&line.name);
+            (line.kind, line.name.as_str(), metadata.split(ORIGIN_SEPARATOR).map(str::to_owned).collect())
+        })
+    }
+
     fn render(&self, line: &Line) -> String {
         let mut text = String::new();
         for (slot, output) in line.outputs.iter().enumerate() {

@@ -474,7 +474,7 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
     }
 
     /// A constant input under other dimensions of equal product, one layer for all readers that ask for the same.
-    fn constant_layer(&mut self, slot: usize, dims: Dims) -> Result<S::Tensor, EmitError> {
+    pub(super) fn constant_layer(&mut self, slot: usize, dims: Dims) -> Result<S::Tensor, EmitError> {
         let (Some(value), Some(constant)) = (self.source(slot), self.constant(slot)) else {
             return self.unsupported(format!("input {slot} is no constant"));
         };

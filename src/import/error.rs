@@ -54,6 +54,12 @@ pub enum ImportError {
     /// Not protobuf, or cut off.
     #[error("not an ONNX model, or truncated: {0}")]
     Decode(#[from] prost::DecodeError),
+    /// A file that should hold an array of NumPy.
+    #[error("{reason}")]
+    Npy {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// More than [`Limits`](super::Limits) allow.
     #[error("{what}: {found} exceeds the limit of {limit}")]
     Limit {

@@ -5,10 +5,9 @@
 use half::{bf16, f16};
 use smallvec::SmallVec;
 use trt_fuse_ir::op::{
-    BinaryOp, Cast, Concat, Gather, MatMul, Reduce, ReduceKind, Reshape, ShapeOf, Slice, Squeeze, Transpose, UnaryOp,
-    Unsqueeze,
+    BinaryOp, Cast, Concat, Gather, Reduce, ReduceKind, Reshape, ShapeOf, Slice, Squeeze, Transpose, UnaryOp, Unsqueeze,
 };
-use trt_fuse_ir::{DType, Dim, Epilogue, Ints, Op, Shape, Tensor, ValueRef};
+use trt_fuse_ir::{DType, Dim, Ints, Op, Shape, Tensor, ValueRef};
 
 use super::attrs::fault;
 use super::node::{Fault, NodeContext};
@@ -18,11 +17,6 @@ const MAX_INDICES: i64 = 1 << 20;
 
 /// What a shorthand gives.
 pub(crate) type Part = Result<ValueRef, Fault>;
-
-/// A product of matrices, neither transposed.
-pub(crate) fn mat_mul() -> MatMul {
-    MatMul { transpose_a: false, transpose_b: false, epilogue: Epilogue::default() }
-}
 
 /// A reduction over `axes`.
 pub(crate) fn reduction(kind: ReduceKind, axes: &[i64], keep_dims: bool) -> Reduce {

@@ -4,7 +4,8 @@
 //! read from the model's folder only. Its nodes are brought into an order, local functions inlined, bodies of control
 //! flow imported as graphs whose captures are inputs. Each operator is converted, whatever its opset (1 to 28), to the
 //! one form that [`trt_fuse_ir::op`] has for it (`ops`); what has none stays as an opaque node with the reason. What
-//! the model states of values is believed where inference says nothing; a contradiction is an error.
+//! the model states of values is believed where inference says nothing; a contradiction is an error, but for the shapes
+//! of outputs, where the statement is dropped with a note.
 
 mod attrs;
 mod body;
@@ -17,6 +18,8 @@ mod map;
 mod model;
 mod names;
 mod node;
+mod note;
+mod npy;
 mod ops;
 mod order;
 mod proto;
@@ -34,6 +37,8 @@ use trt_fuse_ir::{Graph, Tensor};
 
 pub use error::ImportError;
 pub use limits::Limits;
+pub use note::ImportNote;
+pub use npy::read_npy;
 
 use external::ExternalFiles;
 use scope::Opsets;
@@ -61,6 +66,8 @@ pub struct Model {
     pub producer: String,
     /// Versions of operator sets by domain; ONNX's own is empty.
     pub opsets: BTreeMap<String, i64>,
+    /// What was taken on trust, or not as the model says.
+    pub notes: Vec<ImportNote>,
 }
 
 /// Imports the model at `path`. Its weights stay in the file, which must not change while the graph is in use.
@@ -115,9 +122,9 @@ fn import(bytes: Bytes, external: ExternalFiles, options: &ImportOptions) -> Res
         return Err(ImportError::NoGraph);
     }
     let opsets = Opsets::read(&proto.opset_import)?;
-    let graph = model::import(&mut proto, opsets.clone(), external, options)?;
+    let (graph, notes) = model::import(&mut proto, opsets.clone(), external, options)?;
     let producer = format!("{} {}", proto.producer_name, proto.producer_version).trim().to_owned();
-    Ok(Model { graph, ir_version: proto.ir_version, producer, opsets: opsets.into_inner() })
+    Ok(Model { graph, ir_version: proto.ir_version, producer, opsets: opsets.into_inner(), notes })
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::external::ExternalFiles;
 use super::limits::{Limits, check};
 use super::names::NodeNames;
 use super::node::{Fault, Imported, NodeContext, OutputName};
+use super::note::ImportNote;
 use super::ops;
 use super::order::{Plan, plan};
 use super::proto::{
@@ -41,6 +42,7 @@ pub(crate) struct Importer<'m> {
     pub symbols: Symbols,
     /// Reads tensors.
     pub tensors: TensorReader,
+    notes: Vec<ImportNote>,
     functions: FxHashMap<FunctionKey<'m>, &'m FunctionProto>,
     /// Functions being inlined, outermost first.
     calls: Vec<FunctionKey<'m>>,
@@ -53,7 +55,7 @@ pub(crate) struct Importer<'m> {
 /// An initializer's name and data; no data for strings, which stay opaque.
 type Initializer = (String, Option<Tensor>);
 
-/// The graph of a model.
+/// The graph of a model, and what its user should know of it.
 ///
 /// # Errors
 /// What is wrong with the model.
@@ -62,7 +64,7 @@ pub(crate) fn import(
     opsets: Opsets,
     external: ExternalFiles,
     options: &ImportOptions,
-) -> Result<Graph, ImportError> {
+) -> Result<(Graph, Vec<ImportNote>), ImportError> {
     let limits = options.limits;
     let mut tensors = TensorReader::new(limits, external);
     // Taken by value, so that data in typed fields is not copied.
@@ -75,6 +77,7 @@ pub(crate) fn import(
         names: NodeNames::default(),
         symbols: Symbols::of(&graph.input, &options.sizes),
         tensors,
+        notes: Vec::new(),
         functions: functions(&model.functions)?,
         calls: Vec::new(),
         depth: 0,
@@ -143,14 +146,14 @@ impl<'m> Importer<'m> {
         proto: &'m GraphProto,
         initializers: &'m [Initializer],
         opsets: Opsets,
-    ) -> Result<Graph, ImportError> {
+    ) -> Result<(Graph, Vec<ImportNote>), ImportError> {
         if proto.output.is_empty() {
             return Err(ImportError::NoOutputs);
         }
         let mut builder = Builder::new(proto.name.as_str());
         let mut scope = Scope::new(Rc::new(opsets));
         scope.hint(&proto.value_info);
-        scope.hint(&proto.output);
+        scope.hint_outputs(&proto.output);
         scope.outputs = proto.output.iter().map(|output| output.name.as_str()).collect();
         for (name, tensor) in initializers.iter().filter(|initializer| !initializer.0.is_empty()) {
             let value = add_initializer(&mut builder, name, tensor.clone().ok_or(STRINGS))?;
@@ -168,7 +171,14 @@ impl<'m> Importer<'m> {
             let value = output_value(&scope, name)?;
             builder.output(name, value.ok_or_else(|| ImportError::DanglingOutput { value: name.to_owned() })?);
         }
-        Ok(builder.finish())
+        Ok((builder.finish(), self.notes))
+    }
+
+    /// Keeps a note, once: a body may be imported more than once.
+    pub(crate) fn note(&mut self, note: ImportNote) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
     }
 
     /// Adds the inputs of the main graph. One that is also an initializer is that constant: a network has nobody to
@@ -308,7 +318,12 @@ impl<'m> Importer<'m> {
         {
             scope.define(name, value)?;
             if let (Some(value), Some(stated)) = (value, scope.hints.get(name.as_str())) {
-                self.hint(builder, value, name, stated, &format!("{label}.{slot}"))?;
+                let label = format!("{label}.{slot}");
+                if scope.declared.contains(name.as_str()) {
+                    self.declaration(builder, value, name, stated, &label)?;
+                } else {
+                    self.hint(builder, value, name, stated, &label)?;
+                }
             }
         }
         Ok(())
@@ -332,6 +347,27 @@ impl<'m> Importer<'m> {
         let Some(inferred) = builder.graph().info(value) else { return Ok(()) };
         let stated = supplement(inferred, stated, builder.graph().node_name(value.node));
         Ok(builder.hint(value, &stated)?)
+    }
+
+    /// Takes in what the model declares of one of its outputs. A shape that contradicts inference is dropped: exporters
+    /// that edit models forget it, and no node reads it.
+    fn declaration(
+        &mut self,
+        builder: &mut Builder,
+        value: ValueRef,
+        name: &str,
+        declared: &TypeProto,
+        label: &str,
+    ) -> Result<(), ImportError> {
+        let taken = self.hint(builder, value, name, declared, label);
+        let Err(ImportError::Contradiction { inferred, stated, .. }) = &taken else { return taken };
+        let dtype = self.symbols.stated(declared, name, label, &self.limits)?.dtype;
+        if builder.graph().info(value).is_none_or(|info| info.dtype != dtype) {
+            return taken;
+        }
+        let (output, inferred, stated) = (name.to_owned(), inferred.clone(), stated.clone());
+        self.note(ImportNote::OutputShape { output, stated, inferred });
+        Ok(())
     }
 
     /// Counts a node against the limits.

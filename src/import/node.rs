@@ -9,6 +9,7 @@ use trt_fuse_ir::{Builder, DType, Dim, NewNode, Op, Origin, Tensor, ValueInfo, V
 use super::attrs::Attributes;
 use super::error::ImportError;
 use super::model::Importer;
+use super::note::ImportNote;
 use super::proto::TypeProto;
 use super::scope::Scope;
 use super::types::fixed_dims;
@@ -134,9 +135,19 @@ impl NodeContext<'_, '_> {
         self.constant(slot)?.to_i64s()
     }
 
-    /// The dimensions that the model states of an output, if all are numbers.
-    pub(crate) fn stated_dims(&self, output: usize) -> Option<Vec<Dim>> {
-        fixed_dims(self.outputs.get(output)?.stated?)
+    /// The dimensions that the model states of an output, if all are numbers. They stand for what is known only at run
+    /// time, which is noted.
+    pub(crate) fn stated_dims(&mut self, output: usize) -> Option<Vec<Dim>> {
+        let output = self.outputs.get(output)?;
+        let dims = fixed_dims(output.stated?)?;
+        let sizes: Vec<String> = dims.iter().map(Dim::to_string).collect();
+        self.importer.note(ImportNote::StatedShape {
+            node: self.name.to_string(),
+            op: self.op_type.to_owned(),
+            output: output.name.to_string(),
+            shape: format!("[{}]", sizes.join(", ")),
+        });
+        Some(dims)
     }
 
     /// Whether anything reads an output.

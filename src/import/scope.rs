@@ -82,6 +82,8 @@ pub(crate) struct Scope<'m> {
     pub hints: FxHashMap<&'m str, &'m TypeProto>,
     /// Outputs of the graph, body or function.
     pub outputs: FxHashSet<&'m str>,
+    /// The outputs of the model whose types it declares as such.
+    pub declared: FxHashSet<&'m str>,
 }
 
 impl<'m> Scope<'m> {
@@ -95,6 +97,7 @@ impl<'m> Scope<'m> {
             bindings: Rc::default(),
             hints: FxHashMap::default(),
             outputs: FxHashSet::default(),
+            declared: FxHashSet::default(),
         }
     }
 
@@ -108,6 +111,13 @@ impl<'m> Scope<'m> {
     pub(crate) fn hint(&mut self, values: &'m [ValueInfoProto]) {
         let named = values.iter().filter_map(|value| Some((value.name.as_str(), value.r#type.as_ref()?)));
         self.hints.extend(named);
+    }
+
+    /// Takes in what the model says of its outputs.
+    pub(crate) fn hint_outputs(&mut self, values: &'m [ValueInfoProto]) {
+        self.hint(values);
+        let typed = values.iter().filter(|value| value.r#type.is_some());
+        self.declared = typed.map(|value| value.name.as_str()).collect();
     }
 
     /// Gives a value its name.

@@ -1,9 +1,6 @@
 //! Building an engine, and keeping it.
 
 use std::fmt;
-use std::fs::Permissions;
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,6 +10,7 @@ use cxx::UniquePtr;
 use super::engine::{self, EngineLayer};
 use super::ffi::{self, bridge};
 use super::{EngineError, PlanHeader, TrtNetwork, Version};
+use crate::files::write_whole;
 
 /// A generation of GPUs, such as 8.6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,7 +191,8 @@ impl Plan {
     /// # Errors
     /// If the folder or the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), EngineError> {
-        write_whole(path, &[&self.header.prefix(), self.bytes()])
+        let parts: [&[u8]; 2] = [&self.header.prefix(), self.bytes()];
+        write_whole(path, &parts).map_err(|source| EngineError::Save { path: path.to_owned(), source })
     }
 
     /// As [`Plan::save`], the engine alone, as programs of TensorRT take it.
@@ -201,22 +200,6 @@ impl Plan {
     /// # Errors
     /// If the folder or the file cannot be written.
     pub fn save_bare(&self, path: &Path) -> Result<(), EngineError> {
-        write_whole(path, &[self.bytes()])
+        write_whole(path, &[self.bytes()]).map_err(|source| EngineError::Save { path: path.to_owned(), source })
     }
-}
-
-fn write_whole(path: &Path, parts: &[&[u8]]) -> Result<(), EngineError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let write = || {
-        // As any new file, not as a secret: less what the umask takes.
-        let permissions = Permissions::from_mode(0o666);
-        let mut file = tempfile::Builder::new().permissions(permissions).tempfile_in(folder)?;
-        for part in parts {
-            file.write_all(part)?;
-        }
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(|source| EngineError::Save { path: path.to_owned(), source })
 }

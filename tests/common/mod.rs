@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use trt_fuse::import::{ImportOptions, Model, import_file};
 use trt_fuse::ir::{DType, Graph, Tensor};
-use trt_fuse::tensorrt::{EngineError, Library};
+use trt_fuse::tensorrt::{EngineError, Flavour, Library};
 use trt_fuse::{Error, Options, open_library};
 
 pub(crate) fn testdata() -> PathBuf {
@@ -48,16 +48,44 @@ pub(crate) fn optimized(name: &str) -> Graph {
     trt_fuse::optimize(model(name), &Options::default()).unwrap_or_else(|error| panic!("{name}: {error}")).graph
 }
 
+/// Says that a test is skipped, and why: something is not there that `make` fetches. Where TRT_FUSE_TEST_ALL is set, as
+/// `make test` does, the test fails instead.
+pub(crate) fn skip(why: impl std::fmt::Display) {
+    let all = std::env::var_os("TRT_FUSE_TEST_ALL").is_some_and(|value| !value.is_empty());
+    assert!(!all, "TRT_FUSE_TEST_ALL is set, and this cannot be tested: {why}");
+    eprintln!("skipped: {why}");
+}
+
+/// A file or folder of the cache; skips the test, and names what fetches it, if it is not there.
+pub(crate) fn fetched(path: &str, target: &str) -> Option<PathBuf> {
+    let path = cache().join(path);
+    if path.exists() {
+        return Some(path);
+    }
+    skip(format_args!("{} is not there, run `make {target}`", path.display()));
+    None
+}
+
 /// The TensorRT library, or a line that says why a test is skipped.
 pub(crate) fn library() -> Option<Library> {
     match open_library(&Options::default()) {
         Ok(library) => Some(library),
         Err(Error::Engine(error @ EngineError::NoLibrary { .. })) => {
-            eprintln!("skipped: {error}");
+            skip(error);
             None
         }
         Err(error) => panic!("{error}"),
     }
+}
+
+/// The library if it builds without a GPU, as TensorRT-RTX does.
+pub(crate) fn rtx_library() -> Option<Library> {
+    let library = library()?;
+    if library.version().flavour == Flavour::TensorRtRtx {
+        return Some(library);
+    }
+    eprintln!("skipped: {library:?} does not build without a GPU");
+    None
 }
 
 /// The folder that scripts/fetch.py fills.
@@ -85,6 +113,11 @@ fn size(symbol: &str) -> i64 {
 
 /// The inputs that scripts/references.py makes.
 pub(crate) fn pattern_inputs(graph: &Graph) -> Vec<Tensor> {
+    inputs_of_sizes(graph, size)
+}
+
+/// Such inputs with other sizes for the symbols.
+pub(crate) fn inputs_of_sizes(graph: &Graph, size: impl Fn(&str) -> i64) -> Vec<Tensor> {
     let input = |id: &trt_fuse::ir::NodeId| {
         let value = graph.value((*id).into()).unwrap();
         let shape = value.info.shape.as_ref().unwrap().iter();

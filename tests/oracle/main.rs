@@ -46,11 +46,7 @@ enum Verdict {
 
 #[test]
 fn random_models_give_what_onnxruntime_gives() {
-    let packages = common::cache().join("packages-onnxruntime-1.31.1");
-    if !packages.is_dir() {
-        eprintln!("skipped: {} is not there, run `make oracle`", packages.display());
-        return;
-    }
+    let Some(packages) = common::fetched("packages-onnxruntime-1.31.1", "oracle") else { return };
     let count = std::env::var("PROPTEST_CASES").ok().and_then(|count| count.parse().ok()).unwrap_or(CASES);
     let folder = tempfile::tempdir().unwrap();
     let families: Vec<Family> =
@@ -69,8 +65,7 @@ fn random_models_give_what_onnxruntime_gives() {
     match Command::new("python3").arg(script).arg(folder.path()).env("PYTHONPATH", &packages).status() {
         Ok(status) => assert!(status.success(), "scripts/oracle.py: {status}"),
         Err(error) => {
-            eprintln!("skipped: python3: {error}");
-            return;
+            return common::skip(format_args!("python3: {error}"));
         }
     }
     let mut failures = String::new();

@@ -39,6 +39,88 @@ fn a_normalisation_that_its_scale_widens_is_none() {
     assert_eq!(operators(&found), ["layer_norm"], "{found}");
 }
 
+/// Two numbers a group, deviations of 1 from a mean of 2; the epsilon makes the root 2.
+#[test]
+fn a_group_norm_is_one_only_with_scale_and_bias_of_the_channels() {
+    let nodes = |scaled: &str| {
+        vec![
+            plain("grouped = Reshape(x, groups)"),
+            node("normal = InstanceNormalization(grouped, ones, zeros)", vec![("epsilon", Float(3.0))]),
+            plain("shape = Shape(x)"),
+            plain("apart = Reshape(normal, shape)"),
+            plain(scaled),
+            plain("y = Add(scaled, b)"),
+        ]
+    };
+    let model = |scaled: &str, outputs: &[&str], ones: [f32; 2]| {
+        let weights = vec![
+            ints("groups", &[0, 2, -1]),
+            floats("ones", &[2], &ones),
+            floats("zeros", &[2], &[0.0; 2]),
+            floats("channels", &[4, 1], &[1.0, 2.0, 3.0, 4.0]),
+            floats("columns", &[2], &[1.0, 10.0]),
+            floats("b", &[4, 1], &[0.0, 1.0, 0.0, 1.0]),
+        ];
+        with_weights(17, graph(&["x: 1[n, 4, 1]"], outputs, nodes(scaled)), weights)
+    };
+    let x = [tensor(&[1, 4, 1], &[1.0_f32, 3.0, 5.0, 7.0])];
+    let has_groups = |found: &super::Graph| found.to_string().contains("groups=2");
+    let y = tensor(&[1, 4, 1], &[-0.5_f32, 2.0, -1.5, 3.0]);
+    let found = gives(&model("scaled = Mul(apart, channels)", &["y"], [1.0; 2]), &x, std::slice::from_ref(&y));
+    assert_eq!(operators(&found), ["group_norm"], "{found}");
+    // The last axis is widened, not the channels scaled.
+    let wide = tensor(&[1, 4, 2], &[-0.5_f32, -5.0, 1.5, 6.0, -0.5, -5.0, 1.5, 6.0]);
+    let found = gives(&model("scaled = Mul(apart, columns)", &["y"], [1.0; 2]), &x, &[wide]);
+    assert!(!has_groups(&found), "{found}");
+    // What is between is an output of the model.
+    let apart = tensor(&[1, 4, 1], &[-0.5_f32, 0.5, -0.5, 0.5]);
+    let found = gives(&model("scaled = Mul(apart, channels)", &["y", "apart"], [1.0; 2]), &x, &[y, apart]);
+    assert!(!has_groups(&found), "{found}");
+    // The second group has a scale of its own.
+    let y = tensor(&[1, 4, 1], &[-0.5_f32, 2.0, -3.0, 5.0]);
+    let found = gives(&model("scaled = Mul(apart, channels)", &["y"], [1.0, 2.0]), &x, &[y]);
+    assert!(!has_groups(&found), "{found}");
+}
+
+/// x = (2, 0), angles of nothing and a quarter: the cosines and sines are exact.
+#[test]
+fn a_rotation_that_its_table_widens_is_none() {
+    let nodes = vec![
+        node("a, b = Split(x)", vec![("axis", Int(-1))]),
+        plain("ac = Mul(a, c)"),
+        plain("bs = Mul(b, s)"),
+        plain("p = Sub(ac, bs)"),
+        plain("as = Mul(a, s)"),
+        plain("bc = Mul(b, c)"),
+        plain("q = Add(as, bc)"),
+        node("y = Concat(p, q)", vec![("axis", Int(-1))]),
+    ];
+    let model = |rows: &str| {
+        let weights = vec![floats("c", &[1, 1, 2, 1], &[1.0, 0.0]), floats("s", &[1, 1, 2, 1], &[0.0, 1.0])];
+        with_weights(17, graph(&[&format!("x: 1[1, 1, {rows}, 2]")], &["y"], nodes.clone()), weights)
+    };
+    let y = tensor(&[1, 1, 2, 2], &[2.0_f32, 0.0, 0.0, 2.0]);
+    let found = gives(&model("1"), &[tensor(&[1, 1, 1, 2], &[2.0_f32, 0.0])], std::slice::from_ref(&y));
+    assert!(!operators(&found).iter().any(|op| op == "rotary_embedding"), "{found}");
+    let found = gives(&model("2"), &[tensor(&[1, 1, 2, 2], &[2.0_f32, 0.0, 2.0, 0.0])], &[y]);
+    assert!(operators(&found).iter().any(|op| op == "rotary_embedding"), "{found}");
+}
+
+/// The gate of a swish is an output too, and `x / (1 + exp(-z))` is no swish of x.
+#[test]
+fn a_sigmoid_in_parts_with_another_reader_or_another_factor_is_no_swish() {
+    let nodes = vec![plain("m = Neg(z)"), plain("e = Exp(m)"), plain("s = Add(e, one)"), plain("y = Div(x, s)")];
+    let model = |outputs: &[&str]| {
+        with_weights(17, graph(&["x: 1[1]", "z: 1[1]"], outputs, nodes.clone()), vec![floats("one", &[], &[1.0])])
+    };
+    let inputs = [tensor(&[1], &[3.0_f32]), tensor(&[1], &[0.0_f32])];
+    let y = tensor(&[1], &[1.5_f32]);
+    let found = gives(&model(&["y"]), &inputs, std::slice::from_ref(&y));
+    assert_eq!(operators(&found), ["mul", "sigmoid"], "{found}");
+    let found = gives(&model(&["y", "s"]), &inputs, &[y, tensor(&[1], &[2.0_f32])]);
+    assert!(!operators(&found).iter().any(|op| op == "sigmoid"), "{found}");
+}
+
 #[test]
 fn an_addend_wider_than_the_product_is_no_bias() {
     let nodes = vec![plain("p = MatMul(a, b)"), plain("c2 = Mul(c, ones)"), plain("y = Add(p, c2)")];

@@ -307,7 +307,7 @@ impl Twin {
             32 => {
                 let Some(y) = self.pick_of(choices, |tensor| same(tensor, dtype)) else { return Ok(()) };
                 let (transpose_a, transpose_b) = (choices.flag(), choices.flag());
-                self.add(MatMul { transpose_a, transpose_b, epilogue: Default::default() }.into(), &[x, y], 1)
+                self.add(MatMul::new(transpose_a, transpose_b).into(), &[x, y], 1)
             }
             _ => {
                 let axes = (rank - 2).max(0) as usize;

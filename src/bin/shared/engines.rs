@@ -48,6 +48,7 @@ impl Making {
             build_with_parser(model, library, options, Some(&mut progress.callback()))?
         } else {
             let optimized = optimize(import_file(model, &options.import)?, options)?;
+            shared::warn(&optimized.notes);
             build(&optimized.graph, library, options, Some(&mut progress.callback()))?
         };
         progress.finish();

@@ -1,6 +1,8 @@
 //! Layers that move data.
 
-use trt_fuse_ir::op::{Concat, ConstantOfShape, DepthToSpace, Pad, PadMode, ShapeOf, Shuffle, Slice, Split, Transpose};
+use trt_fuse_ir::op::{
+    Concat, ConstantOfShape, DepthToSpace, Pad, PadMode, Roll, ShapeOf, Shuffle, Slice, Split, Transpose,
+};
 use trt_fuse_ir::{DType, Dim, Shape};
 
 use super::super::error::EmitError;
@@ -205,6 +207,22 @@ pub(super) fn split<'g, S: NetworkSink<'g>>(
         }
     }
     Ok(outputs)
+}
+
+/// A slice of the whole that begins at the shift and goes on at the other end.
+pub(super) fn roll<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &Roll) -> Result<S::Tensor, EmitError> {
+    let size = output_shape(site)?;
+    let mut start = Shape::from_elem(Dim::fixed(0), size.len());
+    for (axis, shift) in op.axes.iter().zip(&op.shifts) {
+        let at = usize::try_from(*axis).unwrap_or(usize::MAX);
+        match start.get_mut(at) {
+            Some(start) => *start = Dim::fixed(*shift),
+            None => return site.unsupported(format!("axis {axis} of a tensor of rank {}", size.len())),
+        }
+    }
+    let x = site.tensor(0)?;
+    let stride = Shape::from_elem(Dim::fixed(1), size.len());
+    cut(site, x, Region { mode: SampleMode::Wrap, ..Region::inside(&start, &size, &stride) }, "")
 }
 
 pub(super) fn pad<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &Pad) -> Result<S::Tensor, EmitError> {

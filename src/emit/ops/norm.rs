@@ -1,13 +1,14 @@
 //! Normalisations.
 
 use trt_fuse_ir::op::{BatchNorm, GroupNorm, LayerNorm, Lrn};
-use trt_fuse_ir::{DType, Tensor};
+use trt_fuse_ir::{DType, Dims, Tensor};
 
 use super::super::error::EmitError;
 use super::super::layers::{Normalization, Scale};
 use super::super::sink::{NetworkSink, Weights};
 use super::super::terms::{ElementwiseKind, ScaleMode, UnaryKind};
 use super::super::walk::Site;
+use super::conv::epilogue;
 
 /// IScaleLayer takes no less.
 const LEAST_SCALE_RANK: usize = 4;
@@ -17,6 +18,11 @@ pub(super) fn batch_norm<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     op: &BatchNorm,
 ) -> Result<S::Tensor, EmitError> {
+    let y = normalized(site, op)?;
+    epilogue(site, y, &op.epilogue, 5)
+}
+
+fn normalized<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &BatchNorm) -> Result<S::Tensor, EmitError> {
     let rank = site.rank(0)?;
     let parameters = [1, 2, 3, 4].map(|slot| site.constant(slot).and_then(Tensor::to_f64s));
     if let [Some(scale), Some(bias), Some(mean), Some(variance)] = parameters
@@ -62,6 +68,13 @@ fn per_channel<'g, S: NetworkSink<'g>>(
     slot: usize,
     rank: usize,
 ) -> Result<S::Tensor, EmitError> {
+    if let Some(constant) = site.constant(slot) {
+        let mut dims = Dims::from_elem(1, rank);
+        if let Some(channels) = dims.get_mut(1) {
+            *channels = constant.numel();
+        }
+        return site.constant_layer(slot, dims);
+    }
     let Some(channels) = site.info(slot).and_then(|info| info.shape.as_ref()?.first().cloned()) else {
         return site.unsupported(format!("input {slot} is no vector of a known size"));
     };

@@ -1,7 +1,7 @@
 //! Quantization layers.
 
 use trt_fuse_ir::op::{Dequantize, Quantize};
-use trt_fuse_ir::{Op, ValueRef};
+use trt_fuse_ir::{Dim, Op, ValueRef};
 
 use super::super::error::EmitError;
 use super::super::layers::Quantize as Layer;
@@ -20,6 +20,13 @@ fn layer<'g, S: NetworkSink<'g>>(
     }
     let rank = site.rank(0)?;
     let per_axis = site.rank(1)? == 1 && blocks.is_none();
+    let shape = |slot: usize| site.info(slot).and_then(|info| info.shape.clone());
+    if let (Some(block), Some(data), Some(scales)) = (blocks, shape(0), shape(1)) {
+        let is_whole = |(size, count): (&Dim, &Dim)| size == count || *size == count * &Dim::fixed(block);
+        if !data.iter().zip(&scales).all(is_whole) {
+            return site.unsupported(format!("blocks of {block} do not divide the axis"));
+        }
+    }
     let scale = site.tensor(1)?;
     let axis = if axis < 0 { axis + rank as i64 } else { axis };
     Ok(Layer { scale, zero_point: None, axis: per_axis.then_some(axis), dtype: site.dtype() })

@@ -134,12 +134,19 @@ pub(super) fn softmax<'g, S: NetworkSink<'g>>(
     site.elementwise(x, sum, ElementwiseKind::Sub, "")
 }
 
+/// `kMAX_TOPK_K` of TensorRT.
+const MAX_TOP_K: i64 = 3840;
+
 pub(super) fn top_k<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     op: &TopK,
 ) -> Result<Outputs<S::Tensor>, EmitError> {
     let (x, axis, is_widened) = of_matrices(site, op.axis)?;
     let k = match site.info(1).and_then(|info| info.known_ints()).as_deref() {
+        Some([k]) if *k > MAX_TOP_K => {
+            return site
+                .unsupported(format!("TensorRT finds at most {MAX_TOP_K} largest or smallest elements, not {k}"));
+        }
         Some([k]) => IntArg::Fixed(*k),
         _ => {
             let k = site.tensor(1)?;

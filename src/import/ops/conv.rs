@@ -16,7 +16,7 @@ pub(super) const ROWS: &[Row] = &[
     Row::new("ConvTranspose", (2, 3), 1, conv_transpose),
     Row::new("Einsum", (1, ANY), 1, einsum),
     Row::new("Gemm", (2, 3), 1, gemm),
-    Row::new("MatMul", (2, 2), 1, |node| node.emit_same(mat_mul(false, false))),
+    Row::new("MatMul", (2, 2), 1, |node| node.emit_same(MatMul::new(false, false))),
 ];
 
 /// Padding of `axes` spatial axes: `pads`, or `auto_pad` where that says so.
@@ -155,10 +155,6 @@ fn output_shape(attrs: &Attributes<'_>, axes: usize) -> Result<Ints, Fault> {
     }
 }
 
-fn mat_mul(transpose_a: bool, transpose_b: bool) -> MatMul {
-    MatMul { transpose_a, transpose_b, epilogue: Epilogue::default() }
-}
-
 /// `alpha * a * b + beta * c`: a matrix product, with what is not neutral around it.
 fn gemm(node: &mut NodeContext<'_, '_>) -> Imported {
     // Before opset 7; what it forbids needs no support.
@@ -166,7 +162,7 @@ fn gemm(node: &mut NodeContext<'_, '_>) -> Imported {
         node.attrs.ignore("broadcast");
     }
     let (alpha, beta) = (node.attrs.float("alpha", 1.0)?, node.attrs.float("beta", 1.0)?);
-    let op = mat_mul(node.attrs.flag("transA", false)?, node.attrs.flag("transB", false)?);
+    let op = MatMul::new(node.attrs.flag("transA", false)?, node.attrs.flag("transB", false)?);
     for slot in [0, 1] {
         if let Some(rank) = node.input_info(slot)?.rank().filter(|rank| *rank != 2) {
             let reason = format!("input {slot} has rank {rank}, 2 expected");

@@ -3,11 +3,11 @@
 
 use trt_fuse_ir::attr::F32;
 use trt_fuse_ir::op::{Attention, BinaryOp, Cast, CausalKind, Expand, MatMul, Scan, ScoreStage, Softmax, UnaryOp};
-use trt_fuse_ir::{DType, Dim, Epilogue, Ints, Shape, ValueInfo, ValueRef};
+use trt_fuse_ir::{DType, Dim, Ints, Shape, ValueInfo, ValueRef};
 
 use super::Row;
 use crate::import::attrs::fault;
-use crate::import::formula::{Part, mat_mul, to_shape};
+use crate::import::formula::{Part, to_shape};
 use crate::import::node::{Fault, Imported, NodeContext, Outputs};
 
 pub(super) const ROWS: &[Row] = &[Row::new("LinearAttention", (3, 6), 2, linear_attention)];
@@ -168,7 +168,7 @@ impl Step {
         if self.rule.delta {
             let rate = rest.next().ok_or_else(missing)?;
             let row = node.unsqueeze("key.row", *key, &[2])?;
-            let known = node.helper("known", mat_mul(), [row, state])?;
+            let known = node.helper("known", MatMul::new(false, false), [row, state])?;
             let new = node.binary("new", BinaryOp::Sub, value, known)?;
             let rate = node.unsqueeze("rate", rate, &[3])?;
             value = node.binary("update", BinaryOp::Mul, new, rate)?;
@@ -181,7 +181,7 @@ impl Step {
         let heads = Dim::fixed(self.queries);
         let times = heads.exact_div(&groups).ok_or_else(missing)?;
         let query = node.reshape("query.groups", *query, [batch.clone(), groups, times, key_size])?;
-        let read = node.helper("read", mat_mul(), [query, state])?;
+        let read = node.helper("read", MatMul::new(false, false), [query, state])?;
         let output = node.reshape("heads", read, [batch, heads, size])?;
         Ok([state, node.with_number("scaled", BinaryOp::Mul, output, self.scale)?])
     }
@@ -220,7 +220,7 @@ fn flex_attention(node: &mut NodeContext<'_, '_>) -> Imported {
     let query = node.with_number("query", BinaryOp::Mul, query, root.copysign(f64::from(scale)))?;
     let key = shared(node, "key", key, &heads)?;
     let key = node.with_number("key", BinaryOp::Mul, key, root)?;
-    let product = MatMul { transpose_a: false, transpose_b: true, epilogue: Epilogue::default() };
+    let product = MatMul::new(false, true);
     let scores = node.helper("product", product, [query, key])?;
     let scores = node.cast("scores", scores, wide)?;
     let scores = through(node, "score_mod", scores)?;
@@ -229,9 +229,9 @@ fn flex_attention(node: &mut NodeContext<'_, '_>) -> Imported {
     let value = shared(node, "value", value, &heads)?;
     let value = node.cast("value", value, wide)?;
     if wide == dtype {
-        return Ok(Outputs::from_iter([node.result(0, mat_mul(), [weights, value])?]));
+        return Ok(Outputs::from_iter([node.result(0, MatMul::new(false, false), [weights, value])?]));
     }
-    let output = node.helper("output", mat_mul(), [weights, value])?;
+    let output = node.helper("output", MatMul::new(false, false), [weights, value])?;
     Ok(Outputs::from_iter([node.result(0, Cast::new(dtype), [output])?]))
 }
 

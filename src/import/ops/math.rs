@@ -1,7 +1,7 @@
 //! Elementwise arithmetic and logic, casts, selection, constants and identities.
 
 use trt_fuse_ir::infer::resolve_axis;
-use trt_fuse_ir::op::{BinaryOp, BitCast, Cast, Constant, ConstantOfShape, ShapeOf, UnaryOp, Unsqueeze};
+use trt_fuse_ir::op::{BinaryOp, BitCast, Cast, Constant, ConstantOfShape, Expand, ShapeOf, UnaryOp, Unsqueeze};
 use trt_fuse_ir::{DType, Op, Tensor};
 
 use super::random::uniform_like;
@@ -258,9 +258,17 @@ fn is_inf(node: &mut NodeContext<'_, '_>) -> Imported {
         (true, true) => UnaryOp::IsInf,
         (true, false) => UnaryOp::IsNegInf,
         (false, true) => UnaryOp::IsPosInf,
-        (false, false) => return Err(Fault::attribute("detect_negative", "it detects nothing")),
+        (false, false) => return nowhere(node),
     };
     node.emit_same(Op::Unary(op))
+}
+
+/// Booleans of the input's shape, all false.
+fn nowhere(node: &mut NodeContext<'_, '_>) -> Imported {
+    let data = node.required(0)?;
+    let none = node.constant_part("none", Tensor::scalar(false))?;
+    let shape = node.helper("shape", ShapeOf { start: 0, end: None }, [data])?;
+    node.emit(Expand { shape: None }, [Some(none), Some(shape)])
 }
 
 fn modulo(node: &mut NodeContext<'_, '_>) -> Imported {

@@ -4,7 +4,7 @@ use trt_fuse_ir::attr::F32;
 use trt_fuse_ir::op::{
     BatchNorm, Expand, GroupNorm, LayerNorm, LpNorm, Lrn, MeanVarianceNorm, Reshape, RmsNorm, Unsqueeze,
 };
-use trt_fuse_ir::{Dim, Shape, ValueRef};
+use trt_fuse_ir::{Dim, Epilogue, Shape, ValueRef};
 
 use super::Row;
 use crate::import::attrs::fault;
@@ -40,7 +40,7 @@ fn batch_norm(node: &mut NodeContext<'_, '_>) -> Imported {
         return Err(Fault::attribute("spatial", "its statistics are not of channels"));
     }
     let epsilon = F32(node.attrs.float("epsilon", 1e-5)?);
-    node.emit_same(BatchNorm { epsilon })
+    node.emit_same(BatchNorm { epsilon, epilogue: Epilogue::default() })
 }
 
 /// The type that it computes in is that of the data or wider, which changes rounding alone.

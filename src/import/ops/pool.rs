@@ -139,6 +139,10 @@ fn resize(node: &mut NodeContext<'_, '_>) -> Imported {
         let reason = "either scales or sizes expected".to_owned();
         return Err(crate::import::ImportError::Operands { reason }.into());
     }
+    if scales.is_some() && node.constant(2).is_none() {
+        // The sizes that inference cannot tell are those that the model states.
+        node.stated_dims(0);
+    }
     let op = resize_op(node)?;
     let roi = given(node, 1).filter(|_| op.coordinates == CoordinateMode::TfCropAndResize);
     node.emit(op, [Some(data), roi, scales, sizes])

@@ -4,12 +4,12 @@
 //! between dequantization and quantization. `QLinear*` become just that. `*Integer`, whose sums are the output, are
 //! computed in f32, which is exact below 2^24; what may be larger is computed digit by digit.
 
-use trt_fuse_ir::op::{BinaryOp, Cast, Conv, Dequantize, Quantize, ReduceKind, UnaryOp};
+use trt_fuse_ir::op::{BinaryOp, Cast, Conv, Dequantize, MatMul, Quantize, ReduceKind, UnaryOp};
 use trt_fuse_ir::{DType, Dim, Op, ValueRef};
 
 use super::Row;
 use super::conv::convolution;
-use crate::import::formula::{Part, mat_mul};
+use crate::import::formula::Part;
 use crate::import::node::{Fault, Imported, NodeContext};
 
 pub(super) const ROWS: &[Row] = &[
@@ -71,7 +71,7 @@ fn qlinear_conv(node: &mut NodeContext<'_, '_>) -> Imported {
 fn qlinear_mat_mul(node: &mut NodeContext<'_, '_>) -> Imported {
     let a = matrix(node, "a", 0, -2)?;
     let b = matrix(node, "b", 3, -1)?;
-    let y = node.helper("matmul", mat_mul(), [a, b])?;
+    let y = node.helper("matmul", MatMul::new(false, false), [a, b])?;
     quantized(node, y, 6)
 }
 
@@ -227,7 +227,7 @@ fn mat_mul_integer(node: &mut NodeContext<'_, '_>) -> Imported {
     let digits = digits(terms, weight_sum(node, 3, false))?;
     let a = centred(node, "a", 0, 2, -2)?;
     let b = centred(node, "b", 1, 3, -1)?;
-    integer_product(node, mat_mul(), (a, b), digits)
+    integer_product(node, MatMul::new(false, false), (a, b), digits)
 }
 
 /// Scale and zero point of u8 from the smallest and the largest element, 0 among them. All in f32 but for the outputs:

@@ -6,14 +6,18 @@
 
 use trt_fuse_ir::attr::F32;
 use trt_fuse_ir::op::{
-    Activation, BinaryOp, Cast, Concat, Epilogue, Expand, MatMul, Scan, ShapeOf, Split, Squeeze, Transpose, Unsqueeze,
+    Activation, BinaryOp, Cast, Concat, Expand, MatMul, Scan, ShapeOf, Split, Squeeze, Transpose, Unsqueeze,
 };
 use trt_fuse_ir::{DType, Dim, Ints, Op, Tensor, ValueInfo, ValueRef};
+
+use functions::{Function, functions};
 
 use super::Row;
 use crate::import::ImportError;
 use crate::import::attrs::fault;
 use crate::import::node::{Fault, Imported, NodeContext};
+
+mod functions;
 
 pub(super) const ROWS: &[Row] =
     &[Row::new("GRU", (3, 6), 2, gru), Row::new("LSTM", (3, 8), 3, lstm), Row::new("RNN", (3, 6), 2, rnn)];
@@ -55,16 +59,6 @@ impl Cell {
     fn states(self) -> usize {
         if matches!(self, Self::Lstm { .. }) { 2 } else { 1 }
     }
-}
-
-/// An activation function of a gate.
-#[derive(Debug, Clone, Copy)]
-enum Function {
-    Activation(Activation),
-    /// alpha * x + beta
-    Affine(f32, f32),
-    /// alpha * tanh(beta * x)
-    ScaledTanh(f32, f32),
 }
 
 /// Parameters of the layer.
@@ -295,10 +289,6 @@ struct Inside {
     peepholes: Vec<ValueRef>,
 }
 
-fn product() -> MatMul {
-    MatMul { transpose_a: false, transpose_b: true, epilogue: Epilogue::default() }
-}
-
 impl Direction<'_> {
     /// The last states and Y `[time, batch, hidden]`.
     fn run(
@@ -311,7 +301,7 @@ impl Direction<'_> {
         let Layer { cell, hidden, .. } = *self.layer;
         let width = hidden.saturating_mul(cell.gates());
         let reset_after = matches!(cell, Cell::Gru { reset_after: true });
-        let mut gates = node.helper("input", product(), [x, self.weights.w])?;
+        let mut gates = node.helper("input", MatMul::new(false, true), [x, self.weights.w])?;
         let mut captures = Vec::new();
         if matches!(cell, Cell::Gru { reset_after: false }) {
             captures.extend(split(node, self.weights.r, 0, &[2 * hidden, hidden])?);
@@ -454,7 +444,7 @@ impl Direction<'_> {
             }
         };
         // Not clipped: ONNX leaves it open, and onnxruntime clips gates alone.
-        let shown = self.function(node, 2, cell)?;
+        let shown = self.function(2).of(node, self.layer.dtype, cell)?;
         let hidden = node.helper("hidden", Op::Binary(BinaryOp::Mul), [output, shown])?;
         Ok(vec![hidden, cell])
     }
@@ -506,7 +496,7 @@ impl Direction<'_> {
     ) -> Result<ValueRef, Fault> {
         let missing = || Fault::Unsupported("it has no recurrent weights".to_owned());
         let weights = inside.r.get(which).copied().ok_or_else(missing)?;
-        let result = node.helper("recurrent", product(), [state, weights])?;
+        let result = node.helper("recurrent", MatMul::new(false, true), [state, weights])?;
         match inside.bias {
             Some(bias) => node.helper("biased", Op::Binary(BinaryOp::Add), [result, bias]),
             None => Ok(result),
@@ -526,31 +516,16 @@ impl Direction<'_> {
         node.helper("gates", Op::Binary(BinaryOp::Add), [gates, product])
     }
 
+    fn function(&self, which: usize) -> Function {
+        self.functions.get(which).copied().unwrap_or(Function::TANH)
+    }
+
     /// Applies one of the activation functions to a gate, clipped first.
     fn apply(&self, node: &mut NodeContext<'_, '_>, which: usize, mut x: ValueRef) -> Result<ValueRef, Fault> {
         if let Some(bound) = self.layer.clip {
             x = node.helper("clipped", Op::Activation(Activation::Clip(F32(-bound), F32(bound))), [x])?;
         }
-        self.function(node, which, x)
-    }
-
-    fn function(&self, node: &mut NodeContext<'_, '_>, which: usize, mut x: ValueRef) -> Result<ValueRef, Fault> {
-        let scaled = |node: &mut NodeContext<'_, '_>, x, op, factor: f32| {
-            let factor = node.scalar_part("factor", self.layer.dtype, f64::from(factor))?;
-            node.helper("scaled", Op::Binary(op), [x, factor])
-        };
-        match self.functions.get(which).copied().unwrap_or(Function::Activation(Activation::Tanh)) {
-            Function::Activation(activation) => node.helper("activation", Op::Activation(activation), [x]),
-            Function::Affine(alpha, beta) => {
-                x = scaled(node, x, BinaryOp::Mul, alpha)?;
-                scaled(node, x, BinaryOp::Add, beta)
-            }
-            Function::ScaledTanh(alpha, beta) => {
-                x = scaled(node, x, BinaryOp::Mul, beta)?;
-                x = node.helper("activation", Op::Activation(Activation::Tanh), [x])?;
-                scaled(node, x, BinaryOp::Mul, alpha)
-            }
-        }
+        self.function(which).of(node, self.layer.dtype, x)
     }
 }
 
@@ -570,46 +545,4 @@ fn complement(node: &mut NodeContext<'_, '_>, dtype: DType, x: ValueRef) -> Resu
 fn split(node: &mut NodeContext<'_, '_>, value: ValueRef, axis: i64, sizes: &[i64]) -> Result<Vec<ValueRef>, Fault> {
     let op = Split { axis, sizes: Some(sizes.iter().copied().map(Dim::fixed).collect()) };
     Ok(node.helper_many("parts", op, [value], sizes.len())?.to_vec())
-}
-
-/// The functions of each direction. Parameters are consumed in the order of the functions that have them.
-fn functions(node: &NodeContext<'_, '_>, cell: Cell, directions: usize) -> Result<Vec<Vec<Function>>, Fault> {
-    let defaults = cell.functions();
-    let names = match node.attrs.strings("activations")? {
-        Some(names) => names,
-        None => defaults.repeat(directions),
-    };
-    if names.len() != defaults.len() * directions {
-        let expected = defaults.len() * directions;
-        return Err(fault("activations", format!("{} names found, {expected} expected", names.len())).into());
-    }
-    let mut alphas = node.attrs.floats("activation_alpha")?.unwrap_or_default().iter().copied();
-    let mut betas = node.attrs.floats("activation_beta")?.unwrap_or_default().iter().copied();
-    let mut functions = Vec::new();
-    for name in names {
-        let mut alpha = |default: f32| alphas.next().unwrap_or(default);
-        let mut beta = |default: f32| betas.next().unwrap_or(default);
-        let activation = match name.to_ascii_lowercase().as_str() {
-            "relu" => Activation::Relu,
-            "tanh" => Activation::Tanh,
-            "sigmoid" => Activation::Sigmoid,
-            "softsign" => Activation::Softsign,
-            "softplus" => Activation::Softplus,
-            "leakyrelu" => Activation::LeakyRelu(F32(alpha(0.01))),
-            "thresholdedrelu" => Activation::ThresholdedRelu(F32(alpha(1.0))),
-            "elu" => Activation::Elu(F32(alpha(1.0))),
-            "hardsigmoid" => Activation::HardSigmoid(F32(alpha(0.2)), F32(beta(0.5))),
-            "affine" => {
-                functions.push(Function::Affine(alpha(1.0), beta(0.0)));
-                continue;
-            }
-            "scaledtanh" => {
-                functions.push(Function::ScaledTanh(alpha(1.0), beta(1.0)));
-                continue;
-            }
-            _ => return Err(fault("activations", format!("`{name}` is no function")).into()),
-        };
-        functions.push(Function::Activation(activation));
-    }
-    Ok(functions.chunks(defaults.len()).map(<[Function]>::to_vec).collect())
 }

@@ -1,13 +1,13 @@
 //! What samples images at positions that are data, and is written out: a deformable convolution is a sampling of its
 //! windows and a matrix product, an aligned region is four gathers and their weights, a pooled one is masked maxima.
 
-use trt_fuse_ir::op::{BinaryOp, GridSample, ReduceKind, SampleKind, SamplePadding, Transpose, UnaryOp};
+use trt_fuse_ir::op::{BinaryOp, GridSample, MatMul, ReduceKind, SampleKind, SamplePadding, Transpose, UnaryOp};
 use trt_fuse_ir::{DType, Dim, Ints, Op, ValueRef};
 
 use super::Row;
 use crate::import::ImportError;
 use crate::import::attrs::fault;
-use crate::import::formula::{Part, mat_mul, to_shape};
+use crate::import::formula::{Part, to_shape};
 use crate::import::node::{Fault, Imported, NodeContext, Outputs};
 
 pub(super) const ROWS: &[Row] = &[
@@ -26,13 +26,22 @@ fn number(dim: &Dim, what: &str) -> Result<i64, Fault> {
     dim.value().ok_or_else(|| Fault::Unsupported(format!("its {what} is known only at run time")))
 }
 
+/// Most places along an axis whose numbers are written out.
+const MAX_PLACES: i64 = 1 << 20;
+
+/// A number of places, of which constants are made.
+fn places(count: Option<i64>, what: &str) -> Result<usize, Fault> {
+    let sensible = count.filter(|count| *count <= MAX_PLACES).and_then(|count| usize::try_from(count).ok());
+    sensible.ok_or_else(|| Fault::Unsupported(format!("its {what} are more than {MAX_PLACES}, the most written out")))
+}
+
 /// The windows of a convolution along one axis.
 struct Line {
     name: &'static str,
     /// Size of the data.
     size: i64,
     /// Number of windows.
-    windows: i64,
+    windows: usize,
     stride: i64,
     /// Where each tap lies in the first window.
     taps: Vec<f64>,
@@ -45,7 +54,7 @@ impl Line {
         let name = |what: &str| format!("{}.{what}", self.name);
         let dtype = node.info(moves).dtype;
         let taps = node.numbers_part(&name("taps"), dtype, &[self.taps.len(), 1, 1], &self.taps)?;
-        let starts: Vec<f64> = (0..self.windows).map(|window| (window * self.stride) as f64).collect();
+        let starts: Vec<f64> = (0..self.windows).map(|window| window as f64 * self.stride as f64).collect();
         let dims = if is_row { [starts.len(), 1] } else { [1, starts.len()] };
         let starts = node.numbers_part(&name("starts"), dtype, &dims, &starts)?;
         let lies = node.binary(&name("lies"), BinaryOp::Add, taps, starts)?;
@@ -62,6 +71,7 @@ fn deform_conv(node: &mut NodeContext<'_, '_>) -> Imported {
     let ([batch, channels, height, width], [maps, taken, rows, columns]) = (four(node, 0)?, four(node, 1)?);
     let [_, _, out_height, out_width] = four(node, 2)?;
     let (rows, columns) = (number(&rows, "kernel")?, number(&columns, "kernel")?);
+    let area = places(rows.checked_mul(columns), "kernel's elements")?;
     let attrs = &node.attrs;
     if attrs.has("kernel_shape") && attrs.ints_of("kernel_shape", 2, 1, 1)?.as_slice() != [rows, columns] {
         return Err(fault("kernel_shape", format!("the weight is {rows} by {columns}")).into());
@@ -81,19 +91,20 @@ fn deform_conv(node: &mut NodeContext<'_, '_>) -> Imported {
     let line = |axis: usize, size: &Dim, windows: &Dim| {
         let at = |values: &Ints| values.get(axis).copied().unwrap_or(0);
         let tap = |tap: i64| if axis == 0 { tap / columns } else { tap % columns };
-        let taps = (0..rows * columns).map(|index| (tap(index) * at(&dilations) - at(&pads)) as f64).collect();
+        let place = |index: i64| tap(index) as f64 * at(&dilations) as f64 - at(&pads) as f64;
+        let taps = (0..area as i64).map(place).collect();
         let (name, what) = if axis == 0 { ("y", "height") } else { ("x", "width") };
         Ok::<_, Fault>(Line {
             name,
             size: number(size, what)?,
-            windows: number(windows, what)?,
+            windows: places(Some(number(windows, what)?), "windows along an axis")?,
             stride: at(&strides),
             taps,
         })
     };
     let lines = [line(0, &height, &out_height)?, line(1, &width, &out_width)?];
 
-    let taps = Dim::fixed(rows * columns);
+    let taps = Dim::from(area);
     let images = &batch * &offset_groups;
     let all_rows = &taps * &out_height;
     let offset = node.required(2)?;
@@ -123,7 +134,7 @@ fn deform_conv(node: &mut NodeContext<'_, '_>) -> Imported {
     let columns = node.reshape("columns", windows, columns)?;
     let weight = node.required(1)?;
     let weight = node.reshape("weight", weight, [groups, maps_a_group, depth])?;
-    let product = node.helper("product", mat_mul(), [weight, columns])?;
+    let product = node.helper("product", MatMul::new(false, false), [weight, columns])?;
     let shape = to_shape([batch, maps, out_height, out_width]);
     let Some(bias) = node.input(3) else {
         return node.emit(shape, [Some(product)]);
@@ -231,8 +242,8 @@ fn samples(
         // A region that is malformed has a size of 1.
         length = node.with_number(&name("at_least_1"), Max, length, 1.0)?;
     }
-    let count = usize::try_from(bins * grid).unwrap_or(0);
-    let centres: Vec<f64> = (0..count).map(|at| (at as f64 + 0.5) / (grid * bins) as f64).collect();
+    let count = places(bins.checked_mul(grid), "samples along an axis")?;
+    let centres: Vec<f64> = (0..count).map(|at| (at as f64 + 0.5) / count as f64).collect();
     let centres = node.numbers_part(&name("centres"), DType::F32, &[1, count], &centres)?;
     let inside = node.binary(&name("inside"), Mul, length, centres)?;
     let at = node.binary(part, Add, start, inside)?;
@@ -304,7 +315,7 @@ fn bin_mask(node: &mut NodeContext<'_, '_>, (part, axis): (&str, i64), bounds: V
     let length = node.with_number(&name("elements"), Add, length, 1.0)?;
     let length = node.with_number(&name("at_least_1"), Max, length, 1.0)?;
     let bin = node.with_number(&name("bin"), Div, length, bins as f64)?;
-    let count = usize::try_from(bins).unwrap_or(0);
+    let (count, size) = (places(Some(bins), "bins along an axis")?, places(Some(size), "elements along an axis")?);
     let edge = |node: &mut NodeContext<'_, '_>, what: &str, first: usize, round| {
         let numbers: Vec<f64> = (first..first + count).map(|at| at as f64).collect();
         let numbers = node.numbers_part(&name(&format!("{what}.bins")), DType::F32, &[1, count], &numbers)?;

@@ -1,9 +1,9 @@
 //! Operators that make or change shapes: reshapes, shape queries, fills.
 
 use trt_fuse_ir::op::{
-    ConstantOfShape, Expand, EyeLike, Flatten, Reshape, ShapeOf, Squeeze, Tile, Transpose, Trilu, Unsqueeze,
+    Cast, ConstantOfShape, Expand, EyeLike, Flatten, Reshape, ShapeOf, Squeeze, Tile, Transpose, Trilu, Unsqueeze,
 };
-use trt_fuse_ir::{Ints, Op, Tensor};
+use trt_fuse_ir::{DType, Ints, Op, Tensor, ValueRef};
 
 use super::Row;
 use crate::import::attrs::fault;
@@ -97,7 +97,57 @@ fn eye_like(node: &mut NodeContext<'_, '_>) -> Imported {
 fn range(node: &mut NodeContext<'_, '_>) -> Imported {
     // The type of the running sum, which changes rounding alone.
     node.attrs.dtype("stash_type")?;
-    node.emit_same(Op::Range)
+    let Some(whole) = whole_bounds(node)? else { return node.emit_same(Op::Range) };
+    // The integers tell how many there are by shapes; of floats that would be known only at run time.
+    let dtype = node.dtype(0)?;
+    let counted = node.helper("counted", Op::Range, whole)?;
+    node.emit(Cast::new(dtype), [Some(counted)])
+}
+
+/// The inputs of a range of floats as i64, if they are integers that were converted or constants that are whole.
+/// `torch.arange(size, dtype=float)` is exported so. Types of 16 bits do not hold the integers that they count.
+fn whole_bounds(node: &mut NodeContext<'_, '_>) -> Result<Option<[ValueRef; 3]>, Fault> {
+    if !matches!(node.dtype(0)?, DType::F32 | DType::F64) {
+        return Ok(None);
+    }
+    let mut whole = Vec::new();
+    for slot in 0..3 {
+        let value = node.required(slot)?;
+        let constant = node.constant(slot).and_then(|bound| bound.uniform_f64());
+        let found = match constant.filter(|bound| bound.fract() == 0.0 && bound.abs() <= MAX_WHOLE) {
+            Some(bound) => Bound::Constant(bound),
+            None => match converted(node, value) {
+                Some(integer) => Bound::Integer(integer),
+                None => return Ok(None),
+            },
+        };
+        whole.push(found);
+    }
+    let mut bounds = Vec::new();
+    for (part, bound) in ["start", "limit", "step"].into_iter().zip(whole) {
+        bounds.push(match bound {
+            Bound::Constant(bound) => node.scalar_part(part, DType::I64, bound)?,
+            Bound::Integer(value) => node.cast(part, value, DType::I64)?,
+        });
+    }
+    Ok(bounds.try_into().ok())
+}
+
+/// Up to here every integer is an f32.
+const MAX_WHOLE: f64 = (1 << 24) as f64;
+
+/// A bound of a range that is an integer.
+enum Bound {
+    Constant(f64),
+    Integer(ValueRef),
+}
+
+/// The integers that a value is converted from.
+fn converted(node: &NodeContext<'_, '_>, value: ValueRef) -> Option<ValueRef> {
+    let graph = node.builder.graph();
+    let Some(Op::Cast(_)) = graph.op(value.node) else { return None };
+    let source = graph.input(value.node, 0)?;
+    graph.info(source).is_some_and(|info| info.dtype.is_integer()).then_some(source)
 }
 
 fn trilu(node: &mut NodeContext<'_, '_>) -> Imported {

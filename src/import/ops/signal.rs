@@ -2,13 +2,13 @@
 
 use std::f64::consts::TAU;
 
-use trt_fuse_ir::op::{BinaryOp, Cast, Constant, Conv, UnaryOp};
+use trt_fuse_ir::op::{BinaryOp, Cast, Constant, Conv, MatMul, UnaryOp};
 use trt_fuse_ir::{DType, Dim, Epilogue, Ints, Op, Padding, ValueRef};
 
 use super::Row;
 use crate::import::ImportError;
 use crate::import::attrs::fault;
-use crate::import::formula::{Part, front_axis, mat_mul, numbers, to_shape};
+use crate::import::formula::{Part, front_axis, numbers, to_shape};
 use crate::import::node::{Fault, Imported, NodeContext};
 
 pub(super) const ROWS: &[Row] = &[
@@ -166,7 +166,9 @@ fn dft(node: &mut NodeContext<'_, '_>) -> Imported {
         }
         dims
     };
-    if let (Some(stated), true) = (node.stated_dims(0), found.len() > 1) {
+    if found.len() > 1
+        && let Some(stated) = node.stated_dims(0)
+    {
         found.retain(|candidate| output(candidate) == stated);
     }
     let Some((first, rest)) = found.split_first() else {
@@ -226,7 +228,7 @@ fn transformed(node: &mut NodeContext<'_, '_>, data: ValueRef, axis: usize, tran
     let batch: Vec<Dim> = outer.iter().filter_map(|at| shape.get(*at).cloned()).collect();
     let flat = [Dim::product(&batch), Dim::from(rows * transform.parts)];
     let flat = node.reshape("flat", moved, flat)?;
-    let product = node.helper("product", mat_mul(), [flat, matrix])?;
+    let product = node.helper("product", MatMul::new(false, false), [flat, matrix])?;
     let wide = node.reshape("wide", product, batch.into_iter().chain([Dim::from(columns), Dim::from(parts)]))?;
     let mut back: Vec<usize> = (0..outer.len()).collect();
     back.insert(axis, outer.len());
@@ -291,7 +293,7 @@ fn stft(node: &mut NodeContext<'_, '_>) -> Imported {
 /// The distance and length of frames that give an output of the shape that the model states, if only one pair does. The
 /// parts that are known are given.
 fn stated_frames(
-    node: &NodeContext<'_, '_>,
+    node: &mut NodeContext<'_, '_>,
     shape: &[Dim],
     onesided: bool,
     step: Option<i64>,
@@ -325,8 +327,8 @@ fn stated_frames(
 fn window(node: &mut NodeContext<'_, '_>, [a, b, c]: [f64; 3]) -> Imported {
     let periodic = node.attrs.flag("periodic", true)?;
     let dtype = node.attrs.dtype("output_datatype")?.unwrap_or(DType::F32);
-    let stated = || node.stated_dims(0)?.first()?.value();
-    if let Some(size) = known_int(node, 0).or_else(stated) {
+    let known = known_int(node, 0);
+    if let Some(size) = known.or_else(|| node.stated_dims(0)?.first()?.value()) {
         let size = usize::try_from(size).ok().filter(|size| *size <= MAX_MATRIX);
         let size = size.ok_or_else(|| ImportError::Operands { reason: "a window of no sensible size".to_owned() })?;
         let turn = if periodic { size } else { size.saturating_sub(1) }.max(1) as f64;

@@ -6,7 +6,7 @@ use trt_fuse_ir::{Dim, Ints, Op, Shape};
 use super::Row;
 use crate::import::ImportError;
 use crate::import::attrs::fault;
-use crate::import::formula::{front_axis, mat_mul, to_shape};
+use crate::import::formula::{front_axis, to_shape};
 use crate::import::node::{Fault, Imported, NodeContext};
 
 pub(super) const ROWS: &[Row] = &[
@@ -17,7 +17,7 @@ pub(super) const ROWS: &[Row] = &[
 
 /// Sizes that an input holds: known ones, else those that the model states of the output's axes that `stated` picks.
 pub(super) fn sizes(
-    node: &NodeContext<'_, '_>,
+    node: &mut NodeContext<'_, '_>,
     slot: usize,
     stated: impl Fn(&[Dim]) -> Option<Vec<Dim>>,
 ) -> Result<Vec<Dim>, Fault> {
@@ -43,6 +43,10 @@ fn center_crop_pad(node: &mut NodeContext<'_, '_>) -> Imported {
     if wanted.len() != axes.len() {
         let reason = format!("{} sizes found for {} axes", wanted.len(), axes.len());
         return Err(ImportError::Operands { reason }.into());
+    }
+    for size in wanted.iter().filter_map(Dim::value) {
+        let size = u64::try_from(size).map_err(|_| ImportError::Operands { reason: format!("a size of {size}") })?;
+        node.importer.limits.check_elements(size, &node.name)?;
     }
     let mut pads = Ints::from_elem(0, 2 * rank);
     let (mut cut, mut starts, mut ends) = (Ints::new(), Shape::new(), Shape::new());
@@ -156,7 +160,7 @@ fn affine_grid(node: &mut NodeContext<'_, '_>) -> Imported {
         rows.push(1.0);
     }
     let rows = node.numbers_part("positions", dtype, &[1, count, sides.len() + 1], &rows)?;
-    let op = MatMul { transpose_b: true, ..mat_mul() };
+    let op = MatMul::new(false, true);
     let grid = node.helper("sampled", op, [rows, theta])?;
     let batch = node.shape(0)?.first().cloned().unwrap_or(Dim::fixed(1));
     let coordinates = Dim::from(sides.len());

@@ -1,14 +1,14 @@
 //! Operators that look for equal elements.
 
 use trt_fuse_ir::op::{
-    ArgReduce, BinaryOp, Cast, Cumulative, Expand, Gather, MatMul, ReduceKind, ScatterElements, ScatterReduction,
-    UnaryOp,
+    ArgReduce, BinaryOp, Cast, Constant, Cumulative, Expand, Gather, MatMul, ReduceKind, ScatterElements,
+    ScatterReduction, UnaryOp,
 };
-use trt_fuse_ir::{DType, Dim, Op, Shape, ValueRef};
+use trt_fuse_ir::{DType, Dim, Op, Shape, Tensor, ValueRef};
 
 use super::Row;
 use crate::import::attrs::fault;
-use crate::import::formula::{front_axis, mat_mul, to_shape};
+use crate::import::formula::{front_axis, to_shape};
 use crate::import::node::{Fault, Imported, NodeContext};
 
 pub(super) const ROWS: &[Row] =
@@ -18,6 +18,9 @@ pub(super) const ROWS: &[Row] =
 fn unique(node: &mut NodeContext<'_, '_>) -> Imported {
     let is_sorted = node.attrs.flag("sorted", true)?;
     let (data, shape, dtype) = (node.required(0)?, node.shape(0)?, node.dtype(0)?);
+    if is_empty(node, &shape)? {
+        return empty(node);
+    }
     // Slices as rows `[count, length]`.
     let (axis, data, rows) = match node.attrs.int("axis")? {
         None => {
@@ -76,6 +79,28 @@ fn unique(node: &mut NodeContext<'_, '_>) -> Imported {
                 node.output(3, Cast::new(DType::I64), [counts])?
             }
         });
+    }
+    Ok(outputs.into_iter().collect())
+}
+
+/// Whether there is no slice to compare.
+fn is_empty(node: &NodeContext<'_, '_>, shape: &Shape) -> Result<bool, Fault> {
+    Ok(match node.attrs.int("axis")? {
+        None => shape.iter().any(|dim| dim.is(0)),
+        Some(axis) => shape.get(front_axis("axis", axis, shape.len())?).is_some_and(|dim| dim.is(0)),
+    })
+}
+
+/// Nothing is unique in nothing.
+fn empty(node: &mut NodeContext<'_, '_>) -> Imported {
+    let data = node.required(0)?;
+    let y = match node.attrs.has("axis") {
+        true => node.output(0, Op::Unary(UnaryOp::Identity), [data])?,
+        false => node.output(0, to_shape([Dim::fixed(0)]), [data])?,
+    };
+    let mut outputs = vec![y];
+    for slot in 1..node.outputs.len() {
+        outputs.push(node.output(slot, Constant { value: Tensor::vector(Vec::<i64>::new()) }, [])?);
     }
     Ok(outputs.into_iter().collect())
 }
@@ -224,7 +249,7 @@ fn tf_idf_vectorizer(node: &mut NodeContext<'_, '_>) -> Imported {
             let equal = node.cast("equal.number", equal, DType::F32)?;
             let whole = node.reduce("whole", ReduceKind::Min, equal, &[3], false)?;
             let counts = node.reduce("counts", ReduceKind::Sum, whole, &[1], false)?;
-            let op: MatMul = mat_mul();
+            let op: MatMul = MatMul::new(false, false);
             let counts = node.helper("of_columns", op, [counts, ones])?;
             total = Some(match total {
                 None => counts,

@@ -441,3 +441,59 @@ fn flex_attention_with_a_negative_scale() {
     let y = eval_graph(&model.graph, &[q, k, v]).unwrap();
     assert_close(&y[0], &[1, 1, 1, 1], &[11.192_029]);
 }
+
+#[test]
+fn infinities_that_are_not_looked_for_are_not_found() {
+    let call = node("y = IsInf(x)", vec![("detect_negative", Int(0)), ("detect_positive", Int(0))]);
+    let y = run(20, &["x: 1[n]"], call, vec![], &[tensor::<f32>(&[2], &[f32::INFINITY, 1.0])]);
+    assert_eq!(y, [tensor::<bool>(&[2], &[false, false])]);
+}
+
+/// As NumPy's unique of an empty array.
+#[test]
+fn nothing_is_unique_in_nothing() {
+    let empty = || tensor::<i64>(&[0], &[]);
+    let y = run(11, &["x: 1[2, 0]"], plain("y, i, j, c = Unique(x)"), vec![], &[tensor::<f32>(&[2, 0], &[])]);
+    assert_eq!(y, [tensor::<f32>(&[0], &[]), empty(), empty(), empty()]);
+    let call = node("y, i = Unique(x)", vec![("axis", Int(1))]);
+    let y = run(11, &["x: 1[2, 0]"], call, vec![], &[tensor::<f32>(&[2, 0], &[])]);
+    assert_eq!(y, [tensor::<f32>(&[2, 0], &[]), empty()]);
+}
+
+/// The positions of a dynamic feature map as PyTorch exports them: `torch.arange(size, dtype=float)`.
+#[test]
+fn ranges_of_converted_integers_have_the_shape_that_the_integers_tell() {
+    let nodes = || {
+        vec![
+            plain("s = Shape(x)"),
+            plain("w = Gather(s, at)"),
+            node("limit = Cast(w)", vec![("to", Int(1))]),
+            plain("r = Range(zero, limit, step)"),
+            plain("y = Add(x, r)"),
+        ]
+    };
+    let with = |step: f32| {
+        let initializer = vec![scalar("at", 1), floats("zero", &[], &[0.0]), floats("step", &[], &[step])];
+        model(17, onnx::GraphProto { initializer, ..graph(&["x: 1[h, w]"], &["y"], nodes()) })
+    };
+    assert_snapshot!(text(&with(1.0)), @"
+    graph g(%x: f32[h, w]) -> (%y) {
+      %r.start = constant() value=i64[] {0}
+      %s = shape(%x) start=0 : i64[2]
+      %at = constant() value=i64[] {1}
+      %w = gather(%s, %at) axis=0 : i64[]
+      %r.step = constant() value=i64[] {1}
+      %r.counted = range(%r.start, %w, %r.step) : i64[w]
+      %r = cast(%r.counted) to=f32 saturate=true : f32[w]
+      %y = add(%x, %r) : f32[h, w]
+      %zero = constant() value=f32[] {0.0}
+      %step = constant() value=f32[] {1.0}
+      %limit = cast(%w) to=f32 saturate=true : f32[]
+    }
+    ");
+    let graph = import(&with(1.0)).unwrap().graph;
+    let found = eval_graph(&graph, &[tensor::<f32>(&[1, 3], &[0.5; 3])]).unwrap();
+    assert_eq!(found, [tensor::<f32>(&[1, 3], &[0.5, 1.5, 2.5])]);
+    // Steps that are not whole are left alone.
+    assert!(text(&with(0.5)).contains("range(%zero, %limit, %step)"));
+}

@@ -164,7 +164,10 @@ fn statements_fill_gaps_and_must_not_contradict() {
       %z = relu(%y) : f32[1, 3]
     }
     "#);
-    let graph = graph(&["x: 1[batch, 3]"], &["y: 1[1, 4]"], vec![plain("y = Relu(x)")]);
+    let graph = onnx::GraphProto {
+        value_info: vec![value("y: 1[1, 4]")],
+        ..graph(&["x: 1[batch, 3]"], &["y"], vec![plain("y = Relu(x)")])
+    };
     assert_snapshot!(text(&model(13, graph)), @"node `y` (Relu): tensor `y` is stated as f32[batch, 4] but is f32[batch, 3]; wrong value_info may be deleted from the model");
 }
 
@@ -425,4 +428,32 @@ fn versions_out_of_range_are_refused() {
     let mut none = model(13, graph(&["x: 1[2]"], &["y"], vec![plain("y = Abs(x)")]));
     none.opset_import.clear();
     assert_snapshot!(text(&none), @"node `y` (Abs): the model imports no opset of ONNX's own domain");
+}
+
+/// onnxruntime warns of it and takes the shape that it infers.
+#[test]
+fn a_wrong_shape_of_an_output_is_dropped_with_a_note() {
+    let declared = |output: &str| import(&model(13, graph(&["x: 1[batch, 3]"], &[output], vec![plain("y = Relu(x)")])));
+    for output in ["y: 1[1, 4]", "y: 1[batch, 3, 1]"] {
+        let model = declared(output).unwrap();
+        assert_eq!(model.graph.info(model.graph.outputs()[0].value).unwrap().to_string(), "f32[batch, 3]");
+        let [crate::import::ImportNote::OutputShape { inferred, .. }] = &model.notes[..] else { panic!() };
+        assert_eq!(inferred, "f32[batch, 3]");
+    }
+    assert_eq!(declared("y: 1[batch, 3]").unwrap().notes, []);
+    assert!(declared("y: 6[batch, 3]").unwrap_err().to_string().contains("is stated as i32[batch, 3]"));
+}
+
+/// The window's size is an input, and the model says how long it is.
+#[test]
+fn stated_shapes_that_stand_for_data_are_noted() {
+    let with = |output: &str| {
+        let nodes = vec![plain("w = HannWindow(size)"), plain("y = Relu(w)")];
+        let graph = graph(&["size: 7[]"], &["y"], nodes);
+        import(&model(17, onnx::GraphProto { value_info: vec![value(output)], ..graph })).unwrap()
+    };
+    let notes: Vec<String> =
+        with("w: 1[8]").notes.into_iter().map(|note| crate::Note::from(note).to_string()).collect();
+    assert_snapshot!(notes.join("\n"), @"node `w` (HannWindow): an input decides the shape of `w` at run time; the engine takes [8], as the model states, whatever that input says");
+    assert_eq!(with("w: 1[n]").notes, []);
 }

@@ -9,7 +9,7 @@
 //!
 //! Never refuses.
 //!
-//! Order: last, after all that looks at reshapes and transposes.
+//! Order: when all others have come to an end, because they look at reshapes and transposes.
 //!
 //! Numerics: bit-exact.
 
@@ -21,11 +21,11 @@ use crate::pass::{Miss, Rule, RuleContext};
 
 /// The rule.
 #[derive(Debug, Default)]
-pub(crate) struct LowerLayout;
+pub(crate) struct FuseLayout;
 
-impl Rule for LowerLayout {
+impl Rule for FuseLayout {
     fn name(&self) -> &'static str {
-        "lower_layout"
+        "fuse_layout"
     }
 
     fn roots(&self) -> &'static [OpKind] {
@@ -80,7 +80,7 @@ mod tests {
     use crate::testing::{Run, run_rule};
 
     fn run(body: &str, outputs: &str) -> Run {
-        run_rule(LowerLayout, &format!("graph g(%x: f32[n, 6, 4]) -> ({outputs}) {{ {body} }}"))
+        run_rule(FuseLayout, &format!("graph g(%x: f32[n, 6, 4]) -> ({outputs}) {{ {body} }}"))
     }
 
     #[test]

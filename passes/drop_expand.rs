@@ -1,0 +1,124 @@
+//! Drops an expansion where its reader broadcasts anyway.
+//!
+//! ```text
+//! %e = expand(%row) shape=[n, 4] : f32[n, 4]      %y = add(%x, %row) : f32[n, 4]
+//! %y = add(%x, %e) : f32[n, 4]
+//! ```
+//!
+//! Fires on an elementwise operator of two inputs and on `where`, if each dimension of the output is that of what is
+//! expanded or of another operand, compared as expressions. Other readers of the expansion keep it.
+//!
+//! Refuses nothing; an expansion that alone gives a dimension is no match.
+//!
+//! Order: after `fold_constants` and `canonicalize_attributes`, which make the expansion's shape known.
+//!
+//! Numerics: bit-exact.
+
+use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch, Shape, ValueRef};
+
+use crate::{Miss, Rule, RuleContext};
+
+/// Drops an expansion where its reader broadcasts anyway.
+#[derive(Debug, Default)]
+pub(crate) struct DropExpand;
+
+impl Rule for DropExpand {
+    fn name(&self) -> &'static str {
+        "drop_expand"
+    }
+
+    fn roots(&self) -> &'static [OpKind] {
+        &[OpKind::Binary, OpKind::Where]
+    }
+
+    fn rewrite(&self, graph: &Graph, root: NodeId, _context: &RuleContext<'_>) -> Result<Patch, Miss> {
+        let inputs = graph.node_inputs(root);
+        let expanded = |value: &Option<ValueRef>| {
+            let value = (*value)?;
+            matches!(graph.op(value.node), Some(Op::Expand(_))).then(|| graph.input(value.node, 0))?
+        };
+        for slot in 0..inputs.len() {
+            let Some(source) = inputs.get(slot).and_then(expanded) else { continue };
+            let plain: Vec<_> =
+                inputs.iter().enumerate().map(|(at, input)| if at == slot { Some(source) } else { *input }).collect();
+            if !gives_each_dim(graph, root, &plain) {
+                continue;
+            }
+            let op = graph.op(root).ok_or(Miss::NoMatch)?.clone();
+            let mut patch = Patch::new(self.name(), root);
+            let value = patch.add(op, &plain);
+            patch.replace(root.into(), value).absorb([root]);
+            return Ok(patch);
+        }
+        Err(Miss::NoMatch)
+    }
+}
+
+/// Whether each dimension of a node's output is one of an operand. An operand broadcasts to the output as it is known
+/// to, so that the others may be 1.
+fn gives_each_dim(graph: &Graph, id: NodeId, operands: &[Option<ValueRef>]) -> bool {
+    let shape = |value: ValueRef| graph.info(value).and_then(|info| info.shape.as_ref());
+    let shapes: Option<Vec<&Shape>> = operands.iter().flatten().map(|value| shape(*value)).collect();
+    let (Some(output), Some(shapes)) = (shape(id.into()), shapes) else { return false };
+    let from_end = |shape: &Shape, at: usize| shape.len().checked_sub(at + 1).and_then(|at| shape.get(at).cloned());
+    (0..output.len()).all(|at| shapes.iter().any(|shape| from_end(shape, at) == from_end(output, at)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Run, run_rule};
+
+    fn run(inputs: &str, lines: &str) -> Run {
+        run_rule(DropExpand, &format!("graph g({inputs}) -> (%y) {{ {lines} }}"))
+    }
+
+    #[test]
+    fn fires_on_a_row_before_a_sum() {
+        let run = run(
+            "%x: f32[n, 4]",
+            "%c = constant() value=f32[4] {1, 2, 3, 4} %e = expand(%c) shape=[n, 4] %y = add(%x, %e)",
+        );
+        insta::assert_snapshot!(run.equal_within(0.0, 3).after, @"
+        graph g(%x: f32[n, 4]) -> (%y) {
+          %c = constant() value=f32[4] {1.0, 2.0, 3.0, 4.0}
+          %y = add(%x, %c) : f32[n, 4]
+        }
+        ");
+    }
+
+    #[test]
+    fn fires_on_each_operand_of_a_selection() {
+        let lines = "%a = expand(%c) shape=[n, 4] %b = expand(%x) shape=[n, 4] %y = where(%m, %a, %b)";
+        let run = run("%m: bool[n, 1], %c: f32[1, 1], %x: f32[4]", lines);
+        assert_eq!(run.equal_within(0.0, 3).rewrites, 2);
+        assert_eq!(run.after.operation_count(), 1);
+    }
+
+    #[test]
+    fn other_readers_keep_the_expansion() {
+        let lines = "%e = expand(%c) shape=[n, 4] %s = add(%x, %e) %r = relu(%e) %y = concat(%s, %r) axis=0";
+        let run = run("%x: f32[n, 4], %c: f32[4]", lines);
+        assert_eq!(run.equal_within(0.0, 3).rewrites, 1);
+        assert_eq!(run.after.operation_count(), 4);
+    }
+
+    #[test]
+    fn leaves_what_only_the_expansion_tells_alone() {
+        for (inputs, lines) in [
+            ("%x: f32[1, 4], %c: f32[4]", "%e = expand(%c) shape=[3, 4] %y = add(%x, %e)"),
+            ("%x: f32[4], %c: f32[4]", "%e = expand(%c) shape=[1, 4] %y = add(%x, %e)"),
+            // m may be 1.
+            ("%x: f32[m, 4], %c: f32[1, 4], %s: i64[2]", "%e = expand(%c, %s) %y = add(%x, %e)"),
+        ] {
+            let run = run(inputs, lines);
+            assert_eq!(run.rewrites, 0, "{lines}");
+        }
+    }
+
+    #[test]
+    fn leaves_readers_that_do_not_broadcast_alone() {
+        let lines = "%e = expand(%c) shape=[n, 4] %y = concat(%x, %e) axis=0";
+        assert_eq!(run("%x: f32[n, 4], %c: f32[4]", lines).rewrites, 0);
+    }
+}

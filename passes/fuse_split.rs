@@ -1,0 +1,140 @@
+//! Writes slices that cut an axis into parts, without a gap, as one Split.
+//!
+//! ```text
+//! %a = slice(%x) axes=[1] starts=[0] ends=[4] steps=[1]      %a, %b = split(%x) axis=1 sizes=[4, n-4]
+//! %b = slice(%x) axes=[1] starts=[4] ends=[n] steps=[1]
+//! ```
+//!
+//! Fires on two slices or more of one axis each, if they follow each other from the first element to the last.
+//!
+//! Never refuses: slices that overlap or leave something out are no match.
+//!
+//! Order: after `fuse_roll` and `fuse_rotary_embedding`, which look for slices, and after `merge_slices`; before `sink_parts`.
+//!
+//! Numerics: bit-exact.
+
+use trt_fuse_ir::op::{Slice, Split};
+use trt_fuse_ir::{Dim, Graph, NodeId, Op, OpKind, Patch, ValueRef};
+
+use crate::pass::{Miss, Rule, RuleContext};
+
+/// The rule.
+#[derive(Debug, Default)]
+pub(crate) struct FuseSplit;
+
+/// Readers of one value that are looked through for parts.
+const MOST: usize = 64;
+
+impl Rule for FuseSplit {
+    fn name(&self) -> &'static str {
+        "fuse_split"
+    }
+
+    fn roots(&self) -> &'static [OpKind] {
+        &[OpKind::Slice]
+    }
+
+    fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
+        let (axis, start, _) = part(graph, root).ok_or(Miss::NoMatch)?;
+        if !start.is(0) {
+            return Err(Miss::NoMatch);
+        }
+        let x = graph.input(root, 0).ok_or(Miss::NoMatch)?;
+        let readers = graph.consumers(x);
+        if readers.len() > MOST {
+            return Err(Miss::NoMatch);
+        }
+        let cuts = readers.iter().filter_map(|reader| Some((reader.node, part(graph, reader.node)?)));
+        let cuts: Vec<_> = cuts.filter(|(_, (along, ..))| *along == axis).collect();
+        let size = graph.info(x).and_then(|info| info.shape.as_ref()?.get(usize::try_from(axis).ok()?));
+        let parts = in_a_row(cuts, size.ok_or(Miss::NoMatch)?).ok_or(Miss::NoMatch)?;
+        let sizes = parts.iter().map(|(_, size)| size.clone()).collect();
+        if parts.len() < 2 || !context.symbols.tell(parts.iter().map(|(_, size)| size)) {
+            return Err(Miss::NoMatch);
+        }
+        let mut patch = Patch::new(self.name(), root);
+        let split = patch.add_many(Split { axis, sizes: Some(sizes) }, &[Some(x)], parts.len());
+        for (slot, (slice, _)) in parts.iter().enumerate() {
+            patch.replace((*slice).into(), ValueRef { node: split, slot: slot as u32 });
+        }
+        patch.absorb(parts.into_iter().map(|(slice, _)| slice));
+        Ok(patch)
+    }
+}
+
+/// The axis, start and end of a slice of one axis.
+fn part(graph: &Graph, id: NodeId) -> Option<(i64, &Dim, &Dim)> {
+    let Op::Slice(Slice { axes, starts, ends, steps }) = graph.op(id)? else { return None };
+    match (axes.as_deref()?, starts.as_deref()?, ends.as_deref()?, steps.as_deref()?) {
+        ([axis], [start], [end], [1]) => Some((*axis, start, end)),
+        _ => None,
+    }
+}
+
+/// The cuts in their order with their sizes, if each begins where the one before ends and the last one at the axis's end.
+/// Every cut has its place.
+fn in_a_row(mut cuts: Vec<(NodeId, (i64, &Dim, &Dim))>, size: &Dim) -> Option<Vec<(NodeId, Dim)>> {
+    let (mut parts, mut at) = (Vec::new(), Dim::fixed(0));
+    while !cuts.is_empty() {
+        let next = cuts.iter().position(|(_, (_, start, _))| **start == at)?;
+        let (id, (_, start, end)) = cuts.swap_remove(next);
+        let length = end - start;
+        if !length.at_least(1) {
+            return None;
+        }
+        parts.push((id, length));
+        at = end.clone();
+    }
+    (at == *size).then_some(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Run, run_rule};
+
+    fn run(body: &str, outputs: &str) -> Run {
+        run_rule(FuseSplit, &format!("graph g(%x: f32[n, 6]) -> ({outputs}) {{ {body} }}"))
+    }
+
+    #[test]
+    fn fires_on_parts_in_any_order() {
+        let body = "%b = slice(%x) axes=[1] starts=[2] ends=[5] steps=[1] %a = slice(%x) axes=[1] starts=[0] ends=[2] steps=[1]
+            %c = slice(%x) axes=[1] starts=[5] ends=[6] steps=[1] %d = relu(%x)";
+        insta::assert_snapshot!(run(body, "%a, %b, %c, %d").equal_within(0.0, 2).after, @"
+        graph g(%x: f32[n, 6]) -> (%a, %b, %c, %d) {
+          %a, %b, %c = split(%x) axis=1 sizes=[2, 3, 1] : f32[n, 2], f32[n, 3], f32[n, 1]
+          %d = relu(%x) : f32[n, 6]
+        }
+        ");
+    }
+
+    #[test]
+    fn leaves_others_alone() {
+        for (body, outputs) in [
+            // A gap, an overlap, an end that is missing, steps, another axis.
+            (
+                "%a = slice(%x) axes=[1] starts=[0] ends=[2] steps=[1] %b = slice(%x) axes=[1] starts=[3] ends=[6] steps=[1]",
+                "%a, %b",
+            ),
+            (
+                "%a = slice(%x) axes=[1] starts=[0] ends=[4] steps=[1] %b = slice(%x) axes=[1] starts=[3] ends=[6] steps=[1]",
+                "%a, %b",
+            ),
+            (
+                "%a = slice(%x) axes=[1] starts=[0] ends=[2] steps=[1] %b = slice(%x) axes=[1] starts=[2] ends=[5] steps=[1]",
+                "%a, %b",
+            ),
+            (
+                "%a = slice(%x) axes=[1] starts=[0] ends=[2] steps=[1] %b = slice(%x) axes=[1] starts=[2] ends=[6] steps=[2]",
+                "%a, %b",
+            ),
+            (
+                "%a = slice(%x) axes=[1] starts=[0] ends=[2] steps=[1] %b = slice(%x) axes=[0] starts=[0] ends=[n] steps=[1]",
+                "%a, %b",
+            ),
+        ] {
+            assert_eq!(run(body, outputs).rewrites, 0, "{body}");
+        }
+    }
+}
