@@ -22,7 +22,9 @@ const PER_SET: &[&str] = &[
     "cpp/movement.cc",
     "cpp/network.cc",
     "cpp/parser.cc",
+    "cpp/runtime.cc",
     "cpp/terms.cc",
+    "cpp/types.cc",
 ];
 const HEADERS: &[&str] = &["cpp/bridge.h", "cpp/network.h"];
 

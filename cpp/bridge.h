@@ -25,6 +25,7 @@ struct RawAttention;
 struct RawCounts;
 struct RawBuildConfig;
 struct RawRange;
+struct RawTensorInfo;
 struct Progress;
 
 using Dims = rust::Slice<int64_t const>;
@@ -114,6 +115,26 @@ public:
     virtual rust::Vec<rust::String> engine_log() const = 0;
 };
 
+// Runs an engine. One thread at a time.
+class Context {
+public:
+    virtual ~Context() = default;
+    virtual void set_shape(rust::Str name, Dims extents) = 0;
+    virtual void set_address(rust::Str name, size_t address) = 0;
+    // One entry -1 for each extent that the data tell.
+    virtual rust::Vec<int64_t> shape(rust::Str name) = 0;
+    virtual void enqueue(size_t stream) = 0;
+};
+
+// A deserialized engine, which its contexts keep alive.
+class Engine {
+public:
+    virtual ~Engine() = default;
+    virtual rust::Vec<RawTensorInfo> tensors() const = 0;
+    virtual size_t layers() const noexcept = 0;
+    virtual std::unique_ptr<Context> create_context() const = 0;
+};
+
 // An opened library, and the set of headers that speaks its language. Never closed: TensorRT's threads and statics live
 // until the process ends.
 class Library {
@@ -122,6 +143,7 @@ public:
     LibraryVersion version() const noexcept;
     rust::String path() const;
     std::unique_ptr<Network> create_network() const;
+    std::unique_ptr<Engine> load_engine(rust::Slice<uint8_t const> plan) const;
 
 private:
     std::string path_;
@@ -141,6 +163,8 @@ struct HeaderSet {
     // `create_builder` is createInferBuilder_INTERNAL, `number` the library's own version for it, `api` the same as
     // 100 * major + minor of the TensorRT that has this interface.
     std::unique_ptr<Network> (*create_network)(void* create_builder, int32_t number, int32_t api);
+    // `create_runtime` is createInferRuntime_INTERNAL.
+    std::unique_ptr<Engine> (*load_engine)(void* create_runtime, int32_t number, rust::Slice<uint8_t const> plan);
 };
 
 } // namespace trtfuse

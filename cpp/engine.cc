@@ -1,5 +1,7 @@
 // Builds a network into a serialized engine.
 
+#include <dlfcn.h>
+
 #include "network.h"
 
 namespace trtfuse {
@@ -19,6 +21,36 @@ public:
 private:
     std::unique_ptr<nvinfer1::IHostMemory> memory_;
 };
+
+#if NV_TENSORRT_MAJOR == 8
+// Whether a library is there that has a function.
+bool is_installed(std::initializer_list<char const*> names, char const* function) {
+    for (char const* const name : names) {
+        void* const handle = dlopen(name, RTLD_LAZY | RTLD_LOCAL);
+        if (handle && dlsym(handle, function)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+// The libraries that TensorRT 8 takes kernels from besides its own, those that are there: a build fails over others.
+nvinfer1::TacticSources installed_sources() {
+    using nvinfer1::TacticSource;
+    auto const bit = [](TacticSource source) { return 1U << static_cast<uint32_t>(source); };
+    nvinfer1::TacticSources sources = ~0U;
+    if (!is_installed({"libcublas.so.11", "libcublas.so.12"}, "cublasCreate_v2")) {
+        sources &= ~bit(TacticSource::kCUBLAS);
+    }
+    if (!is_installed({"libcublasLt.so.11", "libcublasLt.so.12"}, "cublasLtCreate")) {
+        sources &= ~bit(TacticSource::kCUBLAS_LT);
+    }
+    if (!is_installed({"libcudnn.so.8"}, "cudnnCreate")) {
+        sources &= ~bit(TacticSource::kCUDNN);
+    }
+    return sources;
+}
+#endif
 
 #if TRTFUSE_API >= 1000
 // Hands TensorRT's progress on. TensorRT calls from several threads.
@@ -100,8 +132,10 @@ void NetworkImpl::set_range(uint32_t id, RawRange const& range) {
 
 std::unique_ptr<Plan> NetworkImpl::build(RawBuildConfig const& raw, Progress const& progress) {
     log_.mark();
+#if TRTFUSE_API >= 1000
     // Before the config, which points to it to its own end.
     Monitor monitor(progress);
+#endif
     std::unique_ptr<nvinfer1::IBuilderConfig> const config(
         made(builder_->createBuilderConfig(), "createBuilderConfig"));
     if (raw.workspace != 0) {
@@ -118,6 +152,10 @@ std::unique_ptr<Plan> NetworkImpl::build(RawBuildConfig const& raw, Progress con
     } else {
         config->clearFlag(nvinfer1::BuilderFlag::kTF32);
     }
+    set_types(*config, raw.fp16);
+#if NV_TENSORRT_MAJOR == 8
+    config->setTacticSources(config->getTacticSources() & installed_sources());
+#endif
     config->setProfilingVerbosity(raw.detailed ? nvinfer1::ProfilingVerbosity::kDETAILED
                                                : nvinfer1::ProfilingVerbosity::kLAYER_NAMES_ONLY);
 #ifdef TRT_MAJOR_RTX

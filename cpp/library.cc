@@ -100,6 +100,14 @@ std::unique_ptr<Network> Library::create_network() const {
     return headers_->create_network(symbol<void*>(handle_, "createInferBuilder_INTERNAL"), number_, api);
 }
 
+std::unique_ptr<Engine> Library::load_engine(rust::Slice<uint8_t const> plan) const {
+    auto* const create_runtime = symbol<void*>(handle_, "createInferRuntime_INTERNAL");
+    if (!create_runtime) {
+        throw std::runtime_error("createInferRuntime_INTERNAL is missing");
+    }
+    return headers_->load_engine(create_runtime, number_, plan);
+}
+
 std::unique_ptr<Library> open_library(rust::Str path) {
     std::string name(path);
     dlerror();

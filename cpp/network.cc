@@ -134,6 +134,7 @@ void NetworkImpl::finish(uint32_t id, rust::Str name, rust::Str metadata) {
     nvinfer1::ILayer* const layer = values_[id].layer;
     if (layer) {
         name_layer(*layer, text, std::string(metadata));
+        keep_type(*layer);
     }
     // TensorRT infers when asked, and says then what is wrong with a layer.
     for (uint32_t i = id; i < values_.size() && values_[i].layer == layer; ++i) {
@@ -211,7 +212,8 @@ HeaderSet const& header_set() {
     static HeaderSet const set{rtx, NV_TENSORRT_MAJOR, NV_TENSORRT_MINOR,
         [](void* create_builder, int32_t number, int32_t api) -> std::unique_ptr<Network> {
             return std::make_unique<NetworkImpl>(create_builder, number, api);
-        }};
+        },
+        load_engine};
     return set;
 }
 

@@ -47,6 +47,8 @@ private:
     bool keep_engine_lines_ = false;
 };
 
+std::unique_ptr<Engine> load_engine(void* create_runtime, int32_t number, rust::Slice<uint8_t const> plan);
+
 class NetworkImpl final : public Network {
 public:
     NetworkImpl(void* create_builder, int32_t number, int32_t api);
@@ -150,6 +152,10 @@ private:
     template <typename T>
     T* made(T* pointer, char const* call) const;
     void check(bool done, char const* call) const;
+    // Gives a layer the model's types where TensorRT would choose them.
+    void keep_type(nvinfer1::ILayer& layer);
+    // Allows the types that the network has, or any if `fp16`.
+    void set_types(nvinfer1::IBuilderConfig& config, bool fp16) const;
     void name_layer(nvinfer1::ILayer& layer, std::string const& name, std::string const& metadata) const;
     template <typename Layer>
     void set_window(Layer& layer, RawWindow const& window) const;
@@ -168,6 +174,8 @@ private:
     std::vector<nvinfer1::IIfConditional*> conditionals_;
     std::vector<nvinfer1::ILoop*> loops_;
     std::vector<nvinfer1::IOptimizationProfile*> profiles_;
+    bool has_half_ = false;
+    bool has_quantization_ = false;
 #if TRTFUSE_API >= 1014
     std::map<uint32_t, nvinfer1::IAttention*> attentions_;
 #endif

@@ -40,6 +40,8 @@ pub struct Capabilities {
     pub non_zero: bool,
     /// kGELU_ERF and kGELU_TANH (10.0 and later).
     pub gelu: bool,
+    /// TopK, NonZero and NMS can give their indices in 64 bits (10.14 and later).
+    pub wide_indices: bool,
 }
 
 impl Capabilities {
@@ -60,6 +62,7 @@ impl Capabilities {
             nms: false,
             non_zero: false,
             gelu: true,
+            wide_indices: true,
         }
     }
 
@@ -94,6 +97,7 @@ impl Capabilities {
             nms: least((8, 5)),
             non_zero: least((8, 5)),
             gelu: least((10, 0)),
+            wide_indices: least((10, 14)),
         }
     }
 }
@@ -108,9 +112,15 @@ impl Capabilities {
             // Before anything computes with them they are converted.
             U8 | I16 | U16 | I4 | U4 | I2 | U2 => I32,
             U32 | U64 => I64,
+            I64 => self.index_dtype(),
             dtype => dtype,
         };
         self.dtypes.contains(&nearest).then_some(nearest)
+    }
+
+    /// The type of shapes and indices, I64 in a graph: in 32 bits before 9.0.
+    pub fn index_dtype(&self) -> DType {
+        if self.dtypes.contains(&DType::I64) { DType::I64 } else { DType::I32 }
     }
 
     /// The type that a tensor of `dtype` has at the edge of a network: itself, or the one that it is computed in.

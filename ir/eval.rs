@@ -123,6 +123,9 @@ pub fn narrowed(constant: &Tensor, to: crate::DType) -> Option<Tensor> {
             before.to_f64s()?.iter().zip(after.to_f64s()?).all(is_kept)
         }
         crate::DType::U64 if to == crate::DType::I64 => before.to_i64s().is_some(),
+        crate::DType::I64 if to == crate::DType::I32 => {
+            before.to_i64s()?.iter().all(|number| i32::try_from(*number).is_ok())
+        }
         _ => true,
     };
     if !is_held {

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Fires on shifts (products with and quotients by powers of 2 from a table, in i64), on bitwise operators (arithmetic on
-//! the bits along a new last axis, in i64), on `shrink`, and on the forms of GELU where the target has no layer of theirs.
+//! the bits along a new last axis, in i64), on `shrink`, and on the forms of GELU where the target has no layer of
+//! theirs, those of epilogues too.
 //!
 //! Refuses nothing.
 //!
@@ -19,7 +20,7 @@
 //! Numerics: integers bit-exact; GELU 1e-6 in f32.
 
 use trt_fuse_ir::op::{Activation, BinaryOp, Gather, ReduceKind, UnaryOp};
-use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
+use trt_fuse_ir::{DType, Epilogue, Graph, NodeId, Op, OpKind, Patch, Step, Tensor, ValueRef};
 
 use crate::formula::Formula;
 use crate::pass::{Miss, Rule, RuleContext};
@@ -34,7 +35,7 @@ impl Rule for LowerArithmetic {
     }
 
     fn roots(&self) -> &'static [OpKind] {
-        &[OpKind::Unary, OpKind::Binary, OpKind::Activation]
+        &[OpKind::Unary, OpKind::Binary, OpKind::Activation, OpKind::Conv, OpKind::ConvTranspose, OpKind::MatMul]
     }
 
     fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
@@ -52,9 +53,34 @@ impl Rule for LowerArithmetic {
                 Activation::GeluTanh if !context.capabilities.gelu => gelu_tanh(f),
                 _ => Err(Miss::NoMatch),
             },
+            Some(op) if op.epilogue().is_some() && !context.capabilities.gelu => without_gelu(f, op),
             _ => Err(Miss::NoMatch),
         }
     }
+}
+
+/// The steps of an epilogue from a GELU on as operators of their own.
+fn without_gelu(mut f: Formula<'_>, op: &Op) -> Result<Patch, Miss> {
+    let (Some(epilogue), Some(own)) = (op.epilogue(), op.own_inputs()) else { return Err(Miss::NoMatch) };
+    let is_gelu = |step: &Step| matches!(step, Step::Activation(Activation::GeluErf | Activation::GeluTanh));
+    let at = epilogue.0.iter().position(is_gelu).ok_or(Miss::NoMatch)?;
+    let (kept, rest) = epilogue.0.split_at(at);
+    let kept = Epilogue(kept.into());
+    let inputs = f.graph().node_inputs(f.root());
+    let (inputs, mut added) = inputs.split_at_checked(own + kept.adds()).ok_or(Miss::NoMatch)?;
+    let head = op.with_epilogue(kept).ok_or(Miss::NoMatch)?;
+    let mut y = *f.many(head, inputs, 1).first().ok_or(Miss::NoMatch)?;
+    for step in rest {
+        y = match step {
+            Step::Activation(activation) => f.op(Op::Activation(*activation), &[y]),
+            Step::Add => {
+                let (first, others) = added.split_first().ok_or(Miss::NoMatch)?;
+                added = others;
+                f.binary(BinaryOp::Add, y, first.ok_or(Miss::NoMatch)?)
+            }
+        };
+    }
+    Ok(f.result(y))
 }
 
 /// Powers of 2 from 2^0; 2^63 as the i64 of that bit.
@@ -300,6 +326,33 @@ mod tests {
             let (a, b) = (eval_graph(&before, &x).unwrap(), eval_graph(&after, &x).unwrap());
             assert!(crate::testing::difference(&a[0], &b[0]) < 1e-6);
         }
+    }
+
+    #[test]
+    fn takes_gelu_out_of_epilogues() {
+        let old = trt_fuse_ir::Capabilities::tensorrt((8, 5, 3));
+        let text = "graph g(%x: f32[2, 2], %w: f32[2, 2], %b: f32[2], %r: f32[2, 2]) -> (%y) {
+            %y = matmul(%x, %w, %b, %r) transpose_a=false transpose_b=false epilogue=[add, gelu, add, relu] }";
+        let before: Graph = text.parse().unwrap();
+        let after = run_for(LowerArithmetic, &before, &old);
+        insta::assert_snapshot!(after, @"
+        graph g(%x: f32[2, 2], %w: f32[2, 2], %b: f32[2], %r: f32[2, 2]) -> (%y) {
+          %y.1 = matmul(%x, %w, %b) epilogue=[add] : f32[2, 2]
+          %y.2.lower_arithmetic.2 = constant() value=f32[] {0.5}
+          %y.2.4 = mul(%y.1, %y.2.lower_arithmetic.2) : f32[2, 2]
+          %y.2.lower_arithmetic = constant() value=f32[] {0.70710677}
+          %y.2.1 = mul(%y.1, %y.2.lower_arithmetic) : f32[2, 2]
+          %y.2.2 = erf(%y.2.1) : f32[2, 2]
+          %y.2.lower_arithmetic.1 = constant() value=f32[] {1.0}
+          %y.2.3 = add(%y.2.2, %y.2.lower_arithmetic.1) : f32[2, 2]
+          %y.2 = mul(%y.2.4, %y.2.3) : f32[2, 2]
+          %y.3 = add(%y.2, %r) : f32[2, 2]
+          %y = relu(%y.3) : f32[2, 2]
+        }
+        ");
+        let x = crate::testing::random_inputs(&before, 1, 1);
+        let (a, b) = (eval_graph(&before, &x).unwrap(), eval_graph(&after, &x).unwrap());
+        assert!(crate::testing::difference(&a[0], &b[0]) < 1e-6);
     }
 
     #[test]

@@ -63,6 +63,12 @@ fn stand_in(dtype: DType, capabilities: &Capabilities) -> Option<DType> {
     capabilities.computed_in(dtype).filter(|to| *to != dtype)
 }
 
+/// As [`stand_in`], for types that the graph is rewritten in. Shapes and indices keep theirs, which inference and other
+/// operators ask for; emission makes every such tensor one of [`Capabilities::index_dtype`].
+fn rewritten(dtype: DType, capabilities: &Capabilities) -> Option<DType> {
+    stand_in(dtype, capabilities).filter(|_| dtype != DType::I64)
+}
+
 /// The rule.
 #[derive(Debug, Default)]
 pub(crate) struct LowerTypes;
@@ -81,7 +87,7 @@ impl Rule for LowerTypes {
         let types = Types { graph, capabilities: context.capabilities };
         let inputs = graph.node_inputs(root);
         let dtypes = inputs.iter().flatten().map(|input| graph.dtype(*input));
-        let is_foreign = |dtype: DType| stand_in(dtype, context.capabilities).is_some();
+        let is_foreign = |dtype: DType| rewritten(dtype, context.capabilities).is_some();
         if !dtypes.chain(node.outputs.iter().map(|value| value.info.dtype)).any(is_foreign) {
             return Err(Miss::NoMatch);
         }
@@ -89,12 +95,12 @@ impl Rule for LowerTypes {
         let op = match &node.op {
             Op::Cast(op) => return types.cast(f, op),
             Op::ConstantOfShape(op) => {
-                let to = stand_in(op.value.dtype(), context.capabilities);
+                let to = rewritten(op.value.dtype(), context.capabilities);
                 let value = to.map(|to| narrowed(&op.value, to)).unwrap_or(Some(op.value.clone()));
                 Op::from(ConstantOfShape { value: value.ok_or(Miss::NoMatch)? })
             }
             Op::Random(op) => {
-                let dtype = stand_in(op.dtype, context.capabilities).unwrap_or(op.dtype);
+                let dtype = rewritten(op.dtype, context.capabilities).unwrap_or(op.dtype);
                 Op::from(Random { dtype, ..op.clone() })
             }
             Op::Input | Op::Constant(_) | Op::Opaque(_) | Op::If(_) | Op::Loop(_) | Op::Scan(_) => {
@@ -116,7 +122,7 @@ impl Rule for LowerTypes {
         let mut results = Vec::new();
         for (value, output) in node.outputs.iter().zip(outputs) {
             let dtype = value.info.dtype;
-            results.push(match stand_in(dtype, context.capabilities) {
+            results.push(match rewritten(dtype, context.capabilities) {
                 Some(computed) => {
                     let wraps = leaves_range && dtype.is_integer();
                     let held = if wraps { f.wrapped(output, computed, dtype)? } else { output };
@@ -137,7 +143,7 @@ struct Types<'g> {
 impl Types<'_> {
     /// A value in the type that stands for its own.
     fn lowered(&self, f: &mut Formula<'_>, value: ValueRef) -> Result<ValueRef, Miss> {
-        let Some(to) = stand_in(self.graph.dtype(value), self.capabilities) else { return Ok(value) };
+        let Some(to) = rewritten(self.graph.dtype(value), self.capabilities) else { return Ok(value) };
         if let Some(constant) = self.graph.constant(value) {
             return Ok(f.constant(narrowed(constant, to).ok_or(Miss::NoMatch)?));
         }
@@ -159,7 +165,7 @@ impl Types<'_> {
     fn cast(&self, mut f: Formula<'_>, op: &Cast) -> Result<Patch, Miss> {
         let x = f.input(0)?;
         let own = self.graph.dtype(x);
-        let computed = stand_in(own, self.capabilities).unwrap_or(own);
+        let computed = rewritten(own, self.capabilities).unwrap_or(own);
         if op.in_range {
             // What this rule leaves. Between two computations it is none.
             return match self.graph.op(x.node) {
@@ -171,7 +177,7 @@ impl Types<'_> {
             };
         }
         let source = self.lowered(&mut f, x)?;
-        let y = match stand_in(op.to, self.capabilities) {
+        let y = match rewritten(op.to, self.capabilities) {
             None if computed == op.to => source,
             None => f.op(op.clone(), &[source]),
             Some(to) => {

@@ -1,5 +1,6 @@
 //! The flow: a model is imported, optimised, emitted and built.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,8 @@ use crate::emit::{EmitError, Unsupported, emit};
 use crate::import::{ImportOptions, Model, import_file};
 use crate::notes::{Note, type_note, value_notes};
 use crate::ranges::{Range, check_ranges, profile};
-use crate::tensorrt::{BuilderConfig, Library, Plan, Progress, Search, TrtNetwork};
+use crate::runtime::Device;
+use crate::tensorrt::{BuilderConfig, Flavour, Library, Plan, Progress, Search, TrtNetwork, parse_onnx};
 
 /// Which passes run.
 #[derive(Debug, Clone, Default)]
@@ -210,8 +212,45 @@ pub fn build(
     let mut notes: Vec<Note> = type_note(graph, &capabilities).into_iter().collect();
     notes.extend(config.profiles.iter().flat_map(|profile| value_notes(profile, &options.ranges)));
     let start = Instant::now();
-    let plan = network.build(&config, progress)?;
+    let mut plan = network.build(&config, progress)?;
+    describe(&mut plan, graph, library)?;
     Ok(Built { plan, layers, emit, build: start.elapsed(), notes })
+}
+
+/// Builds a model through NVIDIA's own ONNX parser, to compare with.
+///
+/// # Errors
+/// If there is no parser beside the library, or it or TensorRT refuses the model.
+pub fn build_with_parser(
+    path: &Path,
+    library: &Library,
+    options: &Options,
+    progress: Option<&mut Progress<'_>>,
+) -> Result<Built, Error> {
+    // The parser takes the model as it is, fixed sizes as ranges.
+    let import = ImportOptions { sizes: BTreeMap::new(), ..options.import.clone() };
+    let graph = import_file(path, &import)?.graph;
+    let fixed = options.import.sizes.iter();
+    let fixed = fixed.map(|(symbol, size)| Range { symbol: symbol.clone(), min: *size, opt: *size, max: *size });
+    let ranges: Vec<Range> = options.ranges.iter().cloned().chain(fixed).collect();
+    let parsed = parse_onnx(library, path)?;
+    let layers = parsed.layer_counts();
+    let emit = parsed.parse_time;
+    let mut config = options.build.clone();
+    config.profiles = profile(&graph, &ranges, &parsed.shape_inputs()?)?.into_iter().collect();
+    let start = Instant::now();
+    let mut plan = parsed.build(&config, progress)?;
+    describe(&mut plan, &graph, library)?;
+    Ok(Built { plan, layers, emit, build: start.elapsed(), notes: Vec::new() })
+}
+
+/// Tells in a plan's header from which graph it was built, and for which GPU if that is this machine's.
+fn describe(plan: &mut Plan, graph: &Graph, library: &Library) -> Result<(), Error> {
+    plan.header.describe(graph);
+    if library.version().flavour == Flavour::TensorRt {
+        plan.header.gpus = vec![Device::open(0)?.capability().to_string()];
+    }
+    Ok(())
 }
 
 /// The nodes of a graph that the target cannot express, without TensorRT.

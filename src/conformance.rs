@@ -12,6 +12,7 @@ use trt_fuse_ir::{Capabilities, DType, Graph, Tensor};
 
 use crate::compile::Lowered;
 use crate::import::{import_file, read_tensor};
+use crate::runtime::{Engine, SessionOptions};
 use crate::tensorrt::Library;
 use crate::{Error, ErrorKind, Options, build, optimize};
 
@@ -59,7 +60,7 @@ pub struct CaseResult {
     pub name: String,
     /// The evaluator against the expected outputs, at every stage before the build.
     pub eval: Verdict,
-    /// The build.
+    /// The build, and the engine's outputs if it was run.
     pub build: Verdict,
     /// Why not, for the first that did not pass; one line.
     pub reason: String,
@@ -84,9 +85,19 @@ pub fn cases(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(cases)
 }
 
-/// Runs one test with these options; builds too if there is a library, whose target the graph is then lowered for. Without
-/// one that is the options' target.
-pub fn run_case(case: &Path, library: Option<&Library>, options: &Options) -> CaseResult {
+/// How far a test goes after the evaluator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// The network is built.
+    Build,
+    /// The engine runs on the first GPU, its outputs are compared too.
+    Run,
+}
+
+/// Runs one test with these options; builds, or runs on the GPU, too if there is a library, whose target the graph is then
+/// lowered for. Without one that is the options' target.
+pub fn run_case(case: &Path, target: Option<(&Library, Reach)>, options: &Options) -> CaseResult {
+    let library = target.map(|(library, _)| library);
     let name = case.file_name().map_or_else(|| case.display().to_string(), |name| name.to_string_lossy().into_owned());
     let capabilities = match (library, &options.capabilities) {
         (Some(library), _) => library.capabilities(),
@@ -95,8 +106,8 @@ pub fn run_case(case: &Path, library: Option<&Library>, options: &Options) -> Ca
     };
     let options = Options { capabilities: Some(capabilities.clone()), ..options.clone() };
     let (eval, eval_reason) = contained(|| evaluate(case, &options, &capabilities));
-    let (build, build_reason) = match library {
-        Some(library) => contained(|| try_build(case, library, &options)),
+    let (build, build_reason) = match target {
+        Some((library, reach)) => contained(|| try_build(case, library, reach, &options)),
         None => (Verdict::Skipped, String::new()),
     };
     let reason = if eval_reason.is_empty() { build_reason } else { eval_reason };
@@ -186,9 +197,29 @@ fn floats(tensor: &Tensor) -> Option<Vec<f64>> {
     matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16 | DType::F64).then(|| tensor.to_f64s()).flatten()
 }
 
-fn try_build(case: &Path, library: &Library, options: &Options) -> Result<(), (Verdict, String)> {
+fn try_build(case: &Path, library: &Library, reach: Reach, options: &Options) -> Result<(), (Verdict, String)> {
     let model = import_file(&case.join("model.onnx"), &options.import).map_err(failure)?;
     let optimized = optimize(model, options).map_err(failure)?;
-    build(&optimized.graph, library, options, None).map_err(failure)?;
+    let graph = optimized.graph;
+    let plan = build(&graph, library, options, None).map_err(failure)?.plan;
+    if reach == Reach::Build {
+        return Ok(());
+    }
+    let data = case.join("test_data_set_0");
+    let inputs = read_all(&data, "input", graph.inputs().len())?;
+    let expected = read_all(&data, "output", graph.outputs().len())?;
+    let engine = Engine::from_plan(library, 0, &plan).map_err(failure)?;
+    let mut session = engine.session(SessionOptions::default()).map_err(failure)?;
+    let names = graph.inputs().iter().filter_map(|id| graph.value((*id).into())).map(|value| &*value.name);
+    let given: Vec<(&str, &Tensor)> = names.zip(&inputs).collect();
+    let found = session.run(&given).map_err(failure)?;
+    for (output, expected) in graph.outputs().iter().zip(expected) {
+        let expected = in_range(expected, &library.capabilities());
+        let found = found.iter().find(|(name, _)| *name == *output.name).map(|(_, tensor)| tensor);
+        let wrong = found.map_or(Some("is missing".to_owned()), |found| difference(&expected, found));
+        if let Some(difference) = wrong {
+            return Err((Verdict::Wrong, format!("on the GPU: output `{}`: {difference}", output.name)));
+        }
+    }
     Ok(())
 }

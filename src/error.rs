@@ -8,8 +8,10 @@ use trt_fuse_passes::{PassError, UnknownPass};
 
 use crate::emit::EmitError;
 use crate::import::ImportError;
+use crate::npy::NpyError;
 use crate::ranges::RangeError;
 use crate::report::{InputError, UnknownName};
+use crate::runtime::RuntimeError;
 use crate::tensorrt::EngineError;
 
 /// Why a model did not become an engine.
@@ -54,6 +56,12 @@ pub enum Error {
     /// TensorRT could not be found or could not build.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// A file of NumPy could not be read or written.
+    #[error(transparent)]
+    Npy(#[from] NpyError),
+    /// The engine did not run.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
 }
 
 /// What kind of thing went wrong, for programs that decide what to do.
@@ -66,7 +74,7 @@ pub enum ErrorKind {
     Unsupported,
     /// What was asked for does not fit the model.
     Usage,
-    /// TensorRT is missing, or refused.
+    /// TensorRT or the CUDA driver is missing, or refused.
     Engine,
     /// A bug in this library.
     Internal,
@@ -80,11 +88,12 @@ impl Error {
             Self::Emit(EmitError::Unsupported(_)) => ErrorKind::Unsupported,
             Self::UnknownPass(_)
             | Self::Range(_)
+            | Self::Npy(_)
             | Self::Name(_)
             | Self::Input(_)
             | Self::Eval(_)
             | Self::Write { .. } => ErrorKind::Usage,
-            Self::Emit(_) | Self::Engine(_) => ErrorKind::Engine,
+            Self::Emit(_) | Self::Engine(_) | Self::Runtime(_) => ErrorKind::Engine,
             Self::Pass(_) | Self::Verify(_) => ErrorKind::Internal,
         }
     }

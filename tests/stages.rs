@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Stages of `src/` in the order that data flows; what is not listed is a front end and may use all.
-const ORDER: &[&str] = &["import", "emit", "tensorrt"];
+const ORDER: &[&str] = &["import", "emit", "tensorrt", "runtime"];
 
 /// What may be used against the order, and why.
 const EXCEPTIONS: &[(&str, &str)] = &[];

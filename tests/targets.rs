@@ -1,6 +1,9 @@
 //! What the networks for different targets have where only some of them have a layer or a type.
 
-use trt_fuse::{Options, record};
+mod common;
+
+use common::{model, packed};
+use trt_fuse::{Options, optimize, record};
 use trt_fuse_ir::{Capabilities, Graph};
 
 /// The recorded network of a graph in text form, or why there is none.
@@ -215,4 +218,26 @@ fn remainders_of_integers_have_all_digits() {
     %y i32[2] = select "y" (%y::below_out, %y::moved_out, %y::rest_out)
     output "y" (%y) type=i32
     "#);
+}
+
+/// What TensorRT 8.5 has no layer or type for is written in what it has: 64-bit integers, conversions and normalizations
+/// among them.
+#[test]
+fn every_model_has_a_network_for_tensorrt_8_5() {
+    let target = Capabilities::tensorrt((8, 5, 3));
+    let options = Options { capabilities: Some(target.clone()), ..Options::default() };
+    let mut failures = Vec::new();
+    for name in packed("zoo").into_iter().chain(packed("light")) {
+        let graph = optimize(model(&name), &options).unwrap().graph;
+        match record(&graph, &options) {
+            Ok((network, _)) => {
+                let text = network.text();
+                let foreign = ["type=i64", "to=i64", "value=i64", "indices=i64", "= normalization"];
+                let foreign = |line: &&str| foreign.iter().any(|word| line.contains(word));
+                failures.extend(text.lines().find(foreign).map(|line| format!("{name}: {line}")));
+            }
+            Err(error) => failures.push(format!("{name}: {error}")),
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

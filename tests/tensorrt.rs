@@ -13,8 +13,8 @@ use trt_fuse::emit::layers::{Activation, Convolution, Input, Operand, Reduce};
 use trt_fuse::emit::sink::{Label, LayerCounts, NetworkSink, Weights};
 use trt_fuse::emit::terms::{ActivationKind, ElementwiseKind, MatrixOp, ReduceKind};
 use trt_fuse::tensorrt::{
-    BuilderConfig, ComputeCapability, EngineError, InputRange, Library, Plan, Profile, RangeKind, Search, TrtNetwork,
-    TrtTensor, parse_onnx,
+    BuilderConfig, ComputeCapability, EngineError, InputRange, Library, Plan, PlanHeader, Profile, RangeKind, Search,
+    TrtNetwork, TrtTensor, parse_onnx,
 };
 use trt_fuse_ir::{DType, Tensor};
 
@@ -83,6 +83,9 @@ fn a_convolution_becomes_one_engine_layer_that_knows_its_nodes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.plan");
     plan.save(&path).unwrap();
+    let file = std::fs::read(&path).unwrap();
+    assert_eq!(PlanHeader::read(&file), Ok((plan.header().clone(), plan.bytes())));
+    plan.save_bare(&path).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), plan.bytes());
     assert_eq!(folder.path().read_dir().unwrap().count(), 1, "the temporary file stayed");
     let missing = plan.save(&folder.path().join("missing/model.plan")).unwrap_err();

@@ -1,14 +1,16 @@
-//! Builds engines, and tells what cannot be built.
+//! Builds engines, tells what cannot be built, verifies, measures and runs engines.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use trt_fuse::conformance::{CaseResult, Verdict, cases, run_case};
+use trt_fuse::conformance::{CaseResult, Reach, Verdict, cases, run_case};
 use trt_fuse::import::import_file;
-use trt_fuse::{Error, Finding, build, check, open_library, optimize};
+use trt_fuse::{Error, Finding, check, open_library};
 
+#[path = "shared/engines.rs"]
+mod engines;
 #[path = "shared/mod.rs"]
 mod shared;
 
@@ -20,6 +22,9 @@ mod shared;
   trt-fuse build resnet50.onnx -o resnet50.plan
   trt-fuse build bert.onnx -o bert.plan --range batch=1:8:32 --range seq=1:128:512
   trt-fuse check model.onnx
+  trt-fuse verify resnet50.onnx --plan resnet50.plan
+  trt-fuse bench resnet50.plan --useCudaGraph
+  trt-fuse run resnet50.plan --input x=x.npy --output-dir outputs
   trt-fuse conformance node-tests --build --tsv results.tsv
 
 Exit codes: 0 fine, 1 error, 2 the model has nodes that the target cannot express."
@@ -38,9 +43,19 @@ enum Command {
         /// Where the plan goes; it appears whole or not at all.
         #[arg(short, long, value_name = "PLAN")]
         output: PathBuf,
+        /// Write TensorRT's bytes alone, as trtexec and Triton take them, without the header that this program checks.
+        #[arg(long)]
+        bare: bool,
         #[command(flatten)]
-        common: shared::Common,
+        making: engines::Making,
     },
+    /// Compare an engine with the evaluator on random inputs at the ends of its ranges, and name the first tensor that
+    /// is wrong. Needs a GPU. Exit code 1 if they differ.
+    Verify(engines::Verify),
+    /// Measure an engine, and print one line of JSON. Needs a GPU.
+    Bench(engines::Bench),
+    /// Run an engine once on tensors in files. Needs a GPU.
+    Run(engines::Run),
     /// List what cannot be taken, one line for each operator and reason, without TensorRT. Exit code 2 if there is any.
     Check {
         /// The model.
@@ -58,6 +73,12 @@ enum Command {
         /// Build each network too.
         #[arg(long)]
         build: bool,
+        /// Build each, run it on the GPU, and compare the outputs.
+        #[arg(long)]
+        run: bool,
+        /// Only every COUNT-th test, from the INDEX-th on: INDEX/COUNT, for several processes.
+        #[arg(long, value_name = "INDEX/COUNT", value_parser = share, default_value = "0/1")]
+        share: (usize, usize),
         /// Write the results as tab-separated values.
         #[arg(long, value_name = "FILE")]
         tsv: Option<PathBuf>,
@@ -71,34 +92,18 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Build { model, output, common } => shared::exit(build_plan(&model, &output, &common)),
+        Command::Build { model, output, bare, making } => {
+            shared::exit(engines::build_plan(&model, &output, bare, &making))
+        }
+        Command::Verify(arguments) => engines::verify(&arguments),
+        Command::Bench(arguments) => shared::exit(engines::bench(&arguments)),
+        Command::Run(arguments) => shared::exit(engines::run(&arguments)),
         Command::Check { model, json, common } => check_model(&model, json, &common),
-        Command::Conformance { folder, build, tsv, filter, common } => {
-            conformance(&folder, build, tsv.as_deref(), filter.as_deref(), &common)
+        Command::Conformance { folder, build, run, share, tsv, filter, common } => {
+            let reach = if run { Some(Reach::Run) } else { build.then_some(Reach::Build) };
+            conformance(&folder, reach, share, tsv.as_deref(), filter.as_deref(), &common)
         }
     }
-}
-
-fn build_plan(model: &Path, output: &Path, common: &shared::Common) -> Result<(), Error> {
-    let mut options = common.options();
-    let library = open_library(&options)?;
-    options.capabilities = Some(library.capabilities());
-    let optimized = optimize(import_file(model, &options.import)?, &options)?;
-    let progress = shared::BuildProgress::new(true);
-    let built = build(&optimized.graph, &library, &options, Some(&mut progress.callback()))?;
-    progress.finish();
-    shared::warn(&optimized.notes);
-    shared::warn(&built.notes);
-    built.plan.save(output)?;
-    shared::print(&format!(
-        "{}: {:.1} MB, {} network layers, built by {} in {:.1} s",
-        output.display(),
-        built.plan.bytes().len() as f64 / 1e6,
-        built.layers.all,
-        library.version(),
-        built.build.as_secs_f64()
-    ));
-    Ok(())
 }
 
 fn check_model(model: &Path, json: bool, common: &shared::Common) -> ExitCode {
@@ -137,39 +142,45 @@ fn line(finding: &Finding) -> String {
     shared::one_line(&line) + "\n"
 }
 
+/// INDEX/COUNT.
+fn share(text: &str) -> Result<(usize, usize), String> {
+    let parsed = text.split_once('/').and_then(|(index, count)| Some((index.parse().ok()?, count.parse().ok()?)));
+    parsed.filter(|(_, count)| *count > 0).ok_or_else(|| format!("`{text}` is no share: write e.g. 0/4"))
+}
+
 fn conformance(
     folder: &Path,
-    build: bool,
+    reach: Option<Reach>,
+    (index, count): (usize, usize),
     tsv: Option<&Path>,
     filter: Option<&str>,
     common: &shared::Common,
 ) -> ExitCode {
     let options = common.options();
-    let library = if build {
-        match open_library(&options) {
-            Ok(library) => Some(library),
-            Err(error) => return shared::exit(Err(error)),
-        }
-    } else {
-        None
+    let opened = reach.map(|reach| open_library(&options).map(|library| (library, reach))).transpose();
+    let target = match &opened {
+        Ok(opened) => opened.as_ref().map(|(library, reach)| (library, *reach)),
+        Err(error) => return shared::fail(&error.to_string()),
     };
     let cases = match cases(folder) {
         Ok(cases) => cases,
         Err(error) => return shared::fail(&format!("{}: {error}", folder.display())),
     };
     let mut results = Vec::new();
-    for case in cases.iter().filter(|case| filter.is_none_or(|text| case.to_string_lossy().contains(text))) {
-        let result = run_case(case, library.as_ref(), &options);
+    let wanted = cases.iter().filter(|case| filter.is_none_or(|text| case.to_string_lossy().contains(text)));
+    for case in wanted.skip(index).step_by(count) {
+        let result = run_case(case, target, &options);
         shared::print(&format!("{:11} {:11} {}  {}", result.eval, result.build, result.name, result.reason));
         results.push(result);
     }
     let passed =
         |verdict: fn(&CaseResult) -> Verdict| results.iter().filter(|case| verdict(case) == Verdict::Pass).count();
     shared::print(&format!(
-        "{} tests: evaluator right on {}, {} built",
+        "{} tests: evaluator right on {}, {} {}",
         results.len(),
         passed(|case| case.eval),
-        passed(|case| case.build)
+        passed(|case| case.build),
+        if reach == Some(Reach::Run) { "right on the GPU" } else { "built" }
     ));
     if let Some(file) = tsv {
         let mut text = "test\teval\tbuild\treason\n".to_string();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
-use trt_fuse_ir::{DType, Dim, DimAlgebra, DimOp, Shape, ValueInfo};
+use trt_fuse_ir::{Dim, DimAlgebra, DimOp, Shape, ValueInfo};
 
 use super::error::EmitError;
 use super::layers::{DimsArg, Slice};
@@ -114,9 +114,4 @@ impl<'g, S: NetworkSink<'g>> DimAlgebra for Site<'_, '_, 'g, S> {
         };
         self.elementwise(a, b, kind, "dim")
     }
-}
-
-/// The type that shape tensors have.
-pub(super) fn index_dtype(capabilities: &trt_fuse_ir::Capabilities) -> DType {
-    if capabilities.dtypes.contains(&DType::I64) { DType::I64 } else { DType::I32 }
 }

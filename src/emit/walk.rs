@@ -187,7 +187,8 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
         let is_carrier = matches!(node.op, Op::Cast(_) | Op::If(_) | Op::Loop(_) | Op::Scan(_));
         for input in inputs() {
             let dtype = self.graph.dtype(input);
-            if !self.capabilities.dtypes.contains(&dtype) && !is_carrier && dtype != DType::Unknown {
+            let is_native = dtype == DType::I64 || self.capabilities.dtypes.contains(&dtype);
+            if !is_native && !is_carrier && dtype != DType::Unknown {
                 return Some(format!("the target has no element type {dtype}, which `{}` has", name(input)));
             }
         }
@@ -426,7 +427,23 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
 
     /// The dtype of the first output.
     pub(super) fn dtype(&self) -> DType {
-        self.node.outputs.first().map_or(DType::Unknown, |value| value.info.dtype)
+        self.node.outputs.first().map_or(DType::Unknown, |value| self.emitted(value.info.dtype))
+    }
+
+    /// The type that tensors of a type of the graph have in the network: another for indices where these have 32 bits.
+    pub(super) fn emitted(&self, dtype: DType) -> DType {
+        if dtype == DType::I64 { self.capabilities().index_dtype() } else { dtype }
+    }
+
+    /// The type to ask of layers that give indices.
+    pub(super) fn indices(&self) -> DType {
+        if self.capabilities().wide_indices { DType::I64 } else { DType::I32 }
+    }
+
+    /// What such a layer gave, in the type that indices have elsewhere.
+    pub(super) fn as_indices(&mut self, x: S::Tensor) -> Result<S::Tensor, EmitError> {
+        let dtype = self.capabilities().index_dtype();
+        if self.indices() == dtype { Ok(x) } else { self.layer("indices", |sink, label| sink.cast(label, x, dtype)) }
     }
 
     /// What is known of the first output.
@@ -465,13 +482,14 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
         if let Some(tensor) = self.emitter.constants.get(&key) {
             return Ok(*tensor);
         }
+        let weights = match self.emitter.held(constant, self.emitter.stand_in(constant.dtype())) {
+            Ok(weights) => weights,
+            Err(reason) => return self.unsupported(reason),
+        };
         let weights = if constant.dims() == key.1.as_slice() {
-            match self.emitter.held(constant, self.emitter.stand_in(constant.dtype())) {
-                Ok(weights) => weights,
-                Err(reason) => return self.unsupported(reason),
-            }
+            weights
         } else {
-            match constant.reshaped(&key.1) {
+            match weights.reshaped(&key.1) {
                 Ok(tensor) => Weights::Owned(tensor),
                 Err(error) => return self.unsupported(error.to_string()),
             }
@@ -544,6 +562,7 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
 
     /// A scalar as a constant of `rank` extents of one.
     pub(super) fn scalar(&mut self, dtype: DType, rank: usize, value: f64, what: &str) -> Result<S::Tensor, EmitError> {
+        let dtype = self.emitted(dtype);
         let tensor = Tensor::number(dtype, value).and_then(|number| number.reshaped(Dims::from_elem(1, rank)).ok());
         match tensor {
             Some(tensor) => self.layer(what, |sink, label| sink.constant(label, Weights::Owned(tensor))),
@@ -569,7 +588,7 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
             return self.scalar(DType::I32, 0, count.clamp(0, i64::from(i32::MAX)) as f64, what);
         }
         let x = self.single(slot, what)?;
-        let dtype = self.info(slot).map_or(DType::Unknown, |info| info.dtype);
+        let dtype = self.info(slot).map_or(DType::Unknown, |info| self.emitted(info.dtype));
         if dtype == DType::I32 {
             return Ok(x);
         }

@@ -33,7 +33,7 @@ const LINE: usize = 600;
 /// If the file cannot be written.
 pub fn write_page(reported: &Reported, file: &Path) -> Result<(), Error> {
     let page = page(reported);
-    write_whole(file, page.as_bytes()).map_err(|error| Error::Write { path: file.to_owned(), error })
+    write_whole(file, &[page.as_bytes()]).map_err(|error| Error::Write { path: file.to_owned(), error })
 }
 
 /// A report as a page.

@@ -9,7 +9,7 @@ use cxx::UniquePtr;
 
 use super::engine::{self, EngineLayer};
 use super::ffi::{self, bridge};
-use super::{EngineError, TrtNetwork};
+use super::{EngineError, PlanHeader, TrtNetwork, Version};
 use crate::files::write_whole;
 
 /// A generation of GPUs, such as 8.6.
@@ -67,6 +67,9 @@ pub struct BuilderConfig {
     pub detailed: bool,
     /// Whether float products may be rounded to TF32.
     pub tf32: bool,
+    /// Whether f32 may be computed in f16 where that is faster. For versions with weak types (before 11) only, where it
+    /// lets go of the model's types.
+    pub fp16: bool,
 }
 
 /// A progress callback: phase, step, steps in the phase. `false` stops the build. Called from TensorRT's threads, one
@@ -81,6 +84,7 @@ static BUILDING: Mutex<()> = Mutex::new(());
 pub struct Plan {
     inner: UniquePtr<bridge::Plan>,
     layers: Vec<EngineLayer>,
+    pub(crate) header: PlanHeader,
 }
 
 impl fmt::Debug for Plan {
@@ -95,12 +99,13 @@ impl TrtNetwork<'_> {
     /// # Errors
     /// If a range is refused, or the build fails or is stopped.
     pub fn build(self, config: &BuilderConfig, progress: Option<&mut Progress<'_>>) -> Result<Plan, EngineError> {
-        build(self.inner, config, progress)
+        build(self.inner, self.version, config, progress)
     }
 }
 
 pub(super) fn build(
     mut network: UniquePtr<bridge::Network>,
+    version: Version,
     config: &BuilderConfig,
     progress: Option<&mut Progress<'_>>,
 ) -> Result<Plan, EngineError> {
@@ -117,6 +122,7 @@ pub(super) fn build(
         optimization_level: config.optimization_level.map_or(-1, i32::from),
         detailed: config.detailed,
         tf32: config.tf32,
+        fp16: config.fp16,
         compute_capabilities: &capabilities,
     };
     let stopped = AtomicBool::new(false);
@@ -138,7 +144,9 @@ pub(super) fn build(
             EngineError::Build { message: why.what().to_owned() }
         }
     })?;
-    Ok(Plan { inner: plan, layers: engine::parse_log(&network.engine_log()) })
+    let bytes = plan.as_ref().map(bridge::Plan::bytes).unwrap_or_default();
+    let header = PlanHeader::new(version, &config.compute_capabilities, bytes);
+    Ok(Plan { inner: plan, layers: engine::parse_log(&network.engine_log()), header })
 }
 
 fn add_profile(network: &mut UniquePtr<bridge::Network>, index: usize, profile: &Profile) -> Result<(), EngineError> {
@@ -162,9 +170,14 @@ fn add_profile(network: &mut UniquePtr<bridge::Network>, index: usize, profile: 
 }
 
 impl Plan {
-    /// The serialized engine.
+    /// The serialized engine, as TensorRT takes it.
     pub fn bytes(&self) -> &[u8] {
         self.inner.as_ref().map(bridge::Plan::bytes).unwrap_or_default()
+    }
+
+    /// Where it comes from, and where it runs.
+    pub fn header(&self) -> &PlanHeader {
+        &self.header
     }
 
     /// The engine's layers in order of execution, once for each optimization profile, stream synchronization left out.
@@ -173,11 +186,20 @@ impl Plan {
         &self.layers
     }
 
-    /// Writes the plan to a file, all of it or nothing: it is written beside it, then renamed.
+    /// Writes the header and the engine to a file, all of it or nothing: it is written beside it, then renamed.
     ///
     /// # Errors
     /// If the folder or the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), EngineError> {
-        write_whole(path, self.bytes()).map_err(|source| EngineError::Save { path: path.to_owned(), source })
+        let parts: [&[u8]; 2] = [&self.header.prefix(), self.bytes()];
+        write_whole(path, &parts).map_err(|source| EngineError::Save { path: path.to_owned(), source })
+    }
+
+    /// As [`Plan::save`], the engine alone, as programs of TensorRT take it.
+    ///
+    /// # Errors
+    /// If the folder or the file cannot be written.
+    pub fn save_bare(&self, path: &Path) -> Result<(), EngineError> {
+        write_whole(path, &[self.bytes()]).map_err(|source| EngineError::Save { path: path.to_owned(), source })
     }
 }

@@ -24,6 +24,6 @@ pub(super) fn code(dtype: DType) -> Option<i32> {
 }
 
 /// The type of TensorRT's value.
-pub(super) fn from_code(code: i32) -> Option<DType> {
+pub(crate) fn from_code(code: i32) -> Option<DType> {
     CODES.iter().find(|row| row.1 == code).map(|row| row.0)
 }

@@ -122,6 +122,7 @@ pub(crate) mod bridge {
         optimization_level: i32,
         detailed: bool,
         tf32: bool,
+        fp16: bool,
         compute_capabilities: &'a [i32],
     }
 
@@ -132,6 +133,18 @@ pub(crate) mod bridge {
         max: &'a [i64],
         /// Values of a shape input, not extents.
         values: bool,
+    }
+
+    /// An input or output of an engine. Extents of the first profile; none for outputs and for what lies on the host.
+    struct RawTensorInfo {
+        name: String,
+        is_input: bool,
+        dtype: i32,
+        dims: Vec<i64>,
+        on_host: bool,
+        min: Vec<i64>,
+        opt: Vec<i64>,
+        max: Vec<i64>,
     }
 
     extern "Rust" {
@@ -146,11 +159,27 @@ pub(crate) mod bridge {
         type Library;
         type Network;
         type Plan;
+        type Engine;
+        type Context;
 
         fn open_library(path: &str) -> Result<UniquePtr<Library>>;
         fn version(self: &Library) -> LibraryVersion;
         fn path(self: &Library) -> String;
         fn create_network(self: &Library) -> Result<UniquePtr<Network>>;
+
+        fn load_engine(self: &Library, plan: &[u8]) -> Result<UniquePtr<Engine>>;
+
+        fn tensors(self: &Engine) -> Result<Vec<RawTensorInfo>>;
+        fn layers(self: &Engine) -> usize;
+        fn create_context(self: &Engine) -> Result<UniquePtr<Context>>;
+
+        fn set_shape(self: Pin<&mut Context>, name: &str, extents: &[i64]) -> Result<()>;
+        /// `enqueue` reads or writes there.
+        unsafe fn set_address(self: Pin<&mut Context>, name: &str, address: usize) -> Result<()>;
+        /// Entries -1: the data tell.
+        fn shape(self: Pin<&mut Context>, name: &str) -> Result<Vec<i64>>;
+        /// `stream` is a `CUstream` of the current context.
+        unsafe fn enqueue(self: Pin<&mut Context>, stream: usize) -> Result<()>;
 
         fn input(self: Pin<&mut Network>, name: &str, dtype: i32, dims: &[i64]) -> Result<u32>;
         fn set_dimension_name(self: Pin<&mut Network>, tensor: u32, axis: i32, name: &str) -> Result<()>;

@@ -51,7 +51,7 @@ impl fmt::Display for Version {
 
 /// An opened library. It stays loaded until the process ends.
 pub struct Library {
-    pub(super) inner: UniquePtr<bridge::Library>,
+    pub(crate) inner: UniquePtr<bridge::Library>,
     path: PathBuf,
 }
 

@@ -13,7 +13,7 @@ use super::EngineError;
 use super::dtype;
 use super::ffi::NO_TENSOR;
 use super::ffi::bridge::{self, RawDims, RawWeights};
-use super::library::Library;
+use super::library::{Library, Version};
 use crate::emit::EmitError;
 use crate::emit::layers::{DimsArg, Operand};
 use crate::emit::sink::{Label, Outputs, Weights, output_name};
@@ -48,6 +48,7 @@ const MOST_WEIGHT_BYTES: usize = 16 << 30;
 pub struct TrtNetwork<'w> {
     // Goes before what it points to.
     pub(super) inner: UniquePtr<bridge::Network>,
+    pub(super) version: Version,
     /// Weights that had to be written out, and those given to keep.
     arena: Vec<Bytes>,
     weights: PhantomData<&'w Tensor>,
@@ -86,7 +87,7 @@ impl<'w> TrtNetwork<'w> {
     pub fn new(library: &Library) -> Result<Self, EngineError> {
         let fail = |why: cxx::Exception| EngineError::Network { message: why.what().to_owned() };
         let inner = library.inner.create_network().map_err(fail)?;
-        Ok(Self { inner, arena: Vec::new(), weights: PhantomData })
+        Ok(Self { inner, version: library.version(), arena: Vec::new(), weights: PhantomData })
     }
 
     /// Names of the inputs whose values decide shapes.

@@ -15,6 +15,7 @@ use crate::emit::sink::LayerCounts;
 /// A network that the parser made.
 pub struct ParsedNetwork {
     inner: UniquePtr<bridge::Network>,
+    version: Version,
     /// How long parsing took.
     pub parse_time: Duration,
 }
@@ -39,7 +40,7 @@ pub fn parse_onnx(library: &Library, model: &Path) -> Result<ParsedNetwork, Engi
         library.inner.create_network().map_err(|why| EngineError::Network { message: why.what().to_owned() })?;
     let start = Instant::now();
     inner.pin_mut().parse_onnx(parser, name).map_err(|why| fail(why.what()))?;
-    Ok(ParsedNetwork { inner, parse_time: start.elapsed() })
+    Ok(ParsedNetwork { inner, version: library.version(), parse_time: start.elapsed() })
 }
 
 impl ParsedNetwork {
@@ -62,7 +63,7 @@ impl ParsedNetwork {
     /// # Errors
     /// If a range is refused, or the build fails or is stopped.
     pub fn build(self, config: &BuilderConfig, progress: Option<&mut Progress<'_>>) -> Result<Plan, EngineError> {
-        builder::build(self.inner, config, progress)
+        builder::build(self.inner, self.version, config, progress)
     }
 }
 

@@ -39,6 +39,9 @@ pub(crate) struct Common {
     /// Let float products round to TF32.
     #[arg(long)]
     tf32: bool,
+    /// Let TensorRT 8 compute in f16 where that is faster, whatever the model's types.
+    #[arg(long)]
+    fp16: bool,
 }
 
 fn capability(text: &str) -> Result<ComputeCapability, String> {
@@ -65,6 +68,7 @@ impl Common {
         options.build.optimization_level = self.optimization_level;
         options.build.compute_capabilities = self.compute_capability.clone();
         options.build.tf32 = self.tf32;
+        options.build.fp16 = self.fp16;
         options
     }
 }

@@ -10,7 +10,6 @@ use trt_fuse_ir::{DType, Dim, Graph, Op, ValueInfo, ValueRef};
 use super::super::error::EmitError;
 use super::super::layers::{self, DimsArg};
 use super::super::sink::{NetworkSink, Outputs};
-use super::super::symbols::index_dtype;
 use super::super::terms::{ElementwiseKind, LoopOutput, TripLimit};
 use super::super::walk::Site;
 
@@ -207,7 +206,7 @@ fn is_shape(graph: &Graph, value: Option<ValueRef>) -> bool {
 /// A dimension as a tensor of rank zero.
 fn scalar_dim<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, dim: &Dim) -> Result<S::Tensor, EmitError> {
     match dim.value() {
-        Some(value) => site.scalar(index_dtype(site.capabilities()), 0, value as f64, "length"),
+        Some(value) => site.scalar(site.capabilities().index_dtype(), 0, value as f64, "length"),
         None => {
             let dim = site.dim_tensor(dim)?;
             site.shuffle(dim, None, Some(DimsArg::Fixed(&[])), None, "length")

@@ -1,6 +1,5 @@
 //! Gathers and scatters.
 
-use trt_fuse_ir::DType;
 use trt_fuse_ir::op::{
     Gather, GatherElements, GatherNd, OneHot, ReverseSequence, ScatterElements, ScatterNd, ScatterReduction,
 };
@@ -8,7 +7,6 @@ use trt_fuse_ir::op::{
 use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Gather as GatherLayer};
 use super::super::sink::NetworkSink;
-use super::super::symbols::index_dtype;
 use super::super::terms::{GatherMode, ScatterMode};
 use super::super::walk::Site;
 
@@ -87,7 +85,7 @@ pub(super) fn one_hot<'g, S: NetworkSink<'g>>(
     }
     let (indices, values) = (site.tensor(0)?, site.tensor(2)?);
     if let Some(depth) = constant {
-        let depth = site.scalar(index_dtype(site.capabilities()), 0, depth.trunc(), "depth")?;
+        let depth = site.scalar(site.capabilities().index_dtype(), 0, depth.trunc(), "depth")?;
         return one_hot_layer(site, op, indices, values, depth);
     }
     let mut depth = site.tensor(1)?;
@@ -114,7 +112,9 @@ pub(super) fn non_zero<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>) -
         return site.unsupported("this TensorRT has no layer whose output is as large as its data say");
     }
     let x = site.tensor(0)?;
-    site.layer("", |sink, label| sink.non_zero(label, x, DType::I64))
+    let indices = site.indices();
+    let found = site.layer("", |sink, label| sink.non_zero(label, x, indices))?;
+    site.as_indices(found)
 }
 
 pub(super) fn reverse_sequence<'g, S: NetworkSink<'g>>(

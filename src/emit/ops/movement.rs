@@ -8,7 +8,6 @@ use trt_fuse_ir::{DType, Dim, Shape};
 use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Fill, FillArg, Slice as SliceLayer};
 use super::super::sink::{NetworkSink, Outputs, Weights};
-use super::super::symbols::index_dtype;
 use super::super::terms::{FillKind, SampleMode};
 use super::super::walk::Site;
 use super::runtime;
@@ -301,7 +300,7 @@ pub(super) fn shape_of<'g, S: NetworkSink<'g>>(
         y = cut(site, y, Region::inside(&start, &size, &Shape::from_iter([Dim::fixed(1)])), "range")?;
     }
     // Before TensorRT 10 extents are Int32.
-    if index_dtype(site.capabilities()) != site.dtype() {
+    if site.capabilities().index_dtype() != site.dtype() {
         let dtype = site.dtype();
         y = site.layer("cast", |sink, label| sink.cast(label, y, dtype))?;
     }

@@ -6,7 +6,6 @@ use trt_fuse_ir::op::{ArgReduce, Cumulative, Reduce, ReduceKind, Softmax, TopK};
 use super::super::error::EmitError;
 use super::super::layers::{Cumulative as CumulativeLayer, DimsArg, IntArg, Reduce as ReduceLayer, TopK as TopKLayer};
 use super::super::sink::{NetworkSink, Outputs};
-use super::super::symbols::index_dtype;
 use super::super::terms::{CumulativeKind, ElementwiseKind, ReduceKind as K, TopKKind, UnaryKind};
 use super::super::walk::Site;
 
@@ -98,12 +97,13 @@ pub(super) fn arg_reduce<'g, S: NetworkSink<'g>>(
     if op.select_last {
         return site.unsupported("TensorRT's top-k gives the first of equal elements");
     }
-    let indices = index_dtype(site.capabilities());
+    let indices = site.indices();
     let (x, axis, is_widened) = of_matrices(site, op.axis)?;
     let kind = if op.largest { TopKKind::Max } else { TopKKind::Min };
     let layer = TopKLayer { kind, axis, k: IntArg::Fixed(1), indices };
     let found = site.layer("", |sink, label| sink.top_k(label, x, &layer))?;
     let Some(y) = found.get(1).copied() else { return site.unsupported("top-k gave no indices") };
+    let y = site.as_indices(y)?;
     if op.keep_dims && !is_widened { Ok(y) } else { to_output_shape(site, y) }
 }
 
@@ -155,8 +155,11 @@ pub(super) fn top_k<'g, S: NetworkSink<'g>>(
         }
     };
     let layer =
-        TopKLayer { kind: if op.largest { TopKKind::Max } else { TopKKind::Min }, axis, k, indices: DType::I64 };
-    let found = site.layer("", |sink, label| sink.top_k(label, x, &layer))?;
+        TopKLayer { kind: if op.largest { TopKKind::Max } else { TopKKind::Min }, axis, k, indices: site.indices() };
+    let mut found = site.layer("", |sink, label| sink.top_k(label, x, &layer))?;
+    if let Some(indices) = found.get_mut(1) {
+        *indices = site.as_indices(*indices)?;
+    }
     if !is_widened {
         return Ok(found);
     }
@@ -185,7 +188,7 @@ pub(super) fn cumulative<'g, S: NetworkSink<'g>>(
     };
     let x = site.tensor(0)?;
     let axis = if axis < 0 { axis + rank as i64 } else { axis };
-    let axis = site.scalar(index_dtype(site.capabilities()), 0, axis as f64, "axis")?;
+    let axis = site.scalar(site.capabilities().index_dtype(), 0, axis as f64, "axis")?;
     let layer = CumulativeLayer { kind: CumulativeKind::Sum, axis, exclusive: op.exclusive, reverse: op.reverse };
     site.layer("", |sink, label| sink.cumulative(label, x, &layer))
 }

@@ -8,7 +8,6 @@ use trt_fuse_ir::{Dim, Shape};
 use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Slice as SliceLayer};
 use super::super::sink::NetworkSink;
-use super::super::symbols::index_dtype;
 use super::super::terms::{ElementwiseKind as K, SampleMode};
 use super::super::walk::Site;
 
@@ -16,8 +15,8 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
     /// Element `index` of an integer vector (or the one number of rank 0) as a tensor `[1]` of the type of shapes.
     fn element(&mut self, slot: usize, index: usize) -> Result<S::Tensor, EmitError> {
         let mut x = self.tensor(slot)?;
-        let index_dtype = index_dtype(self.capabilities());
-        if self.info(slot).is_some_and(|info| info.dtype != index_dtype) {
+        let index_dtype = self.capabilities().index_dtype();
+        if self.info(slot).is_some_and(|info| self.emitted(info.dtype) != index_dtype) {
             x = self.layer("index", |sink, label| sink.cast(label, x, index_dtype))?;
         }
         if self.rank(slot)? == 0 {

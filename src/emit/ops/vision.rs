@@ -57,7 +57,7 @@ pub(super) fn non_max_suppression<'g, S: NetworkSink<'g>>(
         Some(_) => site.single(4, "least")?,
         None => site.scalar(DType::F32, 0, f64::from(f32::MIN), "least")?,
     };
-    let indices = if site.capabilities().version >= (10, 14, 0) { DType::I64 } else { DType::I32 };
+    let indices = site.indices();
     let layer = Nms {
         boxes,
         scores,
@@ -70,9 +70,5 @@ pub(super) fn non_max_suppression<'g, S: NetworkSink<'g>>(
     };
     let selected = site.layer("", |sink, label| sink.nms(label, &layer))?;
     let Some(selected) = selected.first().copied() else { return site.unsupported("the layer has no output") };
-    if indices == site.dtype() {
-        return Ok(selected);
-    }
-    let dtype = site.dtype();
-    site.layer("cast", |sink, label| sink.cast(label, selected, dtype))
+    site.as_indices(selected)
 }

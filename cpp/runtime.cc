@@ -1,0 +1,142 @@
+// Deserialized engines, and the contexts that run them.
+
+#include "network.h"
+
+namespace trtfuse {
+namespace TRTFUSE_SET {
+
+namespace {
+
+// An engine and what must outlive it. Contexts share it.
+struct Loaded {
+    Log log;
+    // Destroyed in reverse order: an engine must go before its runtime.
+    std::unique_ptr<nvinfer1::IRuntime> runtime;
+    std::unique_ptr<nvinfer1::ICudaEngine> engine;
+};
+
+rust::Vec<int64_t> values_of(nvinfer1::Dims const& dims) {
+    rust::Vec<int64_t> values;
+    for (int32_t i = 0; i < dims.nbDims; ++i) {
+        values.push_back(dims.d[i]);
+    }
+    return values;
+}
+
+class ContextImpl final : public Context {
+public:
+    explicit ContextImpl(std::shared_ptr<Loaded> loaded)
+        : loaded_(std::move(loaded)) {
+        loaded_->log.mark();
+        context_.reset(loaded_->engine->createExecutionContext());
+        if (!context_) {
+            loaded_->log.fail("createExecutionContext failed");
+        }
+    }
+
+    void set_shape(rust::Str name, Dims extents) override {
+        nvinfer1::Dims dims{};
+        if (extents.size() > static_cast<size_t>(nvinfer1::Dims::MAX_DIMS)) {
+            throw std::runtime_error("the rank is over TensorRT's limit");
+        }
+        dims.nbDims = static_cast<int32_t>(extents.size());
+        for (size_t i = 0; i < extents.size(); ++i) {
+            dims.d[i] = static_cast<decltype(+dims.d[0])>(extents[i]);
+            if (dims.d[i] != extents[i]) {
+                throw std::runtime_error("extent " + std::to_string(extents[i]) + " is over this TensorRT's limit");
+            }
+        }
+        check(context_->setInputShape(std::string(name).c_str(), dims), "setInputShape");
+    }
+
+    void set_address(rust::Str name, size_t address) override {
+        check(context_->setTensorAddress(std::string(name).c_str(), reinterpret_cast<void*>(address)),
+            "setTensorAddress");
+    }
+
+    rust::Vec<int64_t> shape(rust::Str name) override {
+        loaded_->log.mark();
+        nvinfer1::Dims const dims = context_->getTensorShape(std::string(name).c_str());
+        if (dims.nbDims < 0) {
+            loaded_->log.fail("getTensorShape failed");
+        }
+        return values_of(dims);
+    }
+
+    void enqueue(size_t stream) override {
+        check(context_->enqueueV3(reinterpret_cast<cudaStream_t>(stream)), "enqueueV3");
+    }
+
+private:
+    // What was said before belongs to what went well.
+    void check(bool done, char const* call) {
+        if (!done) {
+            loaded_->log.fail(std::string(call) + " failed");
+        }
+        loaded_->log.mark();
+    }
+
+    std::shared_ptr<Loaded> loaded_;
+    std::unique_ptr<nvinfer1::IExecutionContext> context_;
+};
+
+class EngineImpl final : public Engine {
+public:
+    EngineImpl(void* create_runtime, int32_t number, rust::Slice<uint8_t const> plan)
+        : loaded_(std::make_shared<Loaded>()) {
+        using CreateRuntime = void* (*) (void*, int32_t);
+        auto const create = reinterpret_cast<CreateRuntime>(create_runtime);
+        Log& log = loaded_->log;
+        loaded_->runtime.reset(
+            static_cast<nvinfer1::IRuntime*>(create(static_cast<nvinfer1::ILogger*>(&log), number)));
+        if (!loaded_->runtime) {
+            log.fail("createInferRuntime failed");
+        }
+        loaded_->engine.reset(loaded_->runtime->deserializeCudaEngine(plan.data(), plan.size()));
+        if (!loaded_->engine) {
+            log.fail("deserializeCudaEngine failed");
+        }
+    }
+
+    rust::Vec<RawTensorInfo> tensors() const override {
+        using Selector = nvinfer1::OptProfileSelector;
+        nvinfer1::ICudaEngine const& engine = *loaded_->engine;
+        rust::Vec<RawTensorInfo> all;
+        for (int32_t i = 0; i < engine.getNbIOTensors(); ++i) {
+            char const* const name = engine.getIOTensorName(i);
+            RawTensorInfo info{};
+            info.name = rust::String::lossy(name);
+            info.is_input = engine.getTensorIOMode(name) == nvinfer1::TensorIOMode::kINPUT;
+            info.dtype = static_cast<int32_t>(engine.getTensorDataType(name));
+            info.dims = values_of(engine.getTensorShape(name));
+            info.on_host = engine.getTensorLocation(name) == nvinfer1::TensorLocation::kHOST;
+            if (info.is_input && !info.on_host) {
+                info.min = values_of(engine.getProfileShape(name, 0, Selector::kMIN));
+                info.opt = values_of(engine.getProfileShape(name, 0, Selector::kOPT));
+                info.max = values_of(engine.getProfileShape(name, 0, Selector::kMAX));
+            }
+            all.push_back(std::move(info));
+        }
+        return all;
+    }
+
+    size_t layers() const noexcept override {
+        return static_cast<size_t>(loaded_->engine->getNbLayers());
+    }
+
+    std::unique_ptr<Context> create_context() const override {
+        return std::make_unique<ContextImpl>(loaded_);
+    }
+
+private:
+    std::shared_ptr<Loaded> loaded_;
+};
+
+} // namespace
+
+std::unique_ptr<Engine> load_engine(void* create_runtime, int32_t number, rust::Slice<uint8_t const> plan) {
+    return std::make_unique<EngineImpl>(create_runtime, number, plan);
+}
+
+} // namespace TRTFUSE_SET
+} // namespace trtfuse

@@ -1,0 +1,121 @@
+//! Errors of loading and running an engine.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+use trt_fuse_ir::DType;
+
+use crate::tensorrt::PlanError;
+
+/// Why an engine did not run.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// There is no CUDA driver on this machine.
+    #[error("no CUDA driver found (libcuda.so): an engine runs where an NVIDIA GPU and its driver are")]
+    NoDriver,
+    /// There is a driver, and no such GPU.
+    #[error("no GPU {ordinal}: the CUDA driver has {count}")]
+    NoGpu {
+        /// Its number.
+        ordinal: i32,
+        /// GPUs that the driver has.
+        count: i32,
+    },
+    /// A call of the CUDA driver failed.
+    #[error("{call}: {message}")]
+    Cuda {
+        /// The call.
+        call: &'static str,
+        /// What the driver says.
+        message: String,
+    },
+    /// A plan cannot be read.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// A file is no plan, or not whole.
+    #[error("the plan cannot be used: {0}")]
+    Plan(#[from] PlanError),
+    /// Another TensorRT built the plan.
+    #[error("the plan was built by {built}, this is {found}: a plan runs on the version that built it")]
+    OtherTensorRt {
+        /// Which built it.
+        built: String,
+        /// Which was opened.
+        found: String,
+    },
+    /// The plan is for other GPUs.
+    #[error("the plan was built for compute capability {built}, this GPU has {found}")]
+    OtherGpu {
+        /// Those that it was built for.
+        built: String,
+        /// The machine's.
+        found: String,
+    },
+    /// TensorRT refused something.
+    #[error("{message}")]
+    TensorRt {
+        /// What TensorRT says.
+        message: String,
+    },
+    /// The engine has a tensor that cannot be given or taken.
+    #[error("tensor '{name}': {reason}")]
+    Tensor {
+        /// The tensor.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
+    /// An input was given that the engine does not have.
+    #[error("no input is called '{name}'; there are {known}")]
+    UnknownInput {
+        /// The name given.
+        name: String,
+        /// The engine's inputs.
+        known: String,
+    },
+    /// An input was not given, or twice.
+    #[error("input '{name}' was given {times} times")]
+    Times {
+        /// The input.
+        name: String,
+        /// How often it was given.
+        times: usize,
+    },
+    /// An input has another element type.
+    #[error("input '{name}' is {found}, {expected} is wanted")]
+    DType {
+        /// The input.
+        name: String,
+        /// The model's type.
+        expected: DType,
+        /// The type given.
+        found: DType,
+    },
+    /// An input has a shape that the engine was not built for.
+    #[error("input '{name}' has shape {found:?}, {expected} is wanted")]
+    Shape {
+        /// The input.
+        name: String,
+        /// The extents, or their range.
+        expected: String,
+        /// The shape given.
+        found: Vec<usize>,
+    },
+    /// An input has a number that the engine's type does not hold.
+    #[error("input '{name}' has a number of {from} that {to} does not hold; the engine computes in {to}")]
+    Number {
+        /// The input.
+        name: String,
+        /// The model's type.
+        from: DType,
+        /// The engine's type.
+        to: DType,
+    },
+}

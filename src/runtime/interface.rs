@@ -1,0 +1,176 @@
+//! What an engine reads and writes, and whether given tensors fit that.
+
+use std::borrow::Cow;
+
+use trt_fuse_ir::eval::{convert, narrowed};
+use trt_fuse_ir::{DType, Tensor};
+
+use super::error::RuntimeError;
+
+/// An input or output of an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorSpec {
+    /// Its name.
+    pub name: String,
+    /// Whether it is read.
+    pub is_input: bool,
+    /// The model's element type, in which it is given and taken.
+    pub dtype: DType,
+    /// The engine's element type.
+    pub carried: DType,
+    /// Extents; -1 where they are known only at run time.
+    pub dims: Vec<i64>,
+    /// Smallest extents that the engine was built for, for an input.
+    pub min: Vec<i64>,
+    /// Usual extents, which kernels were chosen for.
+    pub opt: Vec<i64>,
+    /// Largest extents.
+    pub max: Vec<i64>,
+    /// Whether TensorRT reads or writes it in host memory, as its values decide shapes.
+    pub on_host: bool,
+}
+
+impl TensorSpec {
+    /// A given tensor as the engine carries it.
+    fn take<'t>(&self, tensor: &'t Tensor) -> Result<Cow<'t, Tensor>, RuntimeError> {
+        if tensor.dtype() != self.dtype {
+            return Err(RuntimeError::DType { name: self.name.clone(), expected: self.dtype, found: tensor.dtype() });
+        }
+        if !self.holds(tensor.dims()) {
+            return Err(RuntimeError::Shape {
+                name: self.name.clone(),
+                expected: self.extents(),
+                found: tensor.dims().to_vec(),
+            });
+        }
+        if self.carried == self.dtype {
+            return Ok(Cow::Borrowed(tensor));
+        }
+        let carried = narrowed(tensor, self.carried).map(Cow::Owned);
+        carried.ok_or(RuntimeError::Number { name: self.name.clone(), from: self.dtype, to: self.carried })
+    }
+
+    /// What the engine wrote, in the model's type.
+    pub(super) fn give(&self, tensor: Tensor) -> Result<Tensor, RuntimeError> {
+        if self.carried == self.dtype {
+            return Ok(tensor);
+        }
+        convert(&tensor, self.dtype).map_err(|reason| RuntimeError::Tensor { name: self.name.clone(), reason })
+    }
+
+    fn holds(&self, dims: &[usize]) -> bool {
+        let within = |(at, extent): (usize, &usize)| {
+            let Ok(extent) = i64::try_from(*extent) else { return false };
+            match (self.min.get(at), self.max.get(at)) {
+                (Some(min), Some(max)) => (*min..=*max).contains(&extent),
+                _ => self.dims.get(at).is_some_and(|dim| *dim < 0 || *dim == extent),
+            }
+        };
+        dims.len() == self.dims.len() && dims.iter().enumerate().all(within)
+    }
+
+    /// The extents that fit, as text.
+    fn extents(&self) -> String {
+        let extent = |(at, dim): (usize, &i64)| match (self.min.get(at), self.max.get(at)) {
+            (Some(min), Some(max)) if min == max => min.to_string(),
+            (Some(min), Some(max)) => format!("{min} to {max}"),
+            _ if *dim < 0 => "any".to_owned(),
+            _ => dim.to_string(),
+        };
+        let extents: Vec<String> = self.dims.iter().enumerate().map(extent).collect();
+        format!("[{}]", extents.join(", "))
+    }
+}
+
+/// An input that fits: where it stands in the interface, and the tensor as the engine carries it.
+pub(super) type Taken<'t> = (usize, Cow<'t, Tensor>);
+
+/// The given inputs in the order of the interface, each once.
+pub(super) fn take_inputs<'t>(
+    specs: &[TensorSpec],
+    given: &[(&str, &'t Tensor)],
+) -> Result<Vec<Taken<'t>>, RuntimeError> {
+    let inputs = || specs.iter().enumerate().filter(|(_, spec)| spec.is_input);
+    for (name, _) in given {
+        if !inputs().any(|(_, spec)| spec.name == *name) {
+            let known: Vec<&str> = inputs().map(|(_, spec)| spec.name.as_str()).collect();
+            return Err(RuntimeError::UnknownInput { name: (*name).to_owned(), known: known.join(", ") });
+        }
+    }
+    let mut taken = Vec::new();
+    for (at, spec) in inputs() {
+        let mut values = given.iter().filter(|(name, _)| *name == spec.name).map(|(_, tensor)| *tensor);
+        match (values.next(), values.count()) {
+            (Some(tensor), 0) => taken.push((at, spec.take(tensor)?)),
+            (first, more) => {
+                let times = usize::from(first.is_some()) + more;
+                return Err(RuntimeError::Times { name: spec.name.clone(), times });
+            }
+        }
+    }
+    Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn specs() -> Vec<TensorSpec> {
+        let spec = |name: &str, is_input, dtype, carried, dims: [i64; 2], min: &[i64], max: &[i64]| TensorSpec {
+            name: name.to_owned(),
+            is_input,
+            dtype,
+            carried,
+            dims: dims.to_vec(),
+            min: min.to_vec(),
+            opt: max.to_vec(),
+            max: max.to_vec(),
+            on_host: false,
+        };
+        vec![
+            spec("ids", true, DType::I64, DType::I32, [-1, 4], &[1, 4], &[8, 4]),
+            spec("x", true, DType::F32, DType::F32, [2, 2], &[2, 2], &[2, 2]),
+            spec("y", false, DType::F32, DType::F32, [2, 2], &[], &[]),
+        ]
+    }
+
+    fn refusal(given: &[(&str, &Tensor)]) -> String {
+        take_inputs(&specs(), given).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn inputs_come_in_the_engines_order_and_types() {
+        let ids = Tensor::from_vec([3, 4], (0..12_i64).collect()).unwrap();
+        let x = Tensor::full([2, 2], 1.0_f32).unwrap();
+        let specs = specs();
+        let taken = take_inputs(&specs, &[("x", &x), ("ids", &ids)]).unwrap();
+        assert_eq!(taken.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(*taken[0].1, Tensor::from_vec([3, 4], (0..12_i32).collect()).unwrap());
+        assert!(matches!(taken[1].1, Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let ids = Tensor::full([3, 4], 1_i64).unwrap();
+        let x = Tensor::full([2, 2], 1.0_f32).unwrap();
+        insta::assert_snapshot!(refusal(&[("ids", &ids)]), @"input 'x' was given 0 times");
+        insta::assert_snapshot!(refusal(&[("ids", &ids), ("x", &x), ("x", &x)]), @"input 'x' was given 2 times");
+        insta::assert_snapshot!(refusal(&[("y", &x)]), @"no input is called 'y'; there are ids, x");
+        insta::assert_snapshot!(refusal(&[("ids", &x), ("x", &x)]), @"input 'ids' is f32, i64 is wanted");
+        let long = Tensor::full([9, 4], 1_i64).unwrap();
+        insta::assert_snapshot!(
+            refusal(&[("ids", &long), ("x", &x)]),
+            @"input 'ids' has shape [9, 4], [1 to 8, 4] is wanted"
+        );
+        let flat = Tensor::full([4], 1.0_f32).unwrap();
+        insta::assert_snapshot!(
+            refusal(&[("ids", &ids), ("x", &flat)]),
+            @"input 'x' has shape [4], [2, 2] is wanted"
+        );
+        let large = Tensor::full([3, 4], 1_i64 << 31).unwrap();
+        insta::assert_snapshot!(
+            refusal(&[("ids", &large), ("x", &x)]),
+            @"input 'ids' has a number of i64 that i32 does not hold; the engine computes in i32"
+        );
+    }
+}
