@@ -1,8 +1,9 @@
 //! What users should know of an engine that is built all the same.
 
 use std::fmt;
+use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use trt_fuse_ir::{Capabilities, Graph};
 use trt_fuse_passes::conversions;
 
@@ -14,7 +15,7 @@ use crate::tensorrt::{Profile, RangeKind};
 const SHOWN: usize = 8;
 
 /// Something that differs from what the model says, or that was chosen for the user.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Note {
@@ -50,10 +51,17 @@ pub enum Note {
         /// Its values.
         values: Vec<i64>,
     },
+    /// A cache that could not be used; the engine was built without.
+    Cache {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        reason: String,
+    },
 }
 
 /// A type that another stands for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TypeChange {
     /// The model's type.
     pub from: String,
@@ -84,6 +92,7 @@ impl fmt::Display for Note {
             Self::OutputShape { output, stated, inferred } => {
                 write!(f, "output `{output}` is stated as {stated} but is {inferred}; the engine gives the latter")
             }
+            Self::Cache { file, reason } => write!(f, "cache {} is not used: {reason}", file.display()),
             Self::Values { input, values } => {
                 let shown: Vec<String> = values.iter().take(SHOWN).map(ToString::to_string).collect();
                 let more = if values.len() > SHOWN { ", ..." } else { "" };
