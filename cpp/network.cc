@@ -179,7 +179,7 @@ rust::Vec<int64_t> NetworkImpl::dims(uint32_t id) const {
 }
 
 int32_t NetworkImpl::dtype(uint32_t id) const {
-    return static_cast<int32_t>(tensor(id).getType());
+    return static_cast<int32_t>(type_of(tensor(id)));
 }
 
 rust::Vec<rust::String> NetworkImpl::shape_inputs() const {

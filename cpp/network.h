@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -159,6 +160,8 @@ private:
     template <typename T>
     T* made(T* pointer, char const* call) const;
     void check(bool done, char const* call) const;
+    // The type that a tensor has or was told to have.
+    nvinfer1::DataType type_of(nvinfer1::ITensor& tensor) const;
     // Gives a layer the model's types where TensorRT would choose them.
     void keep_type(nvinfer1::ILayer& layer);
     // Allows the types that the network has, or any if `fp16`.
@@ -187,6 +190,8 @@ private:
     std::unique_ptr<nvinfer1::IBuilderConfig> config_;
     std::unique_ptr<nvinfer1::ITimingCache> timings_;
     std::string timings_refused_;
+    // Tensors that were told to be f16.
+    std::set<nvinfer1::ITensor const*> halves_;
     bool has_half_ = false;
     bool has_quantization_ = false;
 #if TRTFUSE_API >= 1014

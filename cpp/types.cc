@@ -61,17 +61,23 @@ bool is_float(nvinfer1::DataType type) {
 
 } // namespace
 
+nvinfer1::DataType NetworkImpl::type_of(nvinfer1::ITensor& tensor) const {
+    // A product says that it is f32 whatever it was told.
+    return halves_.count(&tensor) != 0 ? nvinfer1::DataType::kHALF : tensor.getType();
+}
+
 void NetworkImpl::keep_type(nvinfer1::ILayer& layer) {
     int32_t const giver = type_giver(layer);
     if (giver >= 0 && giver < layer.getNbInputs() && layer.getInput(giver)) {
-        nvinfer1::DataType const type = layer.getInput(giver)->getType();
+        nvinfer1::DataType const type = type_of(*layer.getInput(giver));
         if (type == nvinfer1::DataType::kHALF) {
             layer.setPrecision(type);
             layer.setOutputType(0, type);
+            halves_.insert(layer.getOutput(0));
         }
     }
     for (int32_t i = 0; i < layer.getNbOutputs(); ++i) {
-        has_half_ |= layer.getOutput(i)->getType() == nvinfer1::DataType::kHALF;
+        has_half_ |= type_of(*layer.getOutput(i)) == nvinfer1::DataType::kHALF;
     }
     has_quantization_ |= layer.getType() == nvinfer1::LayerType::kQUANTIZE
         || layer.getType() == nvinfer1::LayerType::kDEQUANTIZE;
@@ -96,7 +102,7 @@ void NetworkImpl::set_types(nvinfer1::IBuilderConfig& config, bool fp16) const {
         if (type_giver(layer) < 0 || layer.precisionIsSet()) {
             continue;
         }
-        nvinfer1::DataType const type = layer.getOutput(0)->getType();
+        nvinfer1::DataType const type = type_of(*layer.getOutput(0));
         if (is_float(type)) {
             layer.setPrecision(type);
             layer.setOutputType(0, type);
@@ -105,6 +111,10 @@ void NetworkImpl::set_types(nvinfer1::IBuilderConfig& config, bool fp16) const {
 }
 
 #else
+
+nvinfer1::DataType NetworkImpl::type_of(nvinfer1::ITensor& tensor) const {
+    return tensor.getType();
+}
 
 void NetworkImpl::keep_type(nvinfer1::ILayer&) {}
 

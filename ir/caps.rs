@@ -40,6 +40,13 @@ pub struct Capabilities {
     pub non_zero: bool,
     /// kGELU_ERF and kGELU_TANH (10.0 and later).
     pub gelu: bool,
+    /// Slices that wrap around have kernels wherever the builder puts them: TensorRT 8.5.3 has none in the regions that it
+    /// compiles as one, and does not build.
+    pub wrapping_slices: bool,
+    /// I8 outside of quantization (9.0 and later): before, such tensors want a range of floats that they stand for.
+    pub plain_i8: bool,
+    /// Layers that move elements take booleans: seen to be missing for a Shuffle in 8.5.3.
+    pub moves_booleans: bool,
     /// TopK, NonZero and NMS can give their indices in 64 bits (10.14 and later).
     pub wide_indices: bool,
 }
@@ -62,6 +69,9 @@ impl Capabilities {
             nms: false,
             non_zero: false,
             gelu: true,
+            wrapping_slices: true,
+            moves_booleans: true,
+            plain_i8: true,
             wide_indices: true,
         }
     }
@@ -97,6 +107,9 @@ impl Capabilities {
             nms: least((8, 5)),
             non_zero: least((8, 5)),
             gelu: least((10, 0)),
+            wrapping_slices: least((9, 0)),
+            moves_booleans: least((9, 0)),
+            plain_i8: least((9, 0)),
             wide_indices: least((10, 14)),
         }
     }
@@ -113,6 +126,7 @@ impl Capabilities {
             U8 | I16 | U16 | I4 | U4 | I2 | U2 => I32,
             U32 | U64 => I64,
             I64 => self.index_dtype(),
+            I8 if !self.plain_i8 => I32,
             dtype => dtype,
         };
         self.dtypes.contains(&nearest).then_some(nearest)
@@ -126,7 +140,7 @@ impl Capabilities {
     /// The type that a tensor of `dtype` has at the edge of a network: itself, or the one that it is computed in.
     pub fn carried_in(&self, dtype: DType) -> Option<DType> {
         // Four-bit integers hold weights only.
-        let is_carried = self.dtypes.contains(&dtype) && dtype != DType::I4;
+        let is_carried = self.dtypes.contains(&dtype) && dtype != DType::I4 && (self.plain_i8 || dtype != DType::I8);
         if is_carried { Some(dtype) } else { self.computed_in(dtype) }
     }
 }

@@ -51,6 +51,7 @@ use crate::fuse_transpose_matmul::FuseTransposeMatmul;
 use crate::lower_arg_reduce::LowerArgReduce;
 use crate::lower_arithmetic::LowerArithmetic;
 use crate::lower_attention::LowerAttention;
+use crate::lower_booleans::LowerBooleans;
 use crate::lower_conv_transpose::LowerConvTranspose;
 use crate::lower_cumulative::LowerCumulative;
 use crate::lower_grid_sample::LowerGridSample;
@@ -62,6 +63,7 @@ use crate::lower_quantization::LowerQuantization;
 use crate::lower_reduce::LowerReduce;
 use crate::lower_remainder::LowerRemainder;
 use crate::lower_resize::LowerResize;
+use crate::lower_roll::LowerRoll;
 use crate::lower_rotary_embedding::LowerRotaryEmbedding;
 use crate::lower_scatter::LowerScatter;
 use crate::lower_shape_input::LowerShapeInput;
@@ -480,6 +482,7 @@ fn lowering_passes() -> Vec<Box<dyn Pass>> {
         Box::new(LowerArgReduce),
         Box::new(LowerArithmetic),
         Box::new(LowerAttention),
+        Box::new(LowerBooleans),
         Box::new(LowerConvTranspose),
         Box::new(LowerCumulative),
         Box::new(LowerGridSample),
@@ -491,6 +494,7 @@ fn lowering_passes() -> Vec<Box<dyn Pass>> {
         Box::new(LowerReduce),
         Box::new(LowerRemainder),
         Box::new(LowerResize),
+        Box::new(LowerRoll),
         Box::new(LowerRotaryEmbedding),
         Box::new(LowerScatter),
         Box::new(LowerShapeInput),

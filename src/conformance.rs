@@ -14,7 +14,7 @@ use crate::compile::Lowered;
 use crate::import::{import_file, read_tensor};
 use crate::runtime::{Engine, SessionOptions};
 use crate::tensorrt::Library;
-use crate::{Error, ErrorKind, Options, build, optimize};
+use crate::{Error, ErrorKind, Options, Range, build, optimize};
 
 /// Relative tolerance of ONNX's tests.
 const RELATIVE: f64 = 1e-3;
@@ -22,6 +22,9 @@ const RELATIVE: f64 = 1e-3;
 const RELATIVE_BF16: f64 = 1.0 / 64.0;
 /// Absolute tolerance of ONNX's tests.
 const ABSOLUTE: f64 = 1e-7;
+
+/// Values of an input that shapes may follow from.
+const MOST_VALUES: usize = 64;
 
 /// How a test ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -197,16 +200,30 @@ fn floats(tensor: &Tensor) -> Option<Vec<f64>> {
     matches!(tensor.dtype(), DType::F32 | DType::F16 | DType::BF16 | DType::F64).then(|| tensor.to_f64s()).flatten()
 }
 
+fn values_of(graph: &Graph, inputs: &[Tensor]) -> Vec<Range> {
+    let names = graph.inputs().iter().filter_map(|id| graph.value((*id).into())).map(|value| &value.name);
+    let integers = names.zip(inputs).filter(|(_, tensor)| tensor.dtype().is_integer() && tensor.rank() <= 1);
+    let ranges = integers.flat_map(|(name, tensor)| {
+        let values = tensor.to_i64s().unwrap_or_default();
+        let range = move |(at, value)| Range { symbol: format!("{name}[{at}]"), min: value, opt: value, max: value };
+        values.into_iter().take(MOST_VALUES).enumerate().map(range)
+    });
+    ranges.collect()
+}
+
+/// Builds, and runs if asked to.
 fn try_build(case: &Path, library: &Library, reach: Reach, options: &Options) -> Result<(), (Verdict, String)> {
     let model = import_file(&case.join("model.onnx"), &options.import).map_err(failure)?;
     let optimized = optimize(model, options).map_err(failure)?;
     let graph = optimized.graph;
-    let plan = build(&graph, library, options, None).map_err(failure)?.plan;
     if reach == Reach::Build {
-        return Ok(());
+        return build(&graph, library, options, None).map(drop).map_err(failure);
     }
     let data = case.join("test_data_set_0");
     let inputs = read_all(&data, "input", graph.inputs().len())?;
+    let mut options = options.clone();
+    options.ranges.extend(values_of(&graph, &inputs));
+    let plan = build(&graph, library, &options, None).map_err(failure)?.plan;
     let expected = read_all(&data, "output", graph.outputs().len())?;
     let engine = Engine::from_plan(library, 0, &plan).map_err(failure)?;
     let mut session = engine.session(SessionOptions::default()).map_err(failure)?;

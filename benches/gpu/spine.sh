@@ -6,7 +6,8 @@
 # A MODEL is NAME.onnx or NAME.onnx.xz, with options of trt-fuse after it in the same word if it needs any:
 #   'resnet50.dyn.onnx.xz --range batch=1:8:32'
 # Needs TensorRT's libraries on LD_LIBRARY_PATH and python3. TRT_FUSE names the program (trt-fuse on PATH otherwise), OUT
-# the folder for the results: results.jsonl, a line for each model, and a log of what went wrong. A model whose plan fails
+# the folder for the results: results.jsonl, a line for each model, and a log of what went wrong. TIMING_CACHE may name a
+# file of kernel times that is used and added to. A model whose plan fails
 # to build, verify or run does not stop the others; each step has STEP_LIMIT seconds (300).
 #
 # Each side's line holds "built" (the measured plain runs, with build time and layers), "verify" (differences from the
@@ -15,7 +16,7 @@
 set -uo pipefail
 
 sides=(ours parser)
-options=()
+options=(${TIMING_CACHE:+--timing-cache "$TIMING_CACHE"})
 tolerance=1e-4
 while [[ ${1:-} == --* ]]; do
   case $1 in

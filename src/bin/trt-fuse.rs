@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use trt_fuse::conformance::{CaseResult, Reach, Verdict, cases, run_case};
 use trt_fuse::import::import_file;
+use trt_fuse::tensorrt::TrtNetwork;
 use trt_fuse::{Error, Finding, check, open_library};
 
 #[path = "shared/engines.rs"]
@@ -166,6 +167,8 @@ fn conformance(
         Ok(cases) => cases,
         Err(error) => return shared::fail(&format!("{}: {error}", folder.display())),
     };
+    // TensorRT loads its kernels with the first builder of a process, and forgets them with the last.
+    let _builder = target.and_then(|(library, _)| TrtNetwork::new(library).ok());
     let mut results = Vec::new();
     let wanted = cases.iter().filter(|case| filter.is_none_or(|text| case.to_string_lossy().contains(text)));
     for case in wanted.skip(index).step_by(count) {

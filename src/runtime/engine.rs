@@ -138,7 +138,8 @@ fn spec(raw: RawTensorInfo, header: &PlanHeader) -> Result<TensorSpec, RuntimeEr
         [min, opt, max] = [dims.clone(), dims.clone(), dims.clone()];
     }
     let dtype = header.dtype(&name).unwrap_or(carried);
-    Ok(TensorSpec { name, is_input, dtype, carried, dims, min, opt, max, on_host })
+    let values = header.values.get(&name).filter(|_| is_input).cloned();
+    Ok(TensorSpec { name, is_input, dtype, carried, dims, min, opt, max, on_host, values })
 }
 
 #[cfg(test)]

@@ -101,6 +101,16 @@ pub enum RuntimeError {
         /// The shape given.
         found: Vec<usize>,
     },
+    /// An input whose values decide shapes has values that the engine was not built for.
+    #[error("'{name}' is {found:?}; the engine was built for values {expected}")]
+    Values {
+        /// The input.
+        name: String,
+        /// The values, or their range.
+        expected: String,
+        /// The values given.
+        found: Vec<i64>,
+    },
     /// An input has a number that the engine's type does not hold.
     #[error("input '{name}' has a number of {from} that {to} does not hold; the engine computes in {to}")]
     Number {

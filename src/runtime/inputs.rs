@@ -92,7 +92,18 @@ mod tests {
     fn spec(name: &str, dtype: DType, extent: i64, on_host: bool) -> TensorSpec {
         let (dims, extents) = (vec![extent], if on_host { vec![] } else { vec![extent] });
         let [min, opt, max] = [extents.clone(), extents.clone(), extents];
-        TensorSpec { name: name.to_owned(), is_input: true, dtype, carried: dtype, dims, min, opt, max, on_host }
+        TensorSpec {
+            name: name.to_owned(),
+            is_input: true,
+            dtype,
+            carried: dtype,
+            dims,
+            min,
+            opt,
+            max,
+            on_host,
+            values: None,
+        }
     }
 
     #[test]

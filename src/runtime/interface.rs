@@ -29,6 +29,8 @@ pub struct TensorSpec {
     pub max: Vec<i64>,
     /// Whether TensorRT reads or writes it in host memory, as its values decide shapes.
     pub on_host: bool,
+    /// Smallest and largest values that the engine was built for, for an input whose values decide shapes.
+    pub values: Option<(Vec<i64>, Vec<i64>)>,
 }
 
 impl TensorSpec {
@@ -44,11 +46,25 @@ impl TensorSpec {
                 found: tensor.dims().to_vec(),
             });
         }
+        self.check_values(tensor)?;
         if self.carried == self.dtype {
             return Ok(Cow::Borrowed(tensor));
         }
         let carried = narrowed(tensor, self.carried).map(Cow::Owned);
         carried.ok_or(RuntimeError::Number { name: self.name.clone(), from: self.dtype, to: self.carried })
+    }
+
+    /// TensorRT takes other values than it was built for, and gives what is wrong.
+    fn check_values(&self, tensor: &Tensor) -> Result<(), RuntimeError> {
+        let Some((min, max)) = &self.values else { return Ok(()) };
+        let found = tensor.to_i64s().unwrap_or_default();
+        let fits = found.len() == min.len()
+            && found.iter().zip(min.iter().zip(max)).all(|(value, (min, max))| (min..=max).contains(&value));
+        if fits {
+            return Ok(());
+        }
+        let expected = if min == max { format!("{min:?}") } else { format!("{min:?} to {max:?}") };
+        Err(RuntimeError::Values { name: self.name.clone(), expected, found })
     }
 
     /// What the engine wrote, in the model's type.
@@ -172,6 +188,7 @@ mod tests {
             opt: max.to_vec(),
             max: max.to_vec(),
             on_host: false,
+            values: None,
         };
         vec![
             spec("ids", true, DType::I64, DType::I32, [-1, 4], &[1, 4], &[8, 4]),
@@ -212,6 +229,13 @@ mod tests {
         insta::assert_snapshot!(
             refusal(&[("ids", &ids), ("x", &flat)]),
             @"'x' has shape [4], [2, 2] is wanted"
+        );
+        let mut specs = specs();
+        specs[0].values = Some((vec![1; 4], vec![1, 2, 3, 4]));
+        let ids = Tensor::from_vec([1, 4], vec![1_i64, 2, 3, 5]).unwrap();
+        insta::assert_snapshot!(
+            take_inputs(&specs, &[("ids", &ids), ("x", &x)]).unwrap_err(),
+            @"'ids' is [1, 2, 3, 5]; the engine was built for values [1, 1, 1, 1] to [1, 2, 3, 4]"
         );
         let large = Tensor::full([3, 4], 1_i64 << 31).unwrap();
         insta::assert_snapshot!(

@@ -179,7 +179,8 @@ pub(super) fn build(
         timing_refusal = timing_refusal.or(refused).or(written.err());
     }
     let bytes = plan.as_ref().map(bridge::Plan::bytes).unwrap_or_default();
-    let header = PlanHeader::new(version, &config.compute_capabilities, bytes);
+    let mut header = PlanHeader::new(version, &config.compute_capabilities, bytes);
+    header.limit(&config.profiles);
     Ok(Plan {
         engine: Serialized::Built(plan),
         layers: engine::parse_log(&network.engine_log()),

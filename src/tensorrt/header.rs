@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use trt_fuse_ir::{DType, Graph};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-use super::builder::ComputeCapability;
+use super::builder::{ComputeCapability, Profile, RangeKind};
 use super::library::Version;
 
 /// The last byte is the version of the format.
@@ -33,6 +33,9 @@ pub struct PlanHeader {
     pub model: String,
     /// The model's element types of inputs and outputs by name: the engine may carry another.
     pub types: BTreeMap<String, String>,
+    /// The smallest and largest values of inputs that decide shapes, by name.
+    #[serde(default)]
+    pub values: BTreeMap<String, (Vec<i64>, Vec<i64>)>,
     /// What users were told when it was built, as JSON of [`Note`](crate::Note).
     #[serde(default)]
     pub notes: Vec<serde_json::Value>,
@@ -79,6 +82,7 @@ impl PlanHeader {
             gpus: gpus.iter().map(ToString::to_string).collect(),
             model: String::new(),
             types: BTreeMap::new(),
+            values: BTreeMap::new(),
             notes: Vec::new(),
             bytes: engine.len() as u64,
             hash: hash(engine),
@@ -93,6 +97,13 @@ impl PlanHeader {
         let outputs = graph.outputs().iter();
         let outputs = outputs.map(|output| (output.name.to_string(), graph.dtype(output.value).to_string()));
         self.types = inputs.chain(outputs).collect();
+    }
+
+    /// Tells the values that the engine was built for.
+    pub(super) fn limit(&mut self, profiles: &[Profile]) {
+        let ranges = profiles.iter().flat_map(|profile| &profile.ranges);
+        let values = ranges.filter(|range| range.kind == RangeKind::Values);
+        self.values = values.map(|range| (range.input.clone(), (range.min.clone(), range.max.clone()))).collect();
     }
 
     /// The model's type of an input or output, if it is known.

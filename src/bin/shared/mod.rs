@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use trt_fuse::ir::Capabilities;
 use trt_fuse::tensorrt::ComputeCapability;
 use trt_fuse::{Error, ErrorKind, Note, Options, PassSelection, Range};
 
@@ -27,6 +28,9 @@ pub(crate) struct Common {
     /// The TensorRT library or its folder; searched for if not given.
     #[arg(long, value_name = "PATH")]
     library: Option<PathBuf>,
+    /// Take this version for the target where nothing is built: e.g. 8.5.3 (TensorRT) or rtx-1.7.1.
+    #[arg(long, value_name = "VERSION", value_parser = target)]
+    target: Option<Capabilities>,
     /// GPUs to build for (TensorRT-RTX), e.g. 8.6,12.0; its default list if not given.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = capability)]
     compute_capability: Vec<ComputeCapability>,
@@ -53,6 +57,16 @@ pub(crate) struct Common {
     verbose: bool,
 }
 
+fn target(text: &str) -> Result<Capabilities, String> {
+    let (is_rtx, numbers) = text.strip_prefix("rtx-").map_or((false, text), |numbers| (true, numbers));
+    let numbers: Option<Vec<u32>> = numbers.split('.').map(|number| number.parse().ok()).collect();
+    match (numbers.as_deref(), is_rtx) {
+        (Some([major, minor, patch]), true) => Ok(Capabilities::rtx((*major, *minor, *patch))),
+        (Some([major, minor, patch]), false) => Ok(Capabilities::tensorrt((*major, *minor, *patch))),
+        _ => Err(format!("`{text}` is no version: write e.g. 10.3.0 or rtx-1.7.1")),
+    }
+}
+
 fn capability(text: &str) -> Result<ComputeCapability, String> {
     let parsed = text
         .split_once('.')
@@ -68,6 +82,7 @@ impl Common {
             self.ranges.iter().cloned().partition(|range| range.min == range.max);
         let mut options = Options {
             passes: PassSelection { only: self.passes.clone(), skip: self.skip.clone(), stop_after: self.stop_after },
+            capabilities: self.target.clone(),
             library: self.library.clone(),
             ranges,
             ..Options::default()
