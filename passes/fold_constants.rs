@@ -333,7 +333,7 @@ mod tests {
     }
 
     fn folded(mut graph: Graph) -> (Graph, Vec<String>) {
-        let (capabilities, options) = (Capabilities::default(), Options { fold_budget: 1 << 10 });
+        let (capabilities, options) = (Capabilities::default(), Options { fold_budget: 1 << 10, ..Options::default() });
         let mut context = PassContext::new(&capabilities, &options);
         FoldConstants.run(&mut graph, &mut context).unwrap();
         (graph, context.remarks.into_iter().map(|remark| remark.reason).collect())

@@ -8,7 +8,8 @@
 //! %y = reduce(%x) kind=mean axes=[2, 3] keep_dims=true : f32[n, 512, 1, 1]
 //! ```
 //!
-//! Fires on average and maximum pooling without padding and dilation when the spatial sizes are known numbers.
+//! Fires on average and maximum pooling without dilation when the spatial sizes are known numbers. The window may reach
+//! into padding, unless the average counts it.
 //!
 //! Refuses nothing: a smaller window, or an output of indices, is no match.
 //!
@@ -17,7 +18,7 @@
 //! Numerics: the same sums, perhaps in another order; outputs within 1e-6 of the largest in f32.
 
 use trt_fuse_ir::op::{PoolKind, Reduce, ReduceKind};
-use trt_fuse_ir::{Graph, Ints, NodeId, Op, OpKind, Patch};
+use trt_fuse_ir::{Dim, Graph, Ints, NodeId, Op, OpKind, Patch};
 
 use crate::pass::{Miss, Rule, RuleContext};
 
@@ -44,12 +45,21 @@ impl Rule for FuseGlobalPool {
         let x = graph.input(root, 0).ok_or(Miss::NoMatch)?;
         let shape = graph.info(x).and_then(|info| info.shape.as_ref()).ok_or(Miss::NoMatch)?;
         let spatial = shape.get(2..).ok_or(Miss::NoMatch)?;
-        let covers_all =
-            spatial.len() == op.kernel.len() && spatial.iter().zip(&op.kernel).all(|(size, side)| size.is(*side));
-        let is_plain =
-            op.padding.explicit().is_some_and(|(before, after)| before.iter().chain(after).all(|pad| *pad == 0))
-                && op.dilations.iter().all(|dilation| *dilation == 1)
-                && graph.node(root).is_some_and(|node| node.outputs.len() == 1);
+        let output = graph.info(root.into()).and_then(|info| info.shape.as_ref()?.get(2..)).ok_or(Miss::NoMatch)?;
+        let (before, after) = op.padding.explicit().ok_or(Miss::NoMatch)?;
+        // What a window has beyond the input is padding, which matters only to an average that counts it.
+        let counts = op.kind == PoolKind::AverageIncludePad;
+        let covers = |((size, side), before): ((&Dim, &i64), &i64)| match size.value() {
+            Some(size) if counts => size == *side,
+            Some(size) => size <= side.saturating_sub(*before),
+            None => false,
+        };
+        let covers_all = output.iter().all(|size| size.is(1))
+            && spatial.len() == op.kernel.len()
+            && spatial.iter().zip(&op.kernel).zip(before).all(covers);
+        let is_plain = (!counts || before.iter().chain(after).all(|pad| *pad == 0))
+            && op.dilations.iter().all(|dilation| *dilation == 1)
+            && graph.node(root).is_some_and(|node| node.outputs.len() == 1);
         if !covers_all || !is_plain {
             return Err(Miss::NoMatch);
         }
@@ -92,8 +102,26 @@ mod tests {
     }
 
     #[test]
+    fn fires_on_windows_that_reach_into_padding() {
+        // Of 6 by 6 elements, as Caffe pads them for 7 by 7; of 3, one before and two after.
+        for (input, pool) in [
+            ("[1, 2, 6, 6]", "kind=average kernel=[7, 7] strides=[1, 1] dilations=[1, 1] padding=[0, 0, 1, 1]"),
+            ("[1, 2, 3]", "kind=average kernel=[6] strides=[1] dilations=[1] padding=[1, 2]"),
+            ("[1, 2, 3]", "kind=max kernel=[6] strides=[4] dilations=[1] padding=[1, 2]"),
+        ] {
+            let run = run(input, pool);
+            assert_eq!(run.rewrites, 1, "{pool}");
+            run.equal_within(1e-6, 1);
+        }
+    }
+
+    #[test]
     fn leaves_other_windows_alone() {
         for (input, pool) in [
+            // The last element is outside, the padding counts, there are two windows.
+            ("[1, 2, 3]", "kind=average kernel=[3] strides=[2] dilations=[1] padding=[1, 0]"),
+            ("[1, 2, 6]", "kind=average_include_pad kernel=[7] strides=[1] dilations=[1] padding=[0, 1]"),
+            ("[1, 2, 6]", "kind=average kernel=[7] strides=[1] dilations=[1] padding=[1, 1]"),
             ("[1, 2, 7, 7]", "kind=average kernel=[7, 6] strides=[1, 1] dilations=[1, 1]"),
             ("[1, 2, h, 7]", "kind=average kernel=[7, 7] strides=[1, 1] dilations=[1, 1]"),
             ("[1, 2, 7]", "kind=average kernel=[7] strides=[1] dilations=[1] padding=[1, 1]"),

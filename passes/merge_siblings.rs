@@ -9,27 +9,27 @@
 //!
 //! Fires on three products or more whose results are equally large and go through the same reshape: `sink_parts` then
 //! takes the split away, and what is left is the queries, keys and values of attention as one tensor. TensorRT itself runs
-//! sibling products as one; more than that is won only where their layouts become one as well.
+//! sibling products as one; more than that is won only where their layouts become one as well. With
+//! [`Siblings::Always`](crate::Siblings), on two and on any others too, as wide as they are.
 //!
-//! Refuses: "a sibling's weights or bias are no constants of the same form"; "the weights are read elsewhere and too large
-//! to be copied" beyond [`Options::fold_budget`](crate::Options), with which they would be joined at run time.
+//! Refuses: "such siblings are merged only if asked for"; "a sibling's weights or bias are no constants of the same
+//! form"; "the weights are read elsewhere and too large to be copied" beyond
+//! [`Options::fold_budget`](crate::Options), with which they would be joined at run time.
 //!
 //! Order: after the rules that fold into weights and biases; before `fuse_residual` and `fuse_activation`.
 //!
 //! Numerics: bit-exact but for the product's own order of sums.
 
-use trt_fuse_ir::op::{Concat, MatMul, Split};
-use trt_fuse_ir::{Dim, Graph, NodeId, Op, OpKind, Patch, ValueRef};
+use trt_fuse_ir::op::MatMul;
+use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch};
 
 use crate::layout::Step;
 use crate::pass::{Miss, Rule, RuleContext};
+use crate::siblings::{Axes, Pattern, merge, siblings_of};
 
 /// The rule.
 #[derive(Debug, Default)]
 pub(crate) struct MergeSiblings;
-
-/// Siblings that are worth a wide product and the gathers that follow it.
-const FEWEST: usize = 3;
 
 impl Rule for MergeSiblings {
     fn name(&self) -> &'static str {
@@ -42,52 +42,36 @@ impl Rule for MergeSiblings {
 
     fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
         let Some(Op::MatMul(op)) = graph.op(root) else { return Err(Miss::NoMatch) };
-        let x = graph.input(root, 0).ok_or(Miss::NoMatch)?;
-        let step = layout_of(graph, root).ok_or(Miss::NoMatch)?;
-        let columns = columns(graph, root).ok_or(Miss::NoMatch)?;
-        let mut siblings = graph
-            .consumers(x)
-            .into_iter()
-            .filter(|reader| reader.slot == 0 && graph.op(reader.node) == graph.op(root))
-            .map(|reader| reader.node)
-            .filter(|id| layout_of(graph, *id).as_ref() == Some(&step) && self::columns(graph, *id) == Some(columns));
-        // Only the first looks at all the others.
-        if siblings.next() != Some(root) {
-            return Err(Miss::NoMatch);
-        }
-        let siblings: Vec<NodeId> = [root].into_iter().chain(siblings).collect();
-        if siblings.len() < FEWEST {
-            return Err(Miss::NoMatch);
-        }
-        if let Some(at) = siblings.iter().find(|id| !has_constants(graph, **id, op, columns)) {
-            return Err(Miss::Blocked {
-                reason: "a sibling's weights or bias are no constants of the same form",
-                at: *at,
-            });
-        }
-        let copied: usize = siblings.iter().map(|id| bytes_copied(graph, *id)).sum();
-        if copied > context.options.fold_budget {
-            return Err(Miss::Blocked {
-                reason: "the weights are read elsewhere and too large to be copied",
-                at: root,
-            });
-        }
-        let mut patch = Patch::new(self.name(), root);
-        let mut inputs = vec![Some(x)];
-        for slot in 1..graph.node_inputs(root).len() {
-            let parts: Vec<Option<ValueRef>> = siblings.iter().map(|id| graph.input(*id, slot)).collect();
-            let axis = if slot == 1 && !op.transpose_b { 1 } else { 0 };
-            inputs.push(Some(patch.add(Concat { axis }, &parts)));
-        }
-        let wide = patch.add(op.clone(), &inputs);
-        let sizes = siblings.iter().map(|_| Dim::from(columns)).collect();
-        let split = patch.add_many(Split { axis: -1, sizes: Some(sizes) }, &[Some(wide)], siblings.len());
-        for (slot, id) in siblings.iter().enumerate() {
-            patch.replace((*id).into(), ValueRef { node: split, slot: slot as u32 });
-        }
-        patch.absorb(siblings);
-        Ok(patch)
+        let siblings = match of_one_layout(graph, root, op, context) {
+            Err(Miss::NoMatch) => others(graph, root, op, context)?,
+            found => found?,
+        };
+        let sizes: Option<Vec<usize>> = siblings.iter().map(|id| columns(graph, *id)).collect();
+        let axes = Axes { weight: if op.transpose_b { 0 } else { 1 }, result: -1 };
+        merge(self.name(), graph, &siblings, &sizes.ok_or(Miss::NoMatch)?, axes, context)
     }
+}
+
+/// Products whose results become one tensor, as their reshapes do.
+fn of_one_layout(graph: &Graph, root: NodeId, op: &MatMul, context: &RuleContext<'_>) -> Result<Vec<NodeId>, Miss> {
+    let step = layout_of(graph, root).ok_or(Miss::NoMatch)?;
+    let columns = columns(graph, root).ok_or(Miss::NoMatch)?;
+    let fits = |id| layout_of(graph, id).as_ref() == Some(&step) && self::columns(graph, id) == Some(columns);
+    let siblings = siblings_of(graph, root, fits).ok_or(Miss::NoMatch)?;
+    Pattern::ProductsOfOneLayout.check(&siblings, context)?;
+    match siblings.iter().find(|id| !has_constants(graph, **id, op)) {
+        Some(at) => {
+            Err(Miss::Blocked { reason: "a sibling's weights or bias are no constants of the same form", at: *at })
+        }
+        None => Ok(siblings),
+    }
+}
+
+/// Products with constants.
+fn others(graph: &Graph, root: NodeId, op: &MatMul, context: &RuleContext<'_>) -> Result<Vec<NodeId>, Miss> {
+    let siblings = siblings_of(graph, root, |id| has_constants(graph, id, op)).ok_or(Miss::NoMatch)?;
+    Pattern::Products.check(&siblings, context)?;
+    Ok(siblings)
 }
 
 /// The reshape that alone reads a product.
@@ -100,29 +84,18 @@ fn layout_of(graph: &Graph, id: NodeId) -> Option<Step> {
 }
 
 /// The number of columns of a product.
-fn columns(graph: &Graph, id: NodeId) -> Option<i64> {
-    graph.info(id.into())?.shape.as_ref()?.last()?.value()
+fn columns(graph: &Graph, id: NodeId) -> Option<usize> {
+    usize::try_from(graph.info(id.into())?.shape.as_ref()?.last()?.value()?).ok()
 }
 
 /// Whether a product has a constant matrix, and an epilogue only of constant vectors as long as its rows.
-fn has_constants(graph: &Graph, id: NodeId, op: &MatMul, columns: i64) -> bool {
+fn has_constants(graph: &Graph, id: NodeId, op: &MatMul) -> bool {
     let inputs = graph.node_inputs(id);
+    let Some(columns) = columns(graph, id) else { return false };
     let dims =
         |slot: usize| inputs.get(slot).copied().flatten().and_then(|value| graph.constant(value)).map(|c| c.dims());
-    let is_matrix =
-        matches!((dims(1), op.transpose_b), (Some([_, n]), false) | (Some([n, _]), true) if *n as i64 == columns);
-    is_matrix && (2..inputs.len()).all(|slot| matches!(dims(slot), Some([n]) if *n as i64 == columns))
-}
-
-/// Bytes of a product's constants that are still there when it has become a part of another.
-fn bytes_copied(graph: &Graph, id: NodeId) -> usize {
-    let constants =
-        graph.node_inputs(id).into_iter().flatten().filter_map(|value| Some((value, graph.constant(value)?)));
-    let copied = constants.map(|(value, tensor)| {
-        let freed = if graph.sole_consumer(value).is_some() { tensor.held_bytes() } else { 0 };
-        tensor.byte_len().saturating_sub(freed)
-    });
-    copied.sum()
+    let is_matrix = matches!((dims(1), op.transpose_b), (Some([_, n]), false) | (Some([n, _]), true) if *n == columns);
+    is_matrix && (2..inputs.len()).all(|slot| matches!(dims(slot), Some([n]) if *n == columns))
 }
 
 #[cfg(test)]
@@ -130,7 +103,8 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::testing::run_rule;
+    use crate::Siblings;
+    use crate::testing::{run_rule, run_rule_on_siblings};
 
     const HEADS: &str =
         "%a = reshape(%q) shape=[n, 2, 2] %b = reshape(%k) shape=[n, 2, 2] %c = reshape(%v) shape=[n, 2, 2]";
@@ -174,6 +148,64 @@ mod tests {
         let products = "%q = matmul(%x, %wt) transpose_b=true %k = matmul(%x, %wt) transpose_b=true
             %v = matmul(%x, %wt) transpose_b=true";
         assert_eq!(run_rule(MergeSiblings, &text(products, HEADS)).equal_within(1e-6, 2).rewrites, 1);
+    }
+
+    /// Products of four and of two columns.
+    fn unequal(rest: &str) -> String {
+        format!(
+            "graph g(%x: f32[n, 2]) -> (%a, %b) {{
+            %wq = constant() value=f32[2, 4] {{1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0}}
+            %wk = constant() value=f32[2, 2] {{0.5, 0.5, 0.0, 1.0}}
+            %bq = constant() value=f32[4] {{0.5, 0.25, 0.0, 1.0}} %bk = constant() value=f32[2] {{1.5, 0.25}} {rest} }}"
+        )
+    }
+
+    #[test]
+    fn fires_on_unequal_ones_if_asked_for() {
+        let text = unequal("%a = matmul(%x, %wq, %bq) epilogue=[add] %b = matmul(%x, %wk, %bk) epilogue=[add]");
+        let run = run_rule_on_siblings(MergeSiblings, Siblings::Always, &text);
+        assert_snapshot!(run.equal_within(1e-6, 2).after, @"
+        graph g(%x: f32[n, 2]) -> (%a, %b) {
+          %wq = constant() value=f32[2, 4] {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0}
+          %wk = constant() value=f32[2, 2] {0.5, 0.5, 0.0, 1.0}
+          %a.1 = concat(%wq, %wk) axis=1 : f32[2, 6]
+          %bq = constant() value=f32[4] {0.5, 0.25, 0.0, 1.0}
+          %bk = constant() value=f32[2] {1.5, 0.25}
+          %a.2 = concat(%bq, %bk) axis=0 : f32[6]
+          %a.3 = matmul(%x, %a.1, %a.2) epilogue=[add] : f32[n, 6]
+          %a, %b = split(%a.3) axis=-1 sizes=[4, 2] : f32[n, 4], f32[n, 2]
+        }
+        ");
+    }
+
+    #[test]
+    fn fires_on_two_of_one_layout_if_asked_for() {
+        let text = text("%q = matmul(%x, %wq) %k = matmul(%x, %wk) %v = matmul(%x, %run)", HEADS);
+        let text = text.replace("%c = reshape(%v) shape=[n, 2, 2]", "%c = relu(%v)");
+        let run = run_rule_on_siblings(MergeSiblings, Siblings::Always, &text);
+        assert_eq!(run.equal_within(1e-6, 2).rewrites, 1);
+    }
+
+    #[test]
+    fn refuses_what_is_not_asked_for() {
+        let text = unequal("%a = matmul(%x, %wq) %b = matmul(%x, %wk)");
+        let run = run_rule(MergeSiblings, &text);
+        assert_eq!((run.rewrites, run.reasons()), (0, vec!["such siblings are merged only if asked for"]));
+        let heads = self::text("%q = matmul(%x, %wq) %k = matmul(%x, %wk) %v = matmul(%x, %wv)", HEADS);
+        let run = run_rule_on_siblings(MergeSiblings, Siblings::Never, &heads);
+        assert_eq!((run.rewrites, run.reasons()), (0, vec![]));
+    }
+
+    #[test]
+    fn leaves_unlike_products_alone_even_if_asked_for() {
+        for rest in [
+            // Another input, another epilogue, the other operand.
+            "%y = neg(%x) %a = matmul(%x, %wq) %b = matmul(%y, %wk)",
+            "%a = matmul(%x, %wq) %b = matmul(%x, %wk) epilogue=[relu]",
+            "%c = matmul(%wk, %wk) %a = matmul(%x, %c) %b = matmul(%x, %x) transpose_b=true",
+        ] {
+            assert_eq!(run_rule_on_siblings(MergeSiblings, Siblings::Always, &unequal(rest)).rewrites, 0, "{rest}");
+        }
     }
 
     #[test]

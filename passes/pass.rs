@@ -11,6 +11,7 @@ use rustc_hash::FxHashSet;
 use serde::Serialize;
 use trt_fuse_ir::{Applied, Capabilities, Dim, Graph, GraphError, NodeId, OpKind, Patch, ValueRef, VerifyErrors};
 
+use crate::siblings::Siblings;
 use crate::trace::{Journal, Refused, onnx_name};
 
 /// What a pass did.
@@ -87,12 +88,14 @@ const ALSO_READ: &str = "an inner output has another reader";
 pub struct Options {
     /// Bytes of data that one fold may create beyond what it frees.
     pub fold_budget: usize,
+    /// Which siblings become one wide operation.
+    pub siblings: Siblings,
 }
 
 impl Default for Options {
-    /// 1 MiB for a fold.
+    /// 1 MiB for a fold, and the siblings that gain.
     fn default() -> Self {
-        Self { fold_budget: 1 << 20 }
+        Self { fold_budget: 1 << 20, siblings: Siblings::Auto }
     }
 }
 

@@ -71,6 +71,7 @@ use crate::lower_triangle::LowerTriangle;
 use crate::lower_types::LowerTypes;
 use crate::merge_common::MergeCommon;
 use crate::merge_concats::MergeConcats;
+use crate::merge_convolutions::MergeConvolutions;
 use crate::merge_layouts::MergeLayouts;
 use crate::merge_reduces::MergeReduces;
 use crate::merge_reshapes::MergeReshapes;
@@ -473,6 +474,7 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         // Epilogues last, in their order: bias, residual, activation.
         rule(FuseResidual),
         rule(FuseActivation),
+        rule(MergeConvolutions), // with the epilogue that each has
     ]
 }
 

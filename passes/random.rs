@@ -20,8 +20,8 @@ use trt_fuse_ir::op::{BinaryOp, Constant};
 use trt_fuse_ir::{Builder, Capabilities, DType, Dim, Graph, Op, Patch, Tensor, ValueInfo, ValueRef};
 
 use self::maker::Maker;
-use crate::Pipeline;
 use crate::testing::{difference, random_inputs};
+use crate::{Options, Pipeline, Siblings};
 
 /// Operator, operands, parameters.
 type Instruction = (u8, u16, u64);
@@ -157,6 +157,11 @@ fn with_noise(graph: &Graph, mut turn: u64) -> Graph {
     noisy
 }
 
+/// The standard passes, with such siblings merged.
+fn standard(siblings: Siblings) -> Pipeline {
+    Pipeline::standard(&Capabilities::default()).with_options(Options { siblings, ..Options::default() })
+}
+
 fn check(graph: &Graph, pipeline: &Pipeline, exact: bool) -> Result<(), TestCaseError> {
     let tolerance = if exact { 0.0 } else { 1e-4 };
     keeps(graph, pipeline, &[BATCH], tolerance).map(drop).map_err(TestCaseError::fail)
@@ -170,7 +175,7 @@ fn graphs() -> impl Strategy<Value = Graph> {
 proptest! {
     #[test]
     fn every_pass_keeps_outputs_and_settles(graph in graphs()) {
-        let standard = || Pipeline::standard(&Capabilities::default());
+        let standard = || standard(Siblings::Always);
         for name in standard().names() {
             let exact = EXACT.contains(&name) || name.starts_with("drop_");
             check(&graph, &standard().only(&[name]).unwrap(), exact)?;
@@ -179,7 +184,9 @@ proptest! {
 
     #[test]
     fn the_pipeline_keeps_outputs_and_settles(graph in graphs()) {
-        check(&graph, &Pipeline::standard(&Capabilities::default()), false)?;
+        for siblings in [Siblings::Auto, Siblings::Always] {
+            check(&graph, &standard(siblings), false)?;
+        }
     }
 }
 
@@ -190,7 +197,7 @@ fn random_graphs_reach_every_pass() {
     let mut rewrites: BTreeMap<&str, usize> = BTreeMap::new();
     for _ in 0..600 {
         let graph = graphs().new_tree(&mut runner).unwrap().current();
-        let (_, report) = Pipeline::standard(&Capabilities::default()).run(graph).unwrap();
+        let (_, report) = standard(Siblings::Always).run(graph).unwrap();
         for pass in report.passes {
             *rewrites.entry(pass.name).or_insert(0) += pass.rewrites;
         }

@@ -4,7 +4,7 @@ pub(crate) use trt_fuse_ir::eval::difference;
 use trt_fuse_ir::eval::eval_graph;
 use trt_fuse_ir::{Capabilities, Element, Graph, Tensor, verify};
 
-use crate::{Options, Pass, PassContext, Remark, Rule, Rules};
+use crate::{Options, Pass, PassContext, Remark, Rule, Rules, Siblings};
 
 /// A pass run on a graph in text form.
 pub(crate) struct Run {
@@ -48,18 +48,28 @@ pub(crate) fn run_pass(pass: &dyn Pass, text: &str) -> Run {
     run_on(pass, text.parse().unwrap_or_else(|error| panic!("{error}\n{text}")))
 }
 
+/// As [`run_rule`], with such siblings merged.
+pub(crate) fn run_rule_on_siblings(rule: impl Rule + 'static, siblings: Siblings, text: &str) -> Run {
+    let before = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
+    run_with(&Rules::one(rule), &Options { siblings, ..Options::default() }, before)
+}
+
 /// As [`run_pass`], on a graph.
 pub(crate) fn run_on(pass: &dyn Pass, before: Graph) -> Run {
+    run_with(pass, &Options::default(), before)
+}
+
+fn run_with(pass: &dyn Pass, options: &Options, before: Graph) -> Run {
     let mut after = before.clone();
-    let (capabilities, options) = (Capabilities::default(), Options::default());
-    let mut context = PassContext::new(&capabilities, &options);
+    let capabilities = Capabilities::default();
+    let mut context = PassContext::new(&capabilities, options);
     let outcome = pass.run(&mut after, &mut context).unwrap();
     context.settle(pass.name(), &mut after).unwrap();
     if let Err(errors) = verify(&after) {
         panic!("{errors}\n{after}");
     }
     let mut again = after.clone();
-    let second = pass.run(&mut again, &mut PassContext::new(&capabilities, &options)).unwrap();
+    let second = pass.run(&mut again, &mut PassContext::new(&capabilities, options)).unwrap();
     assert_eq!(second.rewrites(), 0, "a second run changes the graph:\n{after}\n{again}");
     Run { before, after, rewrites: outcome.rewrites(), remarks: context.remarks }
 }

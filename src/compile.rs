@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashSet;
 use trt_fuse_ir::{Capabilities, Graph, Op, ValueRef, verify};
-use trt_fuse_passes::{Pipeline, Remark, Report, Rewrite, UnknownPass};
+use trt_fuse_passes::{Pipeline, Remark, Report, Rewrite, Siblings, UnknownPass};
 
 use crate::Error;
 use crate::cache::EngineCache;
@@ -28,12 +28,15 @@ pub struct PassSelection {
     pub skip: Vec<String>,
     /// No further than this many runs of passes.
     pub stop_after: Option<usize>,
+    /// Which sibling products and convolutions become one.
+    pub siblings: Siblings,
 }
 
 impl PassSelection {
     /// The standard pipeline, as far as it is selected.
     pub(crate) fn pipeline(&self, capabilities: &Capabilities) -> Result<Pipeline, UnknownPass> {
-        let mut pipeline = Pipeline::standard(capabilities);
+        let options = trt_fuse_passes::Options { siblings: self.siblings, ..Default::default() };
+        let mut pipeline = Pipeline::standard(capabilities).with_options(options);
         if let Some(names) = &self.only {
             pipeline = pipeline.only(names)?;
         }

@@ -4,10 +4,10 @@
 mod common;
 
 use common::{difference, inputs_of_sizes, kept, library, model, optimized, packed, pattern_inputs, reference};
-use trt_fuse::ir::Capabilities;
 use trt_fuse::ir::eval::eval_graph;
-use trt_fuse::passes::Pipeline;
-use trt_fuse::{Options, build, record};
+use trt_fuse::ir::{Capabilities, Graph};
+use trt_fuse::passes::{Pipeline, Siblings, count_ops};
+use trt_fuse::{Options, PassSelection, build, optimize, record};
 
 /// Nodes after the passes, and layers without constants: at most these, in every exporter's form. The layers are what
 /// OnnxParser of TensorRT-RTX 1.7.1 makes of the cleanest form.
@@ -67,6 +67,25 @@ fn outputs_agree(name: &str) {
     }
     let gap = difference(&expected, &kept(&found_after[0]));
     assert!(gap <= 1e-3, "{name}: {gap} from onnxruntime");
+}
+
+/// The 1x1 branches of each of GoogLeNet's nine blocks become one convolution and a split.
+#[test]
+fn siblings_are_merged_as_asked_for() {
+    let before = model("googlenet").graph;
+    let inputs = pattern_inputs(&before);
+    let expected = eval_graph(&before, &inputs).unwrap();
+    let with = |siblings| {
+        let options = Options { passes: PassSelection { siblings, ..Default::default() }, ..Default::default() };
+        optimize(model("googlenet"), &options).unwrap().graph
+    };
+    let (apart, merged) = (with(Siblings::Never), with(Siblings::Always));
+    let splits = |graph: &Graph| count_ops(graph).get("split").copied().unwrap_or(0);
+    assert_eq!((splits(&apart), splits(&merged)), (0, 9));
+    // Three convolutions become two nodes.
+    assert_eq!(apart.operation_count() - merged.operation_count(), 9);
+    let gap = difference(&expected[0], &eval_graph(&merged, &inputs).unwrap()[0]);
+    assert!(gap <= 1e-4, "{gap}");
 }
 
 #[test]

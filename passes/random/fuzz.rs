@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use rayon::prelude::*;
 use trt_fuse_ir::{Capabilities, Graph};
 
-use super::{EXACT, Instruction, keeps, make};
-use crate::Pipeline;
+use super::{EXACT, Instruction, keeps, make, standard};
+use crate::{Pipeline, Siblings};
 
 /// Seeds that found something, one a line; what follows `#` is for readers.
 const SEEDS: &str = include_str!("seeds.txt");
@@ -56,7 +56,8 @@ impl Case {
     fn fault(&self) -> Option<String> {
         let tried = catch_unwind(AssertUnwindSafe(|| {
             let graph = self.graph();
-            let standard = || Pipeline::standard(&Capabilities::default());
+            let siblings = if self.pass.is_multiple_of(2) { Siblings::Always } else { Siblings::Auto };
+            let standard = || standard(siblings);
             let names = standard().names();
             let name = names[self.pass % names.len()];
             let is_exact = EXACT.contains(&name) || name.starts_with("drop_");

@@ -21,7 +21,8 @@ impl Maker {
             11 => self.normal(x),
             12 | 13 => self.attention(x),
             14 => self.heads(x),
-            15 | 20 => self.siblings(x),
+            15 => self.siblings(x),
+            20 => self.branches(x),
             16 => self.rotary(x),
             17 => self.picked(x),
             18 => self.rotary_part(x),
@@ -116,6 +117,32 @@ impl Maker {
             };
         }
         self.done(value)
+    }
+
+    /// Convolutions of an image with kernels of several lengths and one size, mostly, put together again now and then.
+    pub(super) fn branches(&mut self, x: ValueRef) -> Option<()> {
+        let channels = usize::try_from(self.dims(x)[1].value()?).ok()?;
+        let (ones, activated) = (Ints::from_slice(&[1, 1]), self.pick(2) == 0);
+        let mut results = Vec::new();
+        for length in 1..=self.one_of(&[2, 3]) {
+            let size = self.one_of(&[1, 1, 1, 3]);
+            let mut inputs = vec![x, self.floats(&[length, channels, size, size])?];
+            if self.pick(3) > 0 {
+                inputs.push(self.floats(&[length])?);
+            }
+            let padding = trt_fuse_ir::Padding::Explicit(Ints::from_elem(i64::from(size == 3), 4));
+            let (strides, dilations, epilogue) = (ones.clone(), ones.clone(), Epilogue::default());
+            let mut value = self.link(Conv { strides, dilations, padding, groups: 1, epilogue }, &inputs)?;
+            if activated {
+                value = self.link(Op::Activation(Activation::Relu), &[value])?;
+            }
+            results.push(value);
+        }
+        if self.pick(2) == 0 {
+            let whole = self.link(Concat { axis: 1 }, &results)?;
+            return self.done(whole);
+        }
+        self.keep(results)
     }
 
     /// Padding, then what may take it in.

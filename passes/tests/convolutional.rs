@@ -3,12 +3,16 @@
 use proptest::prelude::*;
 use trt_fuse_ir::eval::eval_graph;
 use trt_fuse_ir::{Capabilities, Graph, Tensor, verify};
-use trt_fuse_passes::Pipeline;
+use trt_fuse_passes::{Options, Pipeline, Siblings};
 
 /// Runs the standard pipeline, checks that it keeps outputs and that a second run changes nothing.
 fn optimized(text: &str) -> Graph {
+    optimized_with(Options::default(), text)
+}
+
+fn optimized_with(options: Options, text: &str) -> Graph {
     let before: Graph = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
-    let pipeline = Pipeline::standard(&Capabilities::default());
+    let pipeline = Pipeline::standard(&Capabilities::default()).with_options(options);
     let (after, _) = pipeline.run(before.clone()).unwrap();
     verify(&after).unwrap();
     let (again, report) = pipeline.run(after.clone()).unwrap();
@@ -107,6 +111,51 @@ fn squeeze_and_excitation_with_hard_activations() {
       %y = mul(%h, %e2) : f32[1, 2, 4, 4]
     }
     ");
+}
+
+/// A block of GoogLeNet: three branches begin with one element of the input, the fourth with a pooling.
+const INCEPTION: &str = "graph g(%x: f32[n, 2, 4, 4]) -> (%y) {
+    %w1 = constant() value=f32[2, 2, 1, 1] {1, 2, -3, 4}
+    %w2 = constant() value=f32[3, 2, 1, 1] {0.5, 2, 1, -1, 0.25, 1}
+    %w3 = constant() value=f32[1, 2, 1, 1] {-0.5, 1}
+    %w4 = constant() value=f32[2, 2, 1, 1] {1, 1, 2, -1}
+    %k2 = constant() value=f32[2, 3, 3, 3] splat 0.125
+    %k3 = constant() value=f32[2, 1, 3, 3] splat -0.25
+    %scale = constant() value=f32[3] {1, 2, 0.5}
+    %zero = constant() value=f32[3] splat 0
+    %one = constant() value=f32[3] splat 1
+    %a = conv(%x, %w1) strides=[1, 1] dilations=[1, 1] groups=1
+    %a1 = relu(%a)
+    %b = conv(%x, %w2) strides=[1, 1] dilations=[1, 1] groups=1
+    %b1 = batch_norm(%b, %scale, %one, %zero, %one) epsilon=0.001
+    %b2 = relu(%b1)
+    %b3 = conv(%b2, %k2) strides=[1, 1] dilations=[1, 1] padding=[1, 1, 1, 1] groups=1
+    %c = conv(%x, %w3) strides=[1, 1] dilations=[1, 1] groups=1
+    %c1 = relu(%c)
+    %c2 = conv(%c1, %k3) strides=[1, 1] dilations=[1, 1] padding=[1, 1, 1, 1] groups=1
+    %d = pool(%x) kind=max kernel=[3, 3] strides=[1, 1] dilations=[1, 1] padding=[1, 1, 1, 1]
+    %d1 = conv(%d, %w4) strides=[1, 1] dilations=[1, 1] groups=1
+    %y = concat(%a1, %b3, %c2, %d1) axis=1
+}";
+
+#[test]
+fn branches_become_one_convolution_if_asked_for() {
+    let after = optimized_with(Options { siblings: Siblings::Always, ..Options::default() }, INCEPTION);
+    let operations: Vec<_> =
+        after.to_string().lines().filter(|line| !line.contains("constant()")).map(String::from).collect();
+    insta::assert_snapshot!(operations.join("\n"), @"
+    graph g(%x: f32[n, 2, 4, 4]) -> (%y) {
+      %c.2 = conv(%x, %c, %c.1) strides=[1, 1] dilations=[1, 1] groups=1 epilogue=[relu] : f32[n, 6, 4, 4]
+      %c1, %b2, %a1 = split(%c.2) axis=1 sizes=[1, 3, 2] : f32[n, 1, 4, 4], f32[n, 3, 4, 4], f32[n, 2, 4, 4]
+      %b3 = conv(%b2, %k2) strides=[1, 1] dilations=[1, 1] padding=[1, 1, 1, 1] groups=1 : f32[n, 2, 4, 4]
+      %c2 = conv(%c1, %k3) strides=[1, 1] dilations=[1, 1] padding=[1, 1, 1, 1] groups=1 : f32[n, 2, 4, 4]
+      %d = pool(%x) kind=max kernel=[3, 3] strides=[1, 1] dilations=[1, 1] padding=[1, 1, 1, 1] : f32[n, 2, 4, 4]
+      %d1 = conv(%d, %w4) strides=[1, 1] dilations=[1, 1] groups=1 : f32[n, 2, 4, 4]
+      %y = concat(%a1, %b3, %c2, %d1) axis=1 : f32[n, 8, 4, 4]
+    }
+    ");
+    let nodes = |siblings| optimized_with(Options { siblings, ..Options::default() }, INCEPTION).operation_count();
+    assert_eq!((nodes(Siblings::Auto), nodes(Siblings::Never)), (8, 8));
 }
 
 /// What may follow a convolution, reading `%in` and giving `%out`; `{c}` stands for the number of channels.

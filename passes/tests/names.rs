@@ -10,7 +10,7 @@ const VERBS: &[&str] = &["fold", "drop", "merge", "fuse", "sink", "split", "cano
 /// Files that are no pass.
 const OTHERS: &[&str] = &[
     "axes", "channels", "formula", "layout", "lib", "normal", "pass", "pattern", "pipeline", "random", "report",
-    "testing", "trace",
+    "siblings", "testing", "trace",
 ];
 
 fn stems() -> BTreeSet<String> {

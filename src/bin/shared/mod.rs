@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use trt_fuse::ir::Capabilities;
+use trt_fuse::passes::Siblings;
 use trt_fuse::tensorrt::ComputeCapability;
 use trt_fuse::{Error, ErrorKind, Note, Options, PassSelection, Range};
 
@@ -25,6 +26,10 @@ pub(crate) struct Common {
     /// Stop after this many runs of passes.
     #[arg(long, value_name = "COUNT")]
     stop_after: Option<usize>,
+    /// Which products and convolutions of one input become one wide one: auto (those that were measured to gain from
+    /// it), always, or never.
+    #[arg(long, value_name = "WHICH", default_value = "auto")]
+    siblings: Siblings,
     /// The TensorRT library or its folder; searched for if not given.
     #[arg(long, value_name = "PATH")]
     library: Option<PathBuf>,
@@ -81,8 +86,13 @@ impl Common {
         let (fixed, ranges): (Vec<Range>, Vec<Range>) =
             self.ranges.iter().cloned().partition(|range| range.min == range.max);
         let mut options = Options {
-            passes: PassSelection { only: self.passes.clone(), skip: self.skip.clone(), stop_after: self.stop_after },
             capabilities: self.target.clone(),
+            passes: PassSelection {
+                only: self.passes.clone(),
+                skip: self.skip.clone(),
+                stop_after: self.stop_after,
+                siblings: self.siblings,
+            },
             library: self.library.clone(),
             ranges,
             ..Options::default()

@@ -1,0 +1,179 @@
+//! Siblings: operations of one form that read the same tensor, and what merging them into a wide one takes.
+
+use std::str::FromStr;
+
+use trt_fuse_ir::op::{Concat, Split};
+use trt_fuse_ir::{Dim, Graph, NodeId, Op, Patch, ValueRef};
+
+use crate::channels::vector;
+use crate::pass::{Miss, RuleContext};
+
+/// Which siblings become one wide operation, whose result is split.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Siblings {
+    /// Those that were measured to gain from it.
+    #[default]
+    Auto,
+    /// All that can.
+    Always,
+    /// None.
+    Never,
+}
+
+/// A word that says nothing of siblings.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is none of auto, always, never")]
+pub struct UnknownSiblings(String);
+
+impl FromStr for Siblings {
+    type Err = UnknownSiblings;
+
+    fn from_str(text: &str) -> Result<Self, UnknownSiblings> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            other => Err(UnknownSiblings(other.to_string())),
+        }
+    }
+}
+
+/// What siblings are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pattern {
+    /// Matrix products of equally many columns, each read by the same reshape alone.
+    ProductsOfOneLayout,
+    /// Other matrix products.
+    Products,
+    /// Convolutions whose kernels have one element.
+    PointwiseConvolutions,
+    /// Other convolutions.
+    Convolutions,
+}
+
+impl Pattern {
+    /// What [`Siblings::Auto`] merges: the fewest siblings that gain from becoming one, or `None` if no number does.
+    ///
+    /// Engine layers of TensorRT-RTX 1.7.1, of all such siblings apart and merged, measured on 2026-11-22. A slice of the
+    /// wide result is a kernel of its own if a convolution or a concatenation reads it; products it runs side by side
+    /// itself.
+    ///
+    /// | pattern | model | apart | merged |
+    /// |---|---|--:|--:|
+    /// | products of one layout | bert_base | 171 | 147 |
+    /// | products | llama_tiny | 58 | 58 |
+    /// | pointwise convolutions | googlenet | 73 | 81 |
+    /// | pointwise convolutions | inception_v3 | 112 | 121 |
+    /// | convolutions | none of the zoo has any | | |
+    fn fewest_that_gain(self) -> Option<usize> {
+        match self {
+            Self::ProductsOfOneLayout => Some(3),
+            Self::Products => None,
+            Self::PointwiseConvolutions => None,
+            Self::Convolutions => None,
+        }
+    }
+
+    /// Whether so many siblings are to be merged.
+    pub(crate) fn check(self, siblings: &[NodeId], context: &RuleContext<'_>) -> Result<(), Miss> {
+        let (Some(first), 2..) = (siblings.first(), siblings.len()) else { return Err(Miss::NoMatch) };
+        match (context.options.siblings, self.fewest_that_gain()) {
+            (Siblings::Never, _) => Err(Miss::NoMatch),
+            (Siblings::Always, _) => Ok(()),
+            (Siblings::Auto, Some(fewest)) if siblings.len() >= fewest => Ok(()),
+            (Siblings::Auto, _) => {
+                Err(Miss::Blocked { reason: "such siblings are merged only if asked for", at: *first })
+            }
+        }
+    }
+}
+
+/// The operations that read what `root` reads first, have the same operator and fit, `root` among them; nothing unless
+/// it is the first, so that only one of them looks at all the others.
+pub(crate) fn siblings_of(graph: &Graph, root: NodeId, fits: impl Fn(NodeId) -> bool) -> Option<Vec<NodeId>> {
+    let readers = graph.consumers(graph.input(root, 0)?).into_iter();
+    let mut siblings = readers
+        .filter(|reader| reader.slot == 0 && graph.op(reader.node) == graph.op(root))
+        .map(|reader| reader.node)
+        .filter(|id| fits(*id));
+    (siblings.next()? == root).then(|| [root].into_iter().chain(siblings).collect())
+}
+
+/// Along which axes siblings are put side by side: those of the weight and of the result.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Axes {
+    pub(crate) weight: i64,
+    pub(crate) result: i64,
+}
+
+/// The patch that makes siblings one operation, of `sizes` along the axis of the result.
+///
+/// Inputs from the second on are constants: a weight, then vectors as long as the sibling's size, where one left out is
+/// zeros. Blocked beyond the budget for constants that stay beside the wide one, with which they would be joined at run
+/// time.
+pub(crate) fn merge(
+    rule: &'static str,
+    graph: &Graph,
+    siblings: &[NodeId],
+    sizes: &[usize],
+    axes: Axes,
+    context: &RuleContext<'_>,
+) -> Result<Patch, Miss> {
+    let root = *siblings.first().ok_or(Miss::NoMatch)?;
+    let copied: usize = siblings.iter().map(|id| bytes_copied(graph, *id)).sum();
+    if copied > context.options.fold_budget {
+        return Err(Miss::Blocked { reason: "the weights are read elsewhere and too large to be copied", at: root });
+    }
+    let op: Op = graph.op(root).ok_or(Miss::NoMatch)?.clone();
+    let mut patch = Patch::new(rule, root);
+    let mut inputs = vec![graph.input(root, 0)];
+    let slots = siblings.iter().map(|id| graph.node_inputs(*id).len()).max().unwrap_or(0);
+    for slot in 1..slots {
+        let parts: Vec<Option<ValueRef>> = siblings.iter().map(|id| graph.input(*id, slot)).collect();
+        if parts.iter().all(Option::is_none) {
+            inputs.push(None);
+            continue;
+        }
+        let mut side_by_side = Vec::with_capacity(parts.len());
+        for (part, size) in parts.into_iter().zip(sizes) {
+            let zeros =
+                |patch: &mut Patch| Ok(patch.constant(vector(graph.dtype(root.into()), vec![0.0; *size], root)?));
+            side_by_side.push(Some(part.map_or_else(|| zeros(&mut patch), Ok)?));
+        }
+        let axis = if slot == 1 { axes.weight } else { 0 };
+        inputs.push(Some(patch.add(Concat { axis }, &side_by_side)));
+    }
+    let wide = patch.add(op, &inputs);
+    let sizes = sizes.iter().map(|size| Dim::from(*size)).collect();
+    let split = patch.add_many(Split { axis: axes.result, sizes: Some(sizes) }, &[Some(wide)], siblings.len());
+    for (slot, id) in (0..).zip(siblings) {
+        patch.replace((*id).into(), ValueRef { node: split, slot });
+    }
+    patch.absorb(siblings.iter().copied());
+    Ok(patch)
+}
+
+/// Bytes of an operation's constants that are still there when it has become a part of another.
+fn bytes_copied(graph: &Graph, id: NodeId) -> usize {
+    let constants =
+        graph.node_inputs(id).into_iter().flatten().filter_map(|value| Some((value, graph.constant(value)?)));
+    let copied = constants.map(|(value, tensor)| {
+        let freed = if graph.sole_consumer(value).is_some() { tensor.held_bytes() } else { 0 };
+        tensor.byte_len().saturating_sub(freed)
+    });
+    copied.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_parsed() {
+        assert_eq!("auto".parse(), Ok(Siblings::Auto));
+        assert_eq!("always".parse(), Ok(Siblings::Always));
+        assert_eq!("never".parse(), Ok(Siblings::Never));
+        let error = "some".parse::<Siblings>().unwrap_err();
+        assert_eq!(error.to_string(), "`some` is none of auto, always, never");
+    }
+}
