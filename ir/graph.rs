@@ -70,12 +70,12 @@ struct Edge {
 
 /// The ONNX nodes that a node stands for, as indices into [`Graph::sources`], sorted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Origin(SmallVec<[u32; 2]>);
+pub struct Origin(Arc<[u32]>);
 
 impl Origin {
     /// One ONNX node.
     pub fn one(source: u32) -> Self {
-        Self(SmallVec::from_iter([source]))
+        Self([source].into())
     }
 
     /// The indices.
@@ -83,11 +83,13 @@ impl Origin {
         &self.0
     }
 
-    /// Takes in another's nodes.
-    pub fn merge(&mut self, other: &Self) {
-        self.0.extend_from_slice(&other.0);
-        self.0.sort_unstable();
-        self.0.dedup();
+    /// The nodes of all.
+    pub fn merged<'a>(origins: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut sources = Vec::new();
+        origins.into_iter().for_each(|origin| sources.extend_from_slice(&origin.0));
+        sources.sort_unstable();
+        sources.dedup();
+        Self(sources.into())
     }
 }
 

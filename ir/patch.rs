@@ -160,12 +160,8 @@ impl Graph {
     /// If the patch does not fit; the graph is then as it was.
     pub fn apply(&mut self, patch: &Patch) -> Result<Applied, GraphError> {
         self.check(patch)?;
-        let mut origin = Origin::default();
-        for id in patch.absorbed.iter().chain(&patch.inherited) {
-            if let Some(node) = self.node(*id) {
-                origin.merge(&node.origin);
-            }
-        }
+        let nodes = patch.absorbed.iter().chain(&patch.inherited).filter_map(|id| self.node(*id));
+        let origin = Origin::merged(nodes.map(|node| &node.origin));
         let mut applied = Applied::default();
         let result = self.add_pending(patch, &origin, &mut applied).and_then(|()| self.check_types(patch, &applied));
         if let Err(error) = result {
@@ -235,10 +231,9 @@ impl Graph {
         for pending in &patch.nodes {
             let inputs = pending.inputs.iter().map(|input| input.map(|input| resolve(input, &applied.added))).collect();
             if let Some(copied) = &pending.copied {
-                let mut origin = Origin::default();
-                for source in &copied.sources {
-                    origin.merge(&Origin::one(self.source_index(source)));
-                }
+                let sources: Vec<Origin> =
+                    copied.sources.iter().map(|source| Origin::one(self.source_index(source))).collect();
+                let origin = Origin::merged(&sources);
                 let new = NewNode {
                     op: pending.op.clone(),
                     inputs,

@@ -55,7 +55,9 @@ impl Rule for SinkParts {
             let part = patch.add(Gather { axis: 0 }, &[Some(all), Some(index)]);
             patch.replace((*reader).into(), part);
         }
-        patch.absorb(readers).absorb(parts.values.iter().map(|value| value.node));
+        let mut nodes: Vec<NodeId> = parts.values.iter().map(|value| value.node).collect();
+        nodes.dedup();
+        patch.absorb(readers).absorb(nodes);
         Ok(patch)
     }
 }
@@ -104,11 +106,12 @@ fn split(graph: &Graph, root: NodeId) -> Option<Parts> {
 }
 
 fn gathers(graph: &Graph, root: NodeId) -> Option<Parts> {
-    let (x, axis, _) = single_index(graph, root)?;
+    // The first part stands for all.
+    let (x, axis, _) = single_index(graph, root).filter(|(_, _, index)| *index == 0)?;
     let shape = graph.info(x)?.shape.as_ref()?;
     let count = usize::try_from(shape.get(axis)?.value()?).ok()?;
     let readers = graph.consumers(x);
-    if readers.len() != count || readers.first()?.node != root || graph.is_output(x) {
+    if readers.len() != count || graph.is_output(x) {
         return None;
     }
     let mut values = vec![None; count];
