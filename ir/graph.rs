@@ -14,7 +14,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
 use crate::infer::{InferContext, Infos, infer};
-use crate::{DType, GraphError, Op, Tensor, ValueInfo};
+use crate::{DType, GraphError, Op, Origin, Tensor, ValueInfo};
 
 /// A node of one graph.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,31 +66,6 @@ pub struct Use {
 struct Edge {
     from_slot: u32,
     to_slot: u32,
-}
-
-/// The ONNX nodes that a node stands for, as indices into [`Graph::sources`], sorted.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Origin(Arc<[u32]>);
-
-impl Origin {
-    /// One ONNX node.
-    pub fn one(source: u32) -> Self {
-        Self([source].into())
-    }
-
-    /// The indices.
-    pub fn sources(&self) -> &[u32] {
-        &self.0
-    }
-
-    /// The nodes of all.
-    pub fn merged<'a>(origins: impl IntoIterator<Item = &'a Self>) -> Self {
-        let mut sources = Vec::new();
-        origins.into_iter().for_each(|origin| sources.extend_from_slice(&origin.0));
-        sources.sort_unstable();
-        sources.dedup();
-        Self(sources.into())
-    }
 }
 
 /// A node of the ONNX model.
@@ -216,9 +191,9 @@ impl Graph {
     }
 
     /// The ONNX nodes that a node stands for.
-    pub fn origins(&self, id: NodeId) -> impl Iterator<Item = &Source> {
-        let sources = self.node(id).map_or(&[][..], |node| node.origin.sources());
-        sources.iter().filter_map(|at| self.sources.get(*at as usize))
+    pub fn origins(&self, id: NodeId) -> impl DoubleEndedIterator<Item = &Source> {
+        let sources = self.node(id).map(|node| node.origin.sources());
+        sources.into_iter().flatten().filter_map(|at| self.sources.get(at as usize))
     }
 
     /// The input nodes, in order.

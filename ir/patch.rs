@@ -9,9 +9,9 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
-use crate::graph::{Graph, NewNode, NodeId, Origin, Source, ValueRef};
+use crate::graph::{Graph, NewNode, NodeId, Source, ValueRef};
 use crate::op::Constant;
-use crate::{GraphError, Op, Tensor};
+use crate::{GraphError, Op, Origin, Tensor};
 
 /// Ids from here on name nodes of the patch, not yet of the graph.
 const PENDING: u32 = 1 << 31;

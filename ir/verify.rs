@@ -155,7 +155,7 @@ impl Verifier<'_> {
                 self.violation("values", &node.name, format!("it reads {input:?}, which does not exist"));
             }
         }
-        if node.origin.sources().iter().any(|at| *at as usize >= graph.sources().len()) {
+        if node.origin.sources().next_back().is_some_and(|last| last as usize >= graph.sources().len()) {
             self.violation("origins", &node.name, "an origin is no source of the graph".to_string());
         }
         if matches!(node.op, Op::Input) {

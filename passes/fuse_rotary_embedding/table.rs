@@ -1,7 +1,7 @@
 //! Tables of cosines and sines.
 
 use trt_fuse_ir::op::{Reshape, Slice};
-use trt_fuse_ir::{Dim, Graph, Op, Patch, Shape, ValueRef};
+use trt_fuse_ir::{Dim, Graph, Op, Patch, Shape, Tensor, ValueRef};
 
 use super::dims;
 
@@ -120,9 +120,7 @@ fn is_twice(graph: &Graph, value: ValueRef, size: i64, angles: Angles, left: usi
             match usize::try_from(op.axis) {
                 // Rows of a table.
                 Ok(axis) if axis + 1 < rank => within(x),
-                Ok(axis) if axis + 1 == rank => {
-                    indices.is_some_and(|indices| is_row_of_twice(&indices, angles))
-                }
+                Ok(axis) if axis + 1 == rank => indices.is_some_and(|indices| is_row_of_twice(&indices, angles)),
                 _ => false,
             }
         }
