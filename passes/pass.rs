@@ -301,7 +301,8 @@ impl Rules {
         let mut rewrites = 0;
         // Ids that a patch removed may have come back as other nodes; those were tried when they were added.
         let mut stale: FxHashSet<NodeId> = FxHashSet::default();
-        for root in graph.live().into_iter().rev() {
+        let roots: Vec<OpKind> = self.rules.iter().flat_map(|rule| rule.roots()).copied().collect();
+        for root in graph.live_of(&roots).into_iter().rev() {
             if stale.contains(&root) {
                 continue;
             }
