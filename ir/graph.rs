@@ -547,6 +547,12 @@ impl Graph {
         }
     }
 
+    pub(crate) fn add_origin(&mut self, id: NodeId, origin: &Origin) {
+        if let Some(node) = self.inner.node_weight_mut(id.index()) {
+            node.origin = Origin::merged([&node.origin, origin]);
+        }
+    }
+
     pub(crate) fn remove_node(&mut self, id: NodeId) {
         self.walked.take();
         if let Some(node) = self.inner.remove_node(id.index()) {

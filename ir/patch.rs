@@ -42,6 +42,7 @@ pub struct Patch {
     replacements: Vec<(ValueRef, ValueRef)>,
     absorbed: Vec<NodeId>,
     inherited: Vec<NodeId>,
+    heirs: Vec<NodeId>,
 }
 
 /// What a patch did.
@@ -56,7 +57,15 @@ pub struct Applied {
 impl Patch {
     /// An empty patch of a rule. New nodes are named after `anchor`.
     pub fn new(rule: &'static str, anchor: NodeId) -> Self {
-        Self { rule, anchor, nodes: Vec::new(), replacements: Vec::new(), absorbed: Vec::new(), inherited: Vec::new() }
+        Self {
+            rule,
+            anchor,
+            nodes: Vec::new(),
+            replacements: Vec::new(),
+            absorbed: Vec::new(),
+            inherited: Vec::new(),
+            heirs: Vec::new(),
+        }
     }
 
     /// Adds a node of one output, which is returned.
@@ -126,6 +135,12 @@ impl Patch {
         self
     }
 
+    /// Lets a node that stays stand for the absorbed nodes too.
+    pub fn hand_on_to(&mut self, heir: NodeId) -> &mut Self {
+        self.heirs.push(heir);
+        self
+    }
+
     /// The rule's name.
     pub fn rule(&self) -> &'static str {
         self.rule
@@ -169,6 +184,9 @@ impl Graph {
                 self.remove_node(*id);
             }
             return Err(error);
+        }
+        for heir in &patch.heirs {
+            self.add_origin(*heir, &origin);
         }
         self.commit(patch, &mut applied);
         Ok(applied)
@@ -370,6 +388,17 @@ mod tests {
         assert_eq!(sources(&graph, "act"), ["sum", "act"]);
         assert_eq!(sources(&graph, "act.1"), ["sum", "act"]);
         assert_eq!(sources(&graph, "out"), ["out"]);
+    }
+
+    #[test]
+    fn a_node_that_stays_can_be_the_heir_of_origins() {
+        let mut graph = graph(&GRAPH.replace("exp(%act)", "relu(%sum)"));
+        let (act, out) = (graph.find("act"), graph.find("out"));
+        let mut patch = Patch::new("test", out);
+        patch.replace(out.into(), act.into()).absorb([out]).hand_on_to(act);
+        graph.apply(&patch).unwrap();
+        assert_eq!(sources(&graph, "act"), ["act", "out"]);
+        assert_eq!(sources(&graph, "sum"), ["sum"]);
     }
 
     #[test]
