@@ -15,6 +15,7 @@
 //!
 //! Numerics: bit-exact.
 
+use trt_fuse_ir::infer::resolve_axis;
 use trt_fuse_ir::op::{BinaryOp, UnaryOp};
 use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch, Tensor};
 
@@ -50,7 +51,7 @@ fn found(graph: &Graph, root: NodeId, budget: usize) -> Option<Patch> {
     }
     let Op::Concat(op) = graph.op(joined.node)? else { return None };
     let shape = graph.info(joined)?.shape.as_ref()?;
-    let axis = usize::try_from(if op.axis < 0 { op.axis + shape.len() as i64 } else { op.axis }).ok()?;
+    let axis = resolve_axis(op.axis, shape.len()).ok()?;
     let size = usize::try_from(shape.get(axis)?.value()?).ok()?;
     // The axis as the constant counts it, from the end.
     let at = (factor.rank() + axis).checked_sub(shape.len())?;
