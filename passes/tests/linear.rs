@@ -6,6 +6,9 @@ use chains::CHAINS;
 use trt_fuse_ir::Capabilities;
 use trt_fuse_passes::Pipeline;
 
+/// Operations of the shorter chain.
+const SHORT: usize = 500;
+
 /// How many times longer the longer chain is.
 const LONGER: u64 = 8;
 
@@ -19,8 +22,13 @@ fn allocated(chain: &chains::Chain, nodes: usize) -> u64 {
 #[test]
 fn chains_take_work_in_proportion_to_their_length() {
     for chain in &CHAINS {
-        let (short, long) = (allocated(chain, 1000), allocated(chain, 1000 * LONGER as usize));
-        println!("{:>12} {:>8} bytes a node, {:>8} bytes a node", chain.name, short / 1000, long / (1000 * LONGER));
+        let (short, long) = (allocated(chain, SHORT), allocated(chain, SHORT * LONGER as usize));
+        println!(
+            "{:>12} {:>8} bytes a node, {:>8} bytes a node",
+            chain.name,
+            short / SHORT as u64,
+            long / (SHORT as u64 * LONGER)
+        );
         // What is quadratic, be it a list of four bytes for each node before, comes near to LONGER times as much a node.
         assert!(long * 5 <= short * LONGER * 6, "{}: {short} bytes, and {long} for {LONGER} times as much", chain.name);
     }
