@@ -579,8 +579,13 @@ impl Graph {
     pub fn prune_dead(&mut self) -> usize {
         let dead = self.dead();
         let operations = dead.iter().filter(|id| !matches!(self.op(**id), Some(Op::Constant(_)))).count();
+        // What lives does so without them.
+        let walked = self.walked.take();
         for id in dead {
             self.remove_node(id);
+        }
+        if let Some(walked) = walked {
+            self.walked = walked.into();
         }
         operations
     }

@@ -13,7 +13,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 use crate::infer::{InferContext, infer};
 use crate::{Graph, NodeId, Op, ValueRef};
@@ -119,13 +119,16 @@ impl Verifier<'_> {
 
     fn acyclic(&mut self, order: &[NodeId]) {
         let graph = self.graph;
-        let place: FxHashMap<NodeId, usize> = order.iter().enumerate().map(|(at, id)| (*id, at)).collect();
-        for (at, id) in order.iter().enumerate() {
+        let mut seen = vec![false; order.iter().map(|id| id.0 as usize + 1).max().unwrap_or(0)];
+        for id in order {
             for input in graph.node_inputs(*id).into_iter().flatten() {
-                if place.get(&input.node).is_none_or(|source| *source >= at) {
+                if !seen.get(input.node.0 as usize).is_some_and(|seen| *seen) {
                     let source = graph.node_name(input.node);
                     self.violation("acyclic", graph.node_name(*id), format!("it reads `{source}`, which needs it"));
                 }
+            }
+            if let Some(seen) = seen.get_mut(id.0 as usize) {
+                *seen = true;
             }
         }
     }
