@@ -26,6 +26,7 @@ struct RawCounts;
 struct RawBuildConfig;
 struct RawRange;
 struct RawTensorInfo;
+struct RawLayerTime;
 struct Progress;
 
 using Dims = rust::Slice<int64_t const>;
@@ -113,6 +114,8 @@ public:
     virtual void set_range(uint32_t profile, RawRange const& range) = 0;
     virtual std::unique_ptr<Plan> build(RawBuildConfig const& config, Progress const& progress) = 0;
     virtual rust::Vec<rust::String> engine_log() const = 0;
+    virtual rust::String timings_refused() const = 0;
+    virtual rust::Vec<uint8_t> timings(rust::Slice<uint8_t const> others) = 0;
 };
 
 // Runs an engine. One thread at a time.
@@ -121,9 +124,14 @@ public:
     virtual ~Context() = default;
     virtual void set_shape(rust::Str name, Dims extents) = 0;
     virtual void set_address(rust::Str name, size_t address) = 0;
-    // One entry -1 for each extent that the data tell.
+    virtual void set_output(rust::Str name, size_t address, uint64_t capacity) = 0;
+    virtual int64_t most_bytes(rust::Str name) const = 0;
+    // One entry -1 for each extent that the data tell, until they told.
     virtual rust::Vec<int64_t> shape(rust::Str name) = 0;
     virtual void enqueue(size_t stream) = 0;
+    virtual void set_memory(size_t address, uint64_t length) = 0;
+    virtual void profile(bool wanted) = 0;
+    virtual rust::Vec<RawLayerTime> layer_times() = 0;
 };
 
 // A deserialized engine, which its contexts keep alive.
@@ -132,7 +140,8 @@ public:
     virtual ~Engine() = default;
     virtual rust::Vec<RawTensorInfo> tensors() const = 0;
     virtual size_t layers() const noexcept = 0;
-    virtual std::unique_ptr<Context> create_context() const = 0;
+    virtual uint64_t memory_size() const noexcept = 0;
+    virtual std::unique_ptr<Context> create_context(bool with_memory) const = 0;
 };
 
 // An opened library, and the set of headers that speaks its language. Never closed: TensorRT's threads and statics live

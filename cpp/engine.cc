@@ -2,6 +2,9 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "network.h"
 
 namespace trtfuse {
@@ -132,12 +135,13 @@ void NetworkImpl::set_range(uint32_t id, RawRange const& range) {
 
 std::unique_ptr<Plan> NetworkImpl::build(RawBuildConfig const& raw, Progress const& progress) {
     log_.mark();
+    log_.set_verbose(raw.verbose);
 #if TRTFUSE_API >= 1000
-    // Before the config, which points to it to its own end.
     Monitor monitor(progress);
 #endif
-    std::unique_ptr<nvinfer1::IBuilderConfig> const config(
-        made(builder_->createBuilderConfig(), "createBuilderConfig"));
+    timings_.reset();
+    config_.reset(made(builder_->createBuilderConfig(), "createBuilderConfig"));
+    nvinfer1::IBuilderConfig* const config = config_.get();
     if (raw.workspace != 0) {
         config->setMemoryPoolLimit(nvinfer1::MemoryPoolType::kWORKSPACE, raw.workspace);
     }
@@ -173,6 +177,9 @@ std::unique_ptr<Plan> NetworkImpl::build(RawBuildConfig const& raw, Progress con
         throw std::runtime_error("only TensorRT-RTX builds for a compute capability; TensorRT builds for this GPU");
     }
 #endif
+    if (raw.keeps_timings) {
+        use_timings(raw.timings);
+    }
     for (nvinfer1::IOptimizationProfile* const profile : profiles_) {
         check(profile->isValid(), "an optimization profile");
         check(config->addOptimizationProfile(profile) >= 0, "addOptimizationProfile");
@@ -187,7 +194,67 @@ std::unique_ptr<Plan> NetworkImpl::build(RawBuildConfig const& raw, Progress con
     log_.keep_engine_lines(raw.detailed);
     nvinfer1::IHostMemory* const memory = builder_->buildSerializedNetwork(*network_, *config);
     log_.keep_engine_lines(false);
+#if TRTFUSE_API >= 1000
+    // It ends here, the config does not.
+    config->setProgressMonitor(nullptr);
+#endif
     return std::make_unique<PlanImpl>(made(memory, "buildSerializedNetwork"));
+}
+
+#ifdef TRT_MAJOR_RTX
+
+void NetworkImpl::use_timings(rust::Slice<uint8_t const>) {
+    throw std::runtime_error("TensorRT-RTX measures nothing while it builds: it takes no timing cache");
+}
+
+rust::Vec<uint8_t> NetworkImpl::timings(rust::Slice<uint8_t const>) {
+    return {};
+}
+
+#else
+
+void NetworkImpl::use_timings(rust::Slice<uint8_t const> known) {
+    timings_refused_.clear();
+    if (!known.empty()) {
+        timings_.reset(config_->createTimingCache(known.data(), known.size()));
+        if (timings_ && config_->setTimingCache(*timings_, false)) {
+            return;
+        }
+        timings_refused_ = log_.last();
+        if (timings_refused_.empty()) {
+            timings_refused_ = "TensorRT refused it";
+        }
+        log_.mark();
+    }
+    timings_.reset(made(config_->createTimingCache(nullptr, 0), "createTimingCache"));
+    check(config_->setTimingCache(*timings_, false), "setTimingCache");
+}
+
+rust::Vec<uint8_t> NetworkImpl::timings(rust::Slice<uint8_t const> others) {
+    if (!timings_) {
+        return {};
+    }
+    log_.mark();
+    if (!others.empty()) {
+        std::unique_ptr<nvinfer1::ITimingCache> const other(config_->createTimingCache(others.data(), others.size()));
+        // Those of another TensorRT or GPU are not joined.
+        if (other) {
+            timings_->combine(*other, false);
+        }
+        log_.mark();
+    }
+    std::unique_ptr<nvinfer1::IHostMemory> const bytes(made(timings_->serialize(), "ITimingCache::serialize"));
+    rust::Vec<uint8_t> all;
+    all.reserve(bytes->size());
+    auto const* const data = static_cast<uint8_t const*>(bytes->data());
+    std::copy(data, data + bytes->size(), std::back_inserter(all));
+    return all;
+}
+
+#endif
+
+rust::String NetworkImpl::timings_refused() const {
+    return rust::String::lossy(timings_refused_);
 }
 
 rust::Vec<rust::String> NetworkImpl::engine_log() const {

@@ -1,6 +1,7 @@
 // What TensorRT says, kept.
 
 #include <algorithm>
+#include <cstdio>
 #include <cstring>
 
 #include "network.h"
@@ -28,6 +29,9 @@ void Log::log(Severity severity, nvinfer1::AsciiChar const* message) noexcept {
     }
     try {
         std::lock_guard<std::mutex> const guard(mutex_);
+        if (verbose_) {
+            std::fprintf(stderr, "TensorRT: %s\n", message);
+        }
         switch (severity) {
         case Severity::kINTERNAL_ERROR:
         case Severity::kERROR:
@@ -82,6 +86,17 @@ void Log::keep_engine_lines(bool keep) noexcept {
     if (keep) {
         engine_lines_.clear();
     }
+}
+
+void Log::set_verbose(bool verbose) noexcept {
+    std::lock_guard<std::mutex> const guard(mutex_);
+    verbose_ = verbose;
+}
+
+std::string Log::last() const {
+    std::lock_guard<std::mutex> const guard(mutex_);
+    std::vector<std::string> const& lines = errors_.empty() ? warnings_ : errors_;
+    return lines.empty() ? std::string() : lines.back();
 }
 
 std::vector<std::string> Log::engine_lines() const {

@@ -26,7 +26,7 @@ namespace TRTFUSE_SET {
 
 constexpr uint32_t NO_TENSOR = UINT32_MAX;
 
-// Keeps what TensorRT says, for error messages. Prints nothing.
+// Keeps what TensorRT says, for error messages. Prints nothing unless asked.
 class Log final : public nvinfer1::ILogger {
 public:
     void log(Severity severity, nvinfer1::AsciiChar const* message) noexcept override;
@@ -38,6 +38,10 @@ public:
     // Starts to keep the lines that describe engine layers, dropping those kept before.
     void keep_engine_lines(bool keep) noexcept;
     std::vector<std::string> engine_lines() const;
+    // Whether everything goes to stderr as well.
+    void set_verbose(bool verbose) noexcept;
+    // The last message since the mark.
+    std::string last() const;
 
 private:
     mutable std::mutex mutex_;
@@ -45,6 +49,7 @@ private:
     mutable std::vector<std::string> warnings_;
     std::vector<std::string> engine_lines_;
     bool keep_engine_lines_ = false;
+    bool verbose_ = false;
 };
 
 std::unique_ptr<Engine> load_engine(void* create_runtime, int32_t number, rust::Slice<uint8_t const> plan);
@@ -123,6 +128,8 @@ public:
     void set_range(uint32_t profile, RawRange const& range) override;
     std::unique_ptr<Plan> build(RawBuildConfig const& config, Progress const& progress) override;
     rust::Vec<rust::String> engine_log() const override;
+    rust::String timings_refused() const override;
+    rust::Vec<uint8_t> timings(rust::Slice<uint8_t const> others) override;
 
 private:
     // A tensor, and the layer that made it: none for inputs, and for attention, which is not a layer.
@@ -156,6 +163,8 @@ private:
     void keep_type(nvinfer1::ILayer& layer);
     // Allows the types that the network has, or any if `fp16`.
     void set_types(nvinfer1::IBuilderConfig& config, bool fp16) const;
+    // Gives the config these timings, or new ones.
+    void use_timings(rust::Slice<uint8_t const> known);
     void name_layer(nvinfer1::ILayer& layer, std::string const& name, std::string const& metadata) const;
     template <typename Layer>
     void set_window(Layer& layer, RawWindow const& window) const;
@@ -174,6 +183,10 @@ private:
     std::vector<nvinfer1::IIfConditional*> conditionals_;
     std::vector<nvinfer1::ILoop*> loops_;
     std::vector<nvinfer1::IOptimizationProfile*> profiles_;
+    // The last build's. A timing cache goes before its config.
+    std::unique_ptr<nvinfer1::IBuilderConfig> config_;
+    std::unique_ptr<nvinfer1::ITimingCache> timings_;
+    std::string timings_refused_;
     bool has_half_ = false;
     bool has_quantization_ = false;
 #if TRTFUSE_API >= 1014

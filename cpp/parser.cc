@@ -19,7 +19,7 @@ void NetworkImpl::parse_onnx(rust::Str library, rust::Str model) {
     log_.mark();
     std::string const path(library);
     dlerror();
-    void* const handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    void* const handle = dlopen(path.c_str(), RTLD_LAZY | RTLD_LOCAL);
     if (!handle) {
         char const* const why = dlerror();
         throw std::runtime_error(why ? why : path + " cannot be opened");

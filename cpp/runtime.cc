@@ -23,12 +23,80 @@ rust::Vec<int64_t> values_of(nvinfer1::Dims const& dims) {
     return values;
 }
 
+// Memory of an output whose shape the data tell, and that shape once they told.
+class Output final : public nvinfer1::IOutputAllocator {
+public:
+    void hold(size_t address, uint64_t capacity) noexcept {
+        address_ = reinterpret_cast<void*>(address);
+        capacity_ = capacity;
+        told_ = false;
+    }
+
+#if TRTFUSE_API >= 1000
+    void* reallocateOutputAsync(char const*, void*, uint64_t size, uint64_t, cudaStream_t) override {
+        return size <= capacity_ ? address_ : nullptr;
+    }
+#else
+    void* reallocateOutput(char const*, void*, uint64_t size, uint64_t) noexcept override {
+        return size <= capacity_ ? address_ : nullptr;
+    }
+#endif
+
+    void notifyShape(char const*, nvinfer1::Dims const& dims) noexcept override {
+        dims_ = dims;
+        told_ = true;
+    }
+
+    nvinfer1::Dims const* shape() const noexcept {
+        return told_ ? &dims_ : nullptr;
+    }
+
+private:
+    void* address_ = nullptr;
+    uint64_t capacity_ = 0;
+    nvinfer1::Dims dims_{};
+    bool told_ = false;
+};
+
+// Takes the times of layers down. A layer may be told of in several parts.
+class Profiler final : public nvinfer1::IProfiler {
+public:
+    void reportLayerTime(char const* name, float ms) noexcept override {
+        try {
+            times_.emplace_back(name ? name : "", ms);
+        } catch (...) {
+            // Out of memory: the time is lost.
+        }
+    }
+
+    void clear() noexcept {
+        times_.clear();
+    }
+
+    std::vector<std::pair<std::string, float>> const& times() const noexcept {
+        return times_;
+    }
+
+private:
+    std::vector<std::pair<std::string, float>> times_;
+};
+
 class ContextImpl final : public Context {
 public:
-    explicit ContextImpl(std::shared_ptr<Loaded> loaded)
+    ContextImpl(std::shared_ptr<Loaded> loaded, bool with_memory)
         : loaded_(std::move(loaded)) {
         loaded_->log.mark();
-        context_.reset(loaded_->engine->createExecutionContext());
+        nvinfer1::ICudaEngine& engine = *loaded_->engine;
+        if (with_memory) {
+            context_.reset(engine.createExecutionContext());
+        } else {
+#if TRTFUSE_API >= 1000
+            context_.reset(
+                engine.createExecutionContext(nvinfer1::ExecutionContextAllocationStrategy::kUSER_MANAGED));
+#else
+            context_.reset(engine.createExecutionContextWithoutDeviceMemory());
+#endif
+        }
         if (!context_) {
             loaded_->log.fail("createExecutionContext failed");
         }
@@ -54,7 +122,22 @@ public:
             "setTensorAddress");
     }
 
+    void set_output(rust::Str name, size_t address, uint64_t capacity) override {
+        std::string const key(name);
+        Output& output = outputs_[key];
+        output.hold(address, capacity);
+        check(context_->setOutputAllocator(key.c_str(), &output), "setOutputAllocator");
+    }
+
+    int64_t most_bytes(rust::Str name) const override {
+        return context_->getMaxOutputSize(std::string(name).c_str());
+    }
+
     rust::Vec<int64_t> shape(rust::Str name) override {
+        auto const output = outputs_.find(std::string(name));
+        if (output != outputs_.end() && output->second.shape()) {
+            return values_of(*output->second.shape());
+        }
         loaded_->log.mark();
         nvinfer1::Dims const dims = context_->getTensorShape(std::string(name).c_str());
         if (dims.nbDims < 0) {
@@ -63,7 +146,29 @@ public:
         return values_of(dims);
     }
 
+    void set_memory(size_t address, uint64_t length) override {
+#if TRTFUSE_API >= 1001
+        context_->setDeviceMemoryV2(reinterpret_cast<void*>(address), static_cast<int64_t>(length));
+#else
+        static_cast<void>(length);
+        context_->setDeviceMemory(reinterpret_cast<void*>(address));
+#endif
+    }
+
+    void profile(bool wanted) override {
+        context_->setProfiler(wanted ? &profiler_ : nullptr);
+    }
+
+    rust::Vec<RawLayerTime> layer_times() override {
+        rust::Vec<RawLayerTime> all;
+        for (auto const& [name, ms] : profiler_.times()) {
+            all.push_back(RawLayerTime{rust::String::lossy(name), ms});
+        }
+        return all;
+    }
+
     void enqueue(size_t stream) override {
+        profiler_.clear();
         check(context_->enqueueV3(reinterpret_cast<cudaStream_t>(stream)), "enqueueV3");
     }
 
@@ -77,6 +182,9 @@ private:
     }
 
     std::shared_ptr<Loaded> loaded_;
+    // The context points to both.
+    std::map<std::string, Output> outputs_;
+    Profiler profiler_;
     std::unique_ptr<nvinfer1::IExecutionContext> context_;
 };
 
@@ -124,8 +232,16 @@ public:
         return static_cast<size_t>(loaded_->engine->getNbLayers());
     }
 
-    std::unique_ptr<Context> create_context() const override {
-        return std::make_unique<ContextImpl>(loaded_);
+    uint64_t memory_size() const noexcept override {
+#if TRTFUSE_API >= 1001
+        return static_cast<uint64_t>(loaded_->engine->getDeviceMemorySizeV2());
+#else
+        return loaded_->engine->getDeviceMemorySize();
+#endif
+    }
+
+    std::unique_ptr<Context> create_context(bool with_memory) const override {
+        return std::make_unique<ContextImpl>(loaded_, with_memory);
     }
 
 private:

@@ -9,6 +9,7 @@ use trt_fuse_ir::{Capabilities, Graph, Op, ValueRef, verify};
 use trt_fuse_passes::{Pipeline, Remark, Report, Rewrite, UnknownPass};
 
 use crate::Error;
+use crate::cache::EngineCache;
 use crate::emit::record::Record;
 use crate::emit::sink::{LayerCounts, NetworkSink};
 use crate::emit::{EmitError, Unsupported, emit};
@@ -61,6 +62,9 @@ pub struct Options {
     pub ranges: Vec<Range>,
     /// How the engine is built. Profiles are made from `ranges`.
     pub build: BuilderConfig,
+    /// A folder of engines built before, which is made if it is not there. An engine is taken from it where the network,
+    /// its weights, the ranges, the build's options, TensorRT and the GPU are the same.
+    pub engine_cache: Option<PathBuf>,
 }
 
 /// Times that the stages took.
@@ -187,6 +191,8 @@ pub struct Built {
     pub build: Duration,
     /// What differs from the graph or was chosen for the user.
     pub notes: Vec<Note>,
+    /// Whether it was taken from the engine cache.
+    pub cached: bool,
 }
 
 /// Makes a graph's network in TensorRT and builds the engine.
@@ -203,6 +209,28 @@ pub fn build(
     check_ranges(graph, &options.ranges)?;
     let start = Instant::now();
     let lowered = Lowered::of(graph, &capabilities)?;
+    let mut cache_notes = Vec::new();
+    // An engine read from a file does not tell of its layers.
+    let cache = options.engine_cache.as_deref().filter(|_| !options.build.detailed).map(EngineCache::new);
+    let place = match &cache {
+        Some(cache) => {
+            let mut record = Record::new();
+            let layers = lowered.emit(&capabilities, &mut record)?;
+            let place = cache.place(&record, options, &builder_of(library)?);
+            let emit = start.elapsed();
+            match cache.find(&place) {
+                Ok(Some(plan)) => {
+                    let notes = plan.header().notes.iter().filter_map(|note| serde_json::from_value(note.clone()).ok());
+                    let notes = notes.collect();
+                    return Ok(Built { plan, layers, emit, build: start.elapsed() - emit, notes, cached: true });
+                }
+                Ok(None) => {}
+                Err(why) => cache_notes.push(Note::Cache { file: place.clone(), reason: why.to_string() }),
+            }
+            Some(place)
+        }
+        None => None,
+    };
     let mut network = TrtNetwork::new(library)?;
     let layers = lowered.emit(&capabilities, &mut network)?;
     let emit = start.elapsed();
@@ -214,7 +242,15 @@ pub fn build(
     let start = Instant::now();
     let mut plan = network.build(&config, progress)?;
     describe(&mut plan, graph, library)?;
-    Ok(Built { plan, layers, emit, build: start.elapsed(), notes })
+    plan.header.notes = notes.iter().filter_map(|note| serde_json::to_value(note).ok()).collect();
+    notes.extend(cache_notes);
+    notes.extend(timing_note(&plan, &config));
+    if let (Some(cache), Some(place)) = (&cache, &place)
+        && let Err(why) = cache.keep(place, &plan)
+    {
+        notes.push(Note::Cache { file: place.clone(), reason: why.to_string() });
+    }
+    Ok(Built { plan, layers, emit, build: start.elapsed(), notes, cached: false })
 }
 
 /// Builds a model through NVIDIA's own ONNX parser, to compare with.
@@ -241,7 +277,23 @@ pub fn build_with_parser(
     let start = Instant::now();
     let mut plan = parsed.build(&config, progress)?;
     describe(&mut plan, &graph, library)?;
-    Ok(Built { plan, layers, emit, build: start.elapsed(), notes: Vec::new() })
+    let notes = timing_note(&plan, &config).into_iter().collect();
+    Ok(Built { plan, layers, emit, build: start.elapsed(), notes, cached: false })
+}
+
+/// Why the timing cache was of no use.
+fn timing_note(plan: &Plan, config: &BuilderConfig) -> Option<Note> {
+    Some(Note::Cache { file: config.timing_cache.clone()?, reason: plan.timing_refusal.clone()? })
+}
+
+/// What builds, as far as it decides what is built.
+fn builder_of(library: &Library) -> Result<String, Error> {
+    let version = library.version();
+    Ok(match version.flavour {
+        Flavour::TensorRt => format!("{version} on {:?}", Device::open(0)?),
+        // For the generations of GPUs in the build's options.
+        Flavour::TensorRtRtx => version.to_string(),
+    })
 }
 
 /// Tells in a plan's header from which graph it was built, and for which GPU if that is this machine's.

@@ -1,8 +1,9 @@
 //! What users should know of an engine that is built all the same.
 
 use std::fmt;
+use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use trt_fuse_ir::{Capabilities, Graph};
 use trt_fuse_passes::conversions;
 
@@ -14,7 +15,7 @@ use crate::tensorrt::{Profile, RangeKind};
 const SHOWN: usize = 8;
 
 /// Something that differs from what the model says, or that was chosen for the user.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Note {
@@ -30,13 +31,20 @@ pub enum Note {
         /// Its values.
         values: Vec<i64>,
     },
+    /// A cache that could not be used; the engine was built without.
+    Cache {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// What the importer found.
     #[serde(untagged)]
     Import(ImportNote),
 }
 
 /// A type that another stands for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TypeChange {
     /// The model's type.
     pub from: String,
@@ -59,6 +67,7 @@ impl fmt::Display for Note {
                 }
                 Ok(())
             }
+            Self::Cache { file, reason } => write!(f, "cache {} is not used: {reason}", file.display()),
             Self::Values { input, values } => {
                 let shown: Vec<String> = values.iter().take(SHOWN).map(ToString::to_string).collect();
                 let more = if values.len() > SHOWN { ", ..." } else { "" };
@@ -114,6 +123,7 @@ mod tests {
         assert_eq!(note.to_string(), "output `y` is stated as f32[2] but is f32[3]; the engine gives the latter");
         let json = r#"{"kind":"output_shape","output":"y","stated":"f32[2]","inferred":"f32[3]"}"#;
         assert_eq!(serde_json::to_string(&note).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Note>(json).unwrap(), note);
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! Engines at work. What needs a GPU says why it is skipped without one; on a machine with a GPU and TensorRT,
 //! `cargo test --test runtime -- --nocapture` runs all of it.
 
+use std::mem::forget;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
 use trt_fuse::ir::eval::eval_graph;
-use trt_fuse::ir::{Graph, Tensor};
-use trt_fuse::runtime::{Device, Engine, RuntimeError, SessionOptions};
+use trt_fuse::ir::{DType, Graph, Tensor};
+use trt_fuse::runtime::{
+    BenchOptions, Device, DeviceTensor, Engine, RuntimeError, Session, SessionOptions, SharedMemory,
+};
 use trt_fuse::tensorrt::{ComputeCapability, Flavour, Library, PlanError, PlanHeader, Search};
 use trt_fuse::{Options, VerifyOptions, build, verify_engine};
 
@@ -96,7 +99,7 @@ fn a_plan_is_checked_before_a_gpu_is_looked_for() {
     assert!(matches!(error, RuntimeError::OtherTensorRt { .. }), "{error}");
 
     let error = Engine::open(&library, 0, Path::new("/nowhere.plan")).unwrap_err();
-    assert!(matches!(error, RuntimeError::File { .. }), "{error}");
+    assert!(matches!(error, RuntimeError::Plan(PlanError::File { .. })), "{error}");
 
     if let Err(why) = Device::open(0) {
         std::fs::write(&path, &file).unwrap();
@@ -124,7 +127,7 @@ fn commands_say_in_one_line_that_there_is_no_gpu() {
 fn outputs_are_the_evaluators_for_every_shape_with_and_without_graphs() {
     let Some((_library, engine)) = engine() else { return };
     for cuda_graph in [false, true] {
-        let mut session = engine.session(SessionOptions { cuda_graph }).unwrap();
+        let mut session = engine.session(SessionOptions { cuda_graph, memory: None }).unwrap();
         for rows in [2, 8, 1, 8] {
             let (x, i) = inputs(rows, -1.0);
             let found = session.run(&[("i", &i), ("x", &x)]).unwrap();
@@ -156,7 +159,7 @@ fn a_session_outlives_bad_inputs() {
 #[test]
 fn threads_with_sessions_of_their_own_give_the_same_bits() {
     let Some((_library, engine)) = engine() else { return };
-    let run = |session: &mut trt_fuse::runtime::Session, seed: usize| {
+    let run = |session: &mut Session, seed: usize| {
         let (x, i) = inputs(1 + seed % 8, seed as f32 / 16.0);
         session.run(&[("x", &x), ("i", &i)]).unwrap()
     };
@@ -166,8 +169,8 @@ fn threads_with_sessions_of_their_own_give_the_same_bits() {
         for thread in 0..8 {
             let (engine, serial) = (engine.clone(), &serial);
             scope.spawn(move || {
-                let mut session = engine.session(SessionOptions { cuda_graph: thread % 2 == 1 }).unwrap();
-                for at in 0..500 {
+                let mut session = engine.session(SessionOptions { cuda_graph: thread % 2 == 1, memory: None }).unwrap();
+                for at in 0..1_250 {
                     let seed = (at * 7 + thread) % serial.len();
                     assert_eq!(run(&mut session, seed), serial[seed]);
                 }
@@ -188,4 +191,202 @@ fn an_engine_is_verified_at_the_ends_of_its_ranges() {
     let other: Graph = MODEL.replace("0.5, -1.0, 2.0", "0.5, -1.5, 2.0").parse().unwrap();
     let compared = verify_engine(&engine, &other, &options, &VerifyOptions::default()).unwrap();
     assert!(compared.iter().any(|compared| !compared.fits && compared.name == "y"), "{compared:?}");
+}
+
+#[test]
+fn a_run_goes_on_while_the_host_does_something_else() {
+    let Some((_library, engine)) = engine() else { return };
+    let mut session = engine.session(SessionOptions::default()).unwrap();
+    let (x, i) = inputs(3, 1.0);
+    let expected = session.run(&[("x", &x), ("i", &i)]).unwrap();
+    let running = session.run_async(&[("x", &x), ("i", &i)]).unwrap();
+    assert_eq!(running.wait().unwrap(), expected);
+    // Neither a run that is dropped nor one that is forgotten is in the way of the next.
+    let (other, _) = inputs(8, -3.0);
+    drop(session.run_async(&[("x", &other), ("i", &i)]).unwrap());
+    forget(session.run_async(&[("x", &other), ("i", &i)]).unwrap());
+    assert_eq!(session.run(&[("x", &x), ("i", &i)]).unwrap(), expected);
+}
+
+#[test]
+fn tensors_stay_on_the_gpu_from_one_run_to_the_next() {
+    let Some((_library, engine)) = engine() else { return };
+    let device = engine.device();
+    for cuda_graph in [false, true] {
+        let mut session = engine.session(SessionOptions { cuda_graph, memory: None }).unwrap();
+        let (x, i) = inputs(4, -1.0);
+        // What the engine carries i64 in is its own affair.
+        let carried = |name: &str| engine.tensors().iter().find(|spec| spec.name == name).unwrap().carried;
+        let zeros = |name: &str, dims: &[usize]| DeviceTensor::zeros(device, carried(name), dims).unwrap();
+        let (mut y, mut j, mut last) = (zeros("y", &[4, 4]), zeros("j", &[2]), zeros("y", &[4, 4]));
+        let first = DeviceTensor::upload(device, &x).unwrap();
+        let index = zeros("i", &[2]);
+        session.run_on_device(&[("x", &first), ("i", &index)], &mut [("y", &mut y), ("j", &mut j)]).unwrap();
+        session.run_on_device(&[("x", &y), ("i", &index)], &mut [("y", &mut last), ("j", &mut j)]).unwrap();
+        let once = eval_graph(&graph(), &[x.clone(), i.clone()]).unwrap()[0].clone();
+        let twice = eval_graph(&graph(), &[once.clone(), i.clone()]).unwrap()[0].clone();
+        assert_eq!(y.download().unwrap(), once);
+        assert_eq!(last.download().unwrap(), twice);
+
+        let mut small = zeros("y", &[2, 4]);
+        let error = session.run_on_device(&[("x", &first), ("i", &index)], &mut [("y", &mut small), ("j", &mut j)]);
+        assert!(matches!(error, Err(RuntimeError::Shape { .. })), "{error:?}");
+        let halves = DeviceTensor::zeros(device, DType::F16, &[4, 4]).unwrap();
+        let error = session.run_on_device(&[("x", &halves), ("i", &index)], &mut [("y", &mut y), ("j", &mut j)]);
+        assert!(matches!(error, Err(RuntimeError::DType { .. })), "{error:?}");
+        let error = session.run_on_device(&[("x", &first), ("i", &index)], &mut [("y", &mut y)]);
+        assert!(matches!(error, Err(RuntimeError::Times { side: "output", .. })), "{error:?}");
+        // The session's own memory is used again.
+        assert_eq!(session.run(&[("x", &x), ("i", &i)]).unwrap().iter().find(|(name, _)| name == "y").unwrap().1, once);
+    }
+}
+
+#[test]
+fn sessions_share_memory_for_temporaries() {
+    let Some((_library, engine)) = engine() else { return };
+    let memory = SharedMemory::new(engine.device()).unwrap();
+    let mut own = engine.session(SessionOptions::default()).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (x, i) = inputs(1 + thread, thread as f32);
+            let expected = own.run(&[("x", &x), ("i", &i)]).unwrap();
+            let (engine, memory) = (engine.clone(), memory.clone());
+            scope.spawn(move || {
+                let options = SessionOptions { cuda_graph: thread % 2 == 0, memory: Some(memory) };
+                let mut session = engine.session(options).unwrap();
+                for _ in 0..200 {
+                    assert_eq!(session.run(&[("x", &x), ("i", &i)]).unwrap(), expected);
+                }
+            });
+        }
+    });
+    assert!(memory.length() >= engine.memory());
+}
+
+#[test]
+fn outputs_whose_shape_the_data_tell_are_taken() {
+    let Some(library) = library() else { return };
+    if !library.capabilities().non_zero || Device::open(0).is_err() {
+        println!("skipped: {library:?} builds no such engine here");
+        return;
+    }
+    let graph: Graph = "graph g(%x: f32[2, 3]) -> (%y, %z) { %y = nonzero(%x) %z = relu(%x) }".parse().unwrap();
+    let plan = build(&graph, &library, &Options::default(), None).unwrap().plan;
+    let engine = Engine::from_plan(&library, 0, &plan).unwrap();
+    let mut session = engine.session(SessionOptions { cuda_graph: true, memory: None }).unwrap();
+    for data in [[0.0_f32, 1.0, 0.0, -2.0, 0.0, 3.0], [0.0; 6], [1.0; 6]] {
+        let x = Tensor::from_vec([2, 3], data.to_vec()).unwrap();
+        let found = session.run(&[("x", &x)]).unwrap();
+        let expected = eval_graph(&graph, &[x]).unwrap();
+        for (name, expected) in ["y", "z"].into_iter().zip(expected) {
+            assert_eq!(found.iter().find(|(found, _)| found == name).unwrap().1, expected, "{name} of {data:?}");
+        }
+    }
+    assert!(session.graph_refusal().is_some_and(|why| why.contains("'y'")), "{:?}", session.graph_refusal());
+}
+
+#[test]
+fn layers_are_measured_by_name() {
+    let Some((_library, engine)) = engine() else { return };
+    let mut session = engine.session(SessionOptions::default()).unwrap();
+    let (x, i) = inputs(8, 1.0);
+    let layers = session.profile(&[("x", &x), ("i", &i)], 10).unwrap();
+    assert!(!layers.is_empty() && layers.iter().all(|layer| layer.ms >= 0.0 && !layer.layer.is_empty()), "{layers:?}");
+    let how = BenchOptions {
+        iterations: 20,
+        warm_up: Default::default(),
+        duration: Default::default(),
+        ..Default::default()
+    };
+    let measured = session.measure(&[("x", &x), ("i", &i)], &how).unwrap();
+    assert!(measured.runs == 20 && measured.compute.min > 0.0, "{measured:?}");
+}
+
+#[test]
+fn more_memory_than_there_is_is_an_error() {
+    let Ok(device) = Device::open(0) else {
+        println!("skipped: no GPU");
+        return;
+    };
+    let (_, all) = device.memory().unwrap();
+    let error = DeviceTensor::zeros(&device, DType::U8, &[all + 1]).unwrap_err();
+    assert!(error.to_string().contains("out of memory"), "{error}");
+    DeviceTensor::zeros(&device, DType::U8, &[1 << 20]).unwrap();
+}
+
+#[test]
+fn builds_take_from_the_caches() {
+    let Some(library) = library() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = options(&library);
+    options.engine_cache = Some(folder.path().join("engines"));
+    options.build.timing_cache = Some(folder.path().join("times"));
+    let built = build(&graph(), &library, &options, None).unwrap();
+    let again = build(&graph(), &library, &options, None).unwrap();
+    assert_eq!((built.cached, again.cached), (false, true));
+    assert_eq!(built.plan.bytes(), again.plan.bytes());
+    assert_eq!((built.layers, &built.notes), (again.layers, &again.notes));
+    // Another weight, another option: another engine.
+    let other: Graph = MODEL.replace("0.5, -1.0, 2.0", "0.5, -1.5, 2.0").parse().unwrap();
+    assert!(!build(&other, &library, &options, None).unwrap().cached);
+    let mut larger = options.clone();
+    larger.ranges = vec!["n=1:2:16".parse().unwrap()];
+    assert!(!build(&graph(), &library, &larger, None).unwrap().cached);
+
+    // Broken files are told of, and replaced.
+    for entry in std::fs::read_dir(folder.path().join("engines")).unwrap() {
+        std::fs::write(entry.unwrap().path(), b"broken").unwrap();
+    }
+    let times = library.version().flavour == Flavour::TensorRt;
+    assert_eq!(folder.path().join("times").exists(), times);
+    if times {
+        std::fs::write(folder.path().join("times"), b"broken").unwrap();
+    }
+    let built = build(&graph(), &library, &options, None).unwrap();
+    let told: Vec<String> = built.notes.iter().map(ToString::to_string).filter(|note| note.contains("cache")).collect();
+    assert_eq!((built.cached, told.len()), (false, 1 + usize::from(times)), "{told:?}");
+    assert!(build(&graph(), &library, &options, None).unwrap().cached);
+}
+
+/// Kilobytes of this process in memory.
+fn resident() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Growth from one measurement to the next by least squares, the first quarter left out.
+fn slope(measured: &[f64]) -> f64 {
+    let settled = &measured[measured.len() / 4..];
+    let count = settled.len() as f64;
+    let (middle, mean) = ((count - 1.0) / 2.0, settled.iter().sum::<f64>() / count);
+    let (mut above, mut below) = (0.0, 0.0);
+    for (at, value) in settled.iter().enumerate() {
+        above += (at as f64 - middle) * (value - mean);
+        below += (at as f64 - middle).powi(2);
+    }
+    above / below
+}
+
+#[test]
+fn memory_does_not_grow_with_builds_and_runs() {
+    let Some(library) = library() else { return };
+    let device = Device::open(0).ok();
+    let options = options(&library);
+    let free = || device.as_ref().map_or(0.0, |device| device.memory().unwrap().0 as f64 / 1024.0);
+    let (mut host, mut used) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        let plan = build(&graph(), &library, &options, None).unwrap().plan;
+        if device.is_some() && library.version().flavour == Flavour::TensorRt {
+            let engine = Engine::from_plan(&library, 0, &plan).unwrap();
+            let mut session = engine.session(SessionOptions::default()).unwrap();
+            let (x, i) = inputs(8, 1.0);
+            (0..100).for_each(|_| drop(session.run(&[("x", &x), ("i", &i)]).unwrap()));
+        }
+        host.push(resident());
+        used.push(-free());
+    }
+    println!("{:.0} kB of the host and {:.0} kB of the GPU a build", slope(&host), slope(&used));
+    // TensorRT itself loses a little.
+    assert!(slope(&host) < 1024.0 && slope(&used) < 1024.0, "{host:?} {used:?}");
 }

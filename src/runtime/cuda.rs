@@ -82,6 +82,11 @@ impl Device {
         Ok(Arc::new(Self { ordinal, raw, context, capability, name }))
     }
 
+    /// Its number.
+    pub fn ordinal(&self) -> i32 {
+        self.ordinal
+    }
+
     /// Its generation.
     pub fn capability(&self) -> ComputeCapability {
         self.capability
@@ -90,6 +95,15 @@ impl Device {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Free and all bytes of its memory, other programs' included.
+    ///
+    /// # Errors
+    /// If the CUDA driver fails.
+    pub fn memory(&self) -> Result<(usize, usize), RuntimeError> {
+        self.bind()?;
+        result::mem_get_info().map_err(failed("cuMemGetInfo"))
     }
 
     /// Makes its context that of this thread, as TensorRT and the calls below want.
@@ -191,6 +205,13 @@ impl Stream {
         unsafe { result::graph::launch(graph.raw, self.raw) }.map_err(failed("cuGraphLaunch"))
     }
 
+    /// Lets what is put on the stream from here on wait for an event of any stream.
+    pub(super) fn wait(&self, event: &Event) -> Result<(), RuntimeError> {
+        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: both live as long as their owners.
+        unsafe { result::stream::wait_event(self.raw, event.raw, flags) }.map_err(failed("cuStreamWaitEvent"))
+    }
+
     /// Marks where the stream is now.
     pub(super) fn record(&self, event: &Event) -> Result<(), RuntimeError> {
         // SAFETY: both live as long as their owners.
@@ -242,6 +263,13 @@ impl Event {
         Ok(Self { device: device.clone(), raw })
     }
 
+    /// Waits until a stream has reached it.
+    pub(super) fn synchronize(&self) -> Result<(), RuntimeError> {
+        self.device.bind()?;
+        // SAFETY: it lives as long as `self`.
+        unsafe { result::event::synchronize(self.raw) }.map_err(failed("cuEventSynchronize"))
+    }
+
     /// Milliseconds from another event of the same stream to this one, both reached.
     pub(super) fn since(&self, earlier: &Self) -> Result<f64, RuntimeError> {
         // SAFETY: both live as long as their owners.
@@ -249,6 +277,9 @@ impl Event {
         elapsed.map(f64::from).map_err(failed("cuEventElapsedTime"))
     }
 }
+
+// SAFETY: the driver takes an event from any thread.
+unsafe impl Send for Event {}
 
 impl Drop for Event {
     fn drop(&mut self) {
@@ -267,6 +298,31 @@ pub(super) struct DeviceBuffer {
 }
 
 impl DeviceBuffer {
+    /// Memory of a device.
+    pub(super) fn device(&self) -> &Arc<Device> {
+        &self.device
+    }
+
+    /// Copies bytes to its beginning, and returns when they are there.
+    pub(super) fn fill(&mut self, bytes: &[u8]) -> Result<(), RuntimeError> {
+        self.device.bind()?;
+        if bytes.len() > self.length {
+            return Err(too_long());
+        }
+        // SAFETY: the buffer is as long, and borrowed alone.
+        unsafe { result::memcpy_htod_sync(self.raw, bytes) }.map_err(failed("cuMemcpyHtoD"))
+    }
+
+    /// Copies bytes from its beginning.
+    pub(super) fn read(&self, bytes: &mut [u8]) -> Result<(), RuntimeError> {
+        self.device.bind()?;
+        if bytes.len() > self.length {
+            return Err(too_long());
+        }
+        // SAFETY: the buffer is as long.
+        unsafe { result::memcpy_dtoh_sync(bytes, self.raw) }.map_err(failed("cuMemcpyDtoH"))
+    }
+
     /// Not initialized. One byte where none is wanted, so that it has an address.
     pub(super) fn new(device: &Arc<Device>, length: usize) -> Result<Self, RuntimeError> {
         device.bind()?;

@@ -46,12 +46,10 @@ impl Engine {
     /// If the file is no plan or not whole, another TensorRT built it, there is no such GPU or the plan is for others, or
     /// TensorRT refuses it.
     pub fn open(library: &Library, gpu: i32, path: &Path) -> Result<Arc<Self>, RuntimeError> {
-        let file = std::fs::read(path).map_err(|source| RuntimeError::File { path: path.to_owned(), source })?;
-        let (header, engine) = PlanHeader::read(&file)?;
-        Self::load(library, gpu, header, engine)
+        Self::from_plan(library, gpu, &Plan::open(path)?)
     }
 
-    /// Loads a plan that was just built.
+    /// Loads a plan that was just built, or read.
     ///
     /// # Errors
     /// As [`Engine::open`].
@@ -78,10 +76,11 @@ impl Engine {
         Session::new(self.clone(), options)
     }
 
-    pub(super) fn context(&self) -> Result<UniquePtr<bridge::Context>, RuntimeError> {
+    /// A context, with memory for temporaries of its own or with none yet.
+    pub(super) fn context(&self, with_memory: bool) -> Result<UniquePtr<bridge::Context>, RuntimeError> {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         self.device.bind()?;
-        self.inner.create_context().map_err(|why| refused(&why))
+        self.inner.create_context(with_memory).map_err(|why| refused(&why))
     }
 
     /// The inputs and outputs.
@@ -92,6 +91,11 @@ impl Engine {
     /// Whether the model has an input that the engine has not.
     pub(super) fn is_unread(&self, name: &str) -> bool {
         self.header.types.contains_key(name) && !self.tensors.iter().any(|spec| spec.name == name)
+    }
+
+    /// Bytes of temporaries that a session needs on the GPU.
+    pub fn memory(&self) -> usize {
+        usize::try_from(self.inner.memory_size()).unwrap_or(usize::MAX)
     }
 
     /// Layers of the engine: kernels and regions of them.

@@ -1,8 +1,5 @@
 //! Errors of loading and running an engine.
 
-use std::io;
-use std::path::PathBuf;
-
 use thiserror::Error;
 use trt_fuse_ir::DType;
 
@@ -30,14 +27,6 @@ pub enum RuntimeError {
         call: &'static str,
         /// What the driver says.
         message: String,
-    },
-    /// A plan cannot be read.
-    #[error("{}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
     },
     /// A file is no plan, or not whole.
     #[error("the plan cannot be used: {0}")]
@@ -72,36 +61,40 @@ pub enum RuntimeError {
         /// Why not.
         reason: String,
     },
-    /// An input was given that the engine does not have.
-    #[error("no input is called '{name}'; there are {known}")]
-    UnknownInput {
+    /// An input or output was given that the engine does not have.
+    #[error("no {side} is called '{name}'; there are {known}")]
+    UnknownTensor {
+        /// `input` or `output`.
+        side: &'static str,
         /// The name given.
         name: String,
-        /// The engine's inputs.
+        /// The engine's.
         known: String,
     },
-    /// An input was not given, or twice.
-    #[error("input '{name}' was given {times} times")]
+    /// An input or output was not given, or twice.
+    #[error("{side} '{name}' was given {times} times")]
     Times {
-        /// The input.
+        /// `input` or `output`.
+        side: &'static str,
+        /// The tensor.
         name: String,
         /// How often it was given.
         times: usize,
     },
-    /// An input has another element type.
-    #[error("input '{name}' is {found}, {expected} is wanted")]
+    /// An input or output has another element type.
+    #[error("'{name}' is {found}, {expected} is wanted")]
     DType {
-        /// The input.
+        /// The tensor.
         name: String,
-        /// The model's type.
+        /// The model's type, or the engine's for tensors on the GPU.
         expected: DType,
         /// The type given.
         found: DType,
     },
-    /// An input has a shape that the engine was not built for.
-    #[error("input '{name}' has shape {found:?}, {expected} is wanted")]
+    /// An input has a shape that the engine was not built for, or an output one that it does not give.
+    #[error("'{name}' has shape {found:?}, {expected} is wanted")]
     Shape {
-        /// The input.
+        /// The tensor.
         name: String,
         /// The extents, or their range.
         expected: String,

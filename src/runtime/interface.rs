@@ -6,6 +6,7 @@ use trt_fuse_ir::eval::{convert, narrowed};
 use trt_fuse_ir::{DType, Tensor};
 
 use super::error::RuntimeError;
+use super::memory::DeviceTensor;
 
 /// An input or output of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +59,23 @@ impl TensorSpec {
         convert(&tensor, self.dtype).map_err(|reason| RuntimeError::Tensor { name: self.name.clone(), reason })
     }
 
+    /// Whether a tensor of the engine's type fits as it is.
+    fn check_placed(&self, tensor: &DeviceTensor) -> Result<(), RuntimeError> {
+        if self.on_host {
+            let reason = "TensorRT reads and writes it in host memory, as its values decide shapes".to_owned();
+            return Err(RuntimeError::Tensor { name: self.name.clone(), reason });
+        }
+        if tensor.dtype() != self.carried {
+            let (expected, found) = (self.carried, tensor.dtype());
+            return Err(RuntimeError::DType { name: self.name.clone(), expected, found });
+        }
+        if self.holds(tensor.dims()) {
+            return Ok(());
+        }
+        let (expected, found) = (self.extents(), tensor.dims().to_vec());
+        Err(RuntimeError::Shape { name: self.name.clone(), expected, found })
+    }
+
     fn holds(&self, dims: &[usize]) -> bool {
         let within = |(at, extent): (usize, &usize)| {
             let Ok(extent) = i64::try_from(*extent) else { return false };
@@ -90,25 +108,53 @@ pub(super) fn take_inputs<'t>(
     specs: &[TensorSpec],
     given: &[(&str, &'t Tensor)],
 ) -> Result<Vec<Taken<'t>>, RuntimeError> {
-    let inputs = || specs.iter().enumerate().filter(|(_, spec)| spec.is_input);
+    let matched = match_names(specs, true, given)?;
+    matched.into_iter().map(|(at, spec, tensor)| Ok((at, spec.take(tensor)?))).collect()
+}
+
+/// The given inputs or outputs in memory of the GPU, in the order of the interface, each once.
+pub(super) fn take_placed<'t>(
+    specs: &[TensorSpec],
+    inputs: bool,
+    given: &[(&str, &'t DeviceTensor)],
+) -> Result<Vec<(usize, &'t DeviceTensor)>, RuntimeError> {
+    let matched = match_names(specs, inputs, given)?;
+    matched.into_iter().map(|(at, spec, tensor)| spec.check_placed(tensor).map(|()| (at, tensor))).collect()
+}
+
+/// Each input or output with where it stands, and what was given for it by name.
+fn match_names<'s, 't, T>(
+    specs: &'s [TensorSpec],
+    inputs: bool,
+    given: &[(&str, &'t T)],
+) -> Result<Vec<(usize, &'s TensorSpec, &'t T)>, RuntimeError> {
+    let wanted = || specs.iter().enumerate().filter(|(_, spec)| spec.is_input == inputs);
     for (name, _) in given {
-        if !inputs().any(|(_, spec)| spec.name == *name) {
-            let known: Vec<&str> = inputs().map(|(_, spec)| spec.name.as_str()).collect();
-            return Err(RuntimeError::UnknownInput { name: (*name).to_owned(), known: known.join(", ") });
+        if !wanted().any(|(_, spec)| spec.name == *name) {
+            let known: Vec<&str> = wanted().map(|(_, spec)| spec.name.as_str()).collect();
+            return Err(RuntimeError::UnknownTensor {
+                side: side(inputs),
+                name: (*name).to_owned(),
+                known: known.join(", "),
+            });
         }
     }
-    let mut taken = Vec::new();
-    for (at, spec) in inputs() {
+    let mut matched = Vec::new();
+    for (at, spec) in wanted() {
         let mut values = given.iter().filter(|(name, _)| *name == spec.name).map(|(_, tensor)| *tensor);
         match (values.next(), values.count()) {
-            (Some(tensor), 0) => taken.push((at, spec.take(tensor)?)),
+            (Some(tensor), 0) => matched.push((at, spec, tensor)),
             (first, more) => {
                 let times = usize::from(first.is_some()) + more;
-                return Err(RuntimeError::Times { name: spec.name.clone(), times });
+                return Err(RuntimeError::Times { side: side(inputs), name: spec.name.clone(), times });
             }
         }
     }
-    Ok(taken)
+    Ok(matched)
+}
+
+fn side(inputs: bool) -> &'static str {
+    if inputs { "input" } else { "output" }
 }
 
 #[cfg(test)]
@@ -156,16 +202,16 @@ mod tests {
         insta::assert_snapshot!(refusal(&[("ids", &ids)]), @"input 'x' was given 0 times");
         insta::assert_snapshot!(refusal(&[("ids", &ids), ("x", &x), ("x", &x)]), @"input 'x' was given 2 times");
         insta::assert_snapshot!(refusal(&[("y", &x)]), @"no input is called 'y'; there are ids, x");
-        insta::assert_snapshot!(refusal(&[("ids", &x), ("x", &x)]), @"input 'ids' is f32, i64 is wanted");
+        insta::assert_snapshot!(refusal(&[("ids", &x), ("x", &x)]), @"'ids' is f32, i64 is wanted");
         let long = Tensor::full([9, 4], 1_i64).unwrap();
         insta::assert_snapshot!(
             refusal(&[("ids", &long), ("x", &x)]),
-            @"input 'ids' has shape [9, 4], [1 to 8, 4] is wanted"
+            @"'ids' has shape [9, 4], [1 to 8, 4] is wanted"
         );
         let flat = Tensor::full([4], 1.0_f32).unwrap();
         insta::assert_snapshot!(
             refusal(&[("ids", &ids), ("x", &flat)]),
-            @"input 'x' has shape [4], [2, 2] is wanted"
+            @"'x' has shape [4], [2, 2] is wanted"
         );
         let large = Tensor::full([3, 4], 1_i64 << 31).unwrap();
         insta::assert_snapshot!(

@@ -6,12 +6,16 @@ mod engine;
 mod error;
 mod inputs;
 mod interface;
+mod memory;
+mod profile;
 mod session;
 
-pub use bench::{BenchOptions, Measured, Percentiles};
+pub use bench::{BenchOptions, Measured, Spread, measure_streams};
 pub use cuda::Device;
 pub use engine::Engine;
 pub use error::RuntimeError;
 pub use inputs::{Extents, random_inputs};
 pub use interface::TensorSpec;
-pub use session::{Session, SessionOptions};
+pub use memory::{DeviceTensor, SharedMemory};
+pub use profile::LayerTime;
+pub use session::{Running, Session, SessionOptions};

@@ -1,7 +1,7 @@
 //! Building an engine, and keeping it.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -9,7 +9,9 @@ use cxx::UniquePtr;
 
 use super::engine::{self, EngineLayer};
 use super::ffi::{self, bridge};
-use super::{EngineError, PlanHeader, TrtNetwork, Version};
+use super::library::Flavour;
+use super::timing::TimingFile;
+use super::{EngineError, PlanError, PlanHeader, TrtNetwork, Version};
 use crate::files::write_whole;
 
 /// A generation of GPUs, such as 8.6.
@@ -70,6 +72,12 @@ pub struct BuilderConfig {
     /// Whether f32 may be computed in f16 where that is faster. For versions with weak types (before 11) only, where it
     /// lets go of the model's types.
     pub fp16: bool,
+    /// A file of times that kernels took, which is read before and written after a build; it is made if it is not there.
+    /// Builds of the same TensorRT on the same GPU measure again only what is not in it. Not for TensorRT-RTX, which
+    /// measures nothing.
+    pub timing_cache: Option<PathBuf>,
+    /// Whether everything that TensorRT says goes to stderr.
+    pub verbose: bool,
 }
 
 /// A progress callback: phase, step, steps in the phase. `false` stops the build. Called from TensorRT's threads, one
@@ -82,9 +90,19 @@ static BUILDING: Mutex<()> = Mutex::new(());
 
 /// A serialized engine.
 pub struct Plan {
-    inner: UniquePtr<bridge::Plan>,
+    engine: Serialized,
     layers: Vec<EngineLayer>,
     pub(crate) header: PlanHeader,
+    /// Why the timing cache was not read or written.
+    pub(crate) timing_refusal: Option<String>,
+}
+
+/// Where an engine's bytes lie.
+enum Serialized {
+    /// In TensorRT's memory.
+    Built(UniquePtr<bridge::Plan>),
+    /// In a plan file, from a place on.
+    Read { file: Vec<u8>, start: usize },
 }
 
 impl fmt::Debug for Plan {
@@ -117,6 +135,14 @@ pub(super) fn build(
         .iter()
         .map(|capability| i32::from(capability.major) * 10 + i32::from(capability.minor))
         .collect();
+    let mut timing_refusal = None;
+    let timing_file =
+        config.timing_cache.as_deref().filter(|_| version.flavour == Flavour::TensorRt).map(TimingFile::new);
+    let timings = timing_file.as_ref().map(TimingFile::read).unwrap_or_else(|| Ok(Vec::new()));
+    let timings = timings.unwrap_or_else(|why| {
+        timing_refusal = Some(why);
+        Vec::new()
+    });
     let raw = bridge::RawBuildConfig {
         workspace: config.workspace.unwrap_or(0),
         optimization_level: config.optimization_level.map_or(-1, i32::from),
@@ -124,6 +150,9 @@ pub(super) fn build(
         tf32: config.tf32,
         fp16: config.fp16,
         compute_capabilities: &capabilities,
+        keeps_timings: timing_file.is_some(),
+        timings: &timings,
+        verbose: config.verbose,
     };
     let stopped = AtomicBool::new(false);
     let callback = progress.map(|callback| {
@@ -144,9 +173,19 @@ pub(super) fn build(
             EngineError::Build { message: why.what().to_owned() }
         }
     })?;
+    if let Some(file) = timing_file {
+        let refused = Some(network.timings_refused()).filter(|why| !why.is_empty());
+        let written = file.update(|others| network.pin_mut().timings(others).map_err(|why| why.what().to_owned()));
+        timing_refusal = timing_refusal.or(refused).or(written.err());
+    }
     let bytes = plan.as_ref().map(bridge::Plan::bytes).unwrap_or_default();
     let header = PlanHeader::new(version, &config.compute_capabilities, bytes);
-    Ok(Plan { inner: plan, layers: engine::parse_log(&network.engine_log()), header })
+    Ok(Plan {
+        engine: Serialized::Built(plan),
+        layers: engine::parse_log(&network.engine_log()),
+        header,
+        timing_refusal,
+    })
 }
 
 fn add_profile(network: &mut UniquePtr<bridge::Network>, index: usize, profile: &Profile) -> Result<(), EngineError> {
@@ -170,9 +209,24 @@ fn add_profile(network: &mut UniquePtr<bridge::Network>, index: usize, profile: 
 }
 
 impl Plan {
+    /// Reads a plan file. Nothing is asked of TensorRT or a GPU.
+    ///
+    /// # Errors
+    /// If it cannot be read, is no plan, or is not whole.
+    pub fn open(path: &Path) -> Result<Self, PlanError> {
+        let unread = |error: std::io::Error| PlanError::File { path: path.to_owned(), reason: error.to_string() };
+        let file = std::fs::read(path).map_err(unread)?;
+        let (header, engine) = PlanHeader::read(&file)?;
+        let start = file.len() - engine.len();
+        Ok(Self { engine: Serialized::Read { file, start }, layers: Vec::new(), header, timing_refusal: None })
+    }
+
     /// The serialized engine, as TensorRT takes it.
     pub fn bytes(&self) -> &[u8] {
-        self.inner.as_ref().map(bridge::Plan::bytes).unwrap_or_default()
+        match &self.engine {
+            Serialized::Built(plan) => plan.as_ref().map(bridge::Plan::bytes).unwrap_or_default(),
+            Serialized::Read { file, start } => file.get(*start..).unwrap_or_default(),
+        }
     }
 
     /// Where it comes from, and where it runs.

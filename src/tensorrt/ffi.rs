@@ -124,6 +124,11 @@ pub(crate) mod bridge {
         tf32: bool,
         fp16: bool,
         compute_capabilities: &'a [i32],
+        /// Whether measured times are kept, and those known from before.
+        keeps_timings: bool,
+        timings: &'a [u8],
+        /// Whether the log goes to stderr.
+        verbose: bool,
     }
 
     struct RawRange<'a> {
@@ -145,6 +150,12 @@ pub(crate) mod bridge {
         min: Vec<i64>,
         opt: Vec<i64>,
         max: Vec<i64>,
+    }
+
+    /// Milliseconds of an engine layer in one run.
+    struct RawLayerTime {
+        name: String,
+        ms: f32,
     }
 
     extern "Rust" {
@@ -171,13 +182,25 @@ pub(crate) mod bridge {
 
         fn tensors(self: &Engine) -> Result<Vec<RawTensorInfo>>;
         fn layers(self: &Engine) -> usize;
-        fn create_context(self: &Engine) -> Result<UniquePtr<Context>>;
+        /// Bytes that a context without memory must be given.
+        fn memory_size(self: &Engine) -> u64;
+        fn create_context(self: &Engine, with_memory: bool) -> Result<UniquePtr<Context>>;
 
         fn set_shape(self: Pin<&mut Context>, name: &str, extents: &[i64]) -> Result<()>;
         /// `enqueue` reads or writes there.
         unsafe fn set_address(self: Pin<&mut Context>, name: &str, address: usize) -> Result<()>;
-        /// Entries -1: the data tell.
+        /// `enqueue` writes there what needs at most `capacity` bytes, and fails if it needs more.
+        unsafe fn set_output(self: Pin<&mut Context>, name: &str, address: usize, capacity: u64) -> Result<()>;
+        /// Most bytes that an output can need in the present shapes; negative if not known.
+        fn most_bytes(self: &Context, name: &str) -> Result<i64>;
+        /// Entries -1: the data tell, and did not yet.
         fn shape(self: Pin<&mut Context>, name: &str) -> Result<Vec<i64>>;
+        /// Where a context without memory has its temporaries.
+        unsafe fn set_memory(self: Pin<&mut Context>, address: usize, length: u64) -> Result<()>;
+        /// Whether `enqueue` measures each layer, and returns only after the last.
+        fn profile(self: Pin<&mut Context>, wanted: bool) -> Result<()>;
+        /// The layers of the last `enqueue` in order of execution.
+        fn layer_times(self: Pin<&mut Context>) -> Vec<RawLayerTime>;
         /// `stream` is a `CUstream` of the current context.
         unsafe fn enqueue(self: Pin<&mut Context>, stream: usize) -> Result<()>;
 
@@ -356,6 +379,10 @@ pub(crate) mod bridge {
         fn build(self: Pin<&mut Network>, config: &RawBuildConfig, progress: &Progress) -> Result<UniquePtr<Plan>>;
         /// The lines of the last detailed build that describe engine layers.
         fn engine_log(self: &Network) -> Vec<String>;
+        /// Why the last build did without the timings it was given; empty if it did not.
+        fn timings_refused(self: &Network) -> String;
+        /// What the last build measured and was given, joined with others.
+        fn timings(self: Pin<&mut Network>, others: &[u8]) -> Result<Vec<u8>>;
 
         fn bytes(self: &Plan) -> &[u8];
     }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,9 @@ pub struct PlanHeader {
     pub model: String,
     /// The model's element types of inputs and outputs by name: the engine may carry another.
     pub types: BTreeMap<String, String>,
+    /// What users were told when it was built, as JSON of [`Note`](crate::Note).
+    #[serde(default)]
+    pub notes: Vec<serde_json::Value>,
     bytes: u64,
     hash: String,
 }
@@ -40,6 +44,14 @@ pub struct PlanHeader {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
+    /// It cannot be read.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        reason: String,
+    },
     /// It does not begin as a plan does.
     #[error("it is no plan of trt-fuse")]
     Magic,
@@ -67,6 +79,7 @@ impl PlanHeader {
             gpus: gpus.iter().map(ToString::to_string).collect(),
             model: String::new(),
             types: BTreeMap::new(),
+            notes: Vec::new(),
             bytes: engine.len() as u64,
             hash: hash(engine),
         }

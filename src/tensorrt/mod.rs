@@ -11,6 +11,7 @@ mod header;
 mod library;
 mod network;
 mod parser;
+mod timing;
 
 pub use builder::{BuilderConfig, ComputeCapability, InputRange, Plan, Profile, Progress, RangeKind};
 pub use engine::EngineLayer;

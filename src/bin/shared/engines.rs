@@ -11,7 +11,9 @@ use clap::Args;
 use serde_json::json;
 use trt_fuse::import::{import_file, read_tensor};
 use trt_fuse::ir::Tensor;
-use trt_fuse::runtime::{BenchOptions, Device, Engine, Extents, SessionOptions, random_inputs};
+use trt_fuse::runtime::{
+    BenchOptions, Device, Engine, Extents, Session, SessionOptions, measure_streams, random_inputs,
+};
 use trt_fuse::tensorrt::Library;
 use trt_fuse::{
     Built, Compared, Error, Options, VerifyOptions, build, build_with_parser, first_bad_tensor, npy, open_library,
@@ -178,6 +180,15 @@ pub(crate) struct Bench {
     /// Copy inputs and outputs not at all.
     #[arg(long)]
     no_data_transfers: bool,
+    /// Sessions that run at the same time, each with its own stream.
+    #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u8).range(1..))]
+    streams: u8,
+    /// Percentages of runs whose longest time is told.
+    #[arg(long, value_delimiter = ',', default_values_t = BenchOptions::default().percentiles, value_parser = percentage)]
+    percentile: Vec<f64>,
+    /// Measure each layer too, in runs of its own.
+    #[arg(long)]
+    dump_profile: bool,
     /// Where the plan of a model that is built goes.
     #[arg(long, value_name = "PLAN")]
     save_engine: Option<PathBuf>,
@@ -187,14 +198,14 @@ pub(crate) struct Bench {
 
 /// Measures an engine, and prints one line of JSON.
 pub(crate) fn bench(arguments: &Bench) -> Result<(), Error> {
-    let Bench { file, iterations, warm_up, duration, use_cuda_graph, no_data_transfers, save_engine, making } =
-        arguments;
+    let Bench { file, iterations, warm_up, duration, use_cuda_graph, no_data_transfers, streams, .. } = arguments;
+    let Bench { percentile, dump_profile, save_engine, making, .. } = arguments;
     let device = Device::open(GPU)?;
     let (library, options) = making.open()?;
     let mut line = json!({
         "bench": file.display().to_string(), "parser": making.parser, "tensorrt": library.version().to_string(),
         "gpu": device.name(), "fp16": options.build.fp16, "tf32": options.build.tf32,
-        "cuda_graph": use_cuda_graph, "transfers": !no_data_transfers,
+        "cuda_graph": use_cuda_graph, "transfers": !no_data_transfers, "streams": streams,
     });
     let engine = if is_plan(file) {
         Engine::open(&library, GPU, file)?
@@ -204,6 +215,7 @@ pub(crate) fn bench(arguments: &Bench) -> Result<(), Error> {
             built.plan.save(plan)?;
         }
         line["build_s"] = json!(built.build.as_secs_f64());
+        line["cached"] = json!(built.cached);
         line["network_layers"] = json!(built.layers.without_constants);
         Engine::from_plan(&library, GPU, &built.plan)?
     };
@@ -214,14 +226,24 @@ pub(crate) fn bench(arguments: &Bench) -> Result<(), Error> {
         warm_up: Duration::from_millis(*warm_up),
         duration: Duration::try_from_secs_f64(*duration).unwrap_or_default(),
         transfers: !no_data_transfers,
+        percentiles: percentile.clone(),
     };
-    let mut session = engine.session(SessionOptions { cuda_graph: *use_cuda_graph })?;
-    let measured = session.measure(&given, &how)?;
+    let session = || engine.session(SessionOptions { cuda_graph: *use_cuda_graph, memory: None });
+    let mut sessions = (0..*streams).map(|_| session()).collect::<Result<Vec<_>, _>>()?;
+    let measured = measure_streams(&mut sessions, &given, &how)?;
     line["engine_layers"] = json!(engine.layers());
-    line["graph_refusal"] = json!(session.graph_refusal());
+    line["graph_refusal"] = json!(sessions.first().and_then(Session::graph_refusal));
     line["ms"] = json!(measured);
+    if *dump_profile && let Some(session) = sessions.first_mut() {
+        line["layers"] = json!(session.profile(&given, (*iterations).max(1))?);
+    }
     shared::print(&line.to_string());
     Ok(())
+}
+
+fn percentage(text: &str) -> Result<f64, String> {
+    let percentage = text.parse().ok().filter(|percentage: &f64| (0.0..=100.0).contains(percentage));
+    percentage.ok_or_else(|| format!("`{text}` is no percentage: write e.g. 99.5"))
 }
 
 /// Whether a file begins as a plan does; a model is no such thing.

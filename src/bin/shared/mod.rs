@@ -42,6 +42,15 @@ pub(crate) struct Common {
     /// Let TensorRT 8 compute in f16 where that is faster, whatever the model's types.
     #[arg(long)]
     fp16: bool,
+    /// File of times that kernels took, kept between builds of TensorRT; made if it is not there.
+    #[arg(long, value_name = "FILE")]
+    timing_cache: Option<PathBuf>,
+    /// Folder of engines, kept between builds; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    engine_cache: Option<PathBuf>,
+    /// Print everything that TensorRT says while it builds.
+    #[arg(long)]
+    verbose: bool,
 }
 
 fn capability(text: &str) -> Result<ComputeCapability, String> {
@@ -69,6 +78,9 @@ impl Common {
         options.build.compute_capabilities = self.compute_capability.clone();
         options.build.tf32 = self.tf32;
         options.build.fp16 = self.fp16;
+        options.build.timing_cache = self.timing_cache.clone();
+        options.build.verbose = self.verbose;
+        options.engine_cache = self.engine_cache.clone();
         options
     }
 }
