@@ -1,6 +1,9 @@
 //! Import, optimize and emit against OnnxParser's parse, in one process, alternating. `benches/README.md` says more.
 //!
-//! `cargo bench --bench stages -- [--runs N] MODEL...` prints one JSON object a model.
+//! `cargo bench --bench stages -- [--runs N] [--chains] MODEL...` prints one JSON object a model, and a chain.
+
+#[path = "../passes/tests/chains/mod.rs"]
+mod chains;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,12 +11,16 @@ use std::time::{Duration, Instant};
 
 use trt_fuse::emit::emit;
 use trt_fuse::import::import_file;
-use trt_fuse::ir::verify;
+use trt_fuse::ir::{Capabilities, verify};
+use trt_fuse::passes::{PassError, Pipeline};
 use trt_fuse::tensorrt::{Library, TrtNetwork, parse_onnx};
 use trt_fuse::{Error, Options, open_library, optimize};
 
+use crate::chains::{CHAINS, Chain};
+
 fn main() {
     let mut runs = 5;
+    let mut with_chains = false;
     let mut models = Vec::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -21,12 +28,19 @@ fn main() {
             // What `cargo bench` itself passes.
             "--bench" => {}
             "--runs" => runs = arguments.next().and_then(|runs| runs.parse().ok()).unwrap_or(runs),
+            "--chains" => with_chains = true,
             model => models.push(PathBuf::from(model)),
         }
     }
-    if models.is_empty() {
+    if with_chains {
+        for chain in &CHAINS {
+            if let Err(error) = measure_chain(chain, runs) {
+                eprintln!("{}: {error}", chain.name);
+                std::process::exit(1);
+            }
+        }
+    } else if models.is_empty() {
         println!("no models given: nothing measured");
-        return;
     }
     for model in models {
         if let Err(error) = measure(&model, runs) {
@@ -54,6 +68,34 @@ fn measure(model: &Path, runs: usize) -> Result<(), Error> {
         "ours_ms": median(&mut ours),
         "parser_ms": median(&mut parser),
         "peak_anonymous_megabytes": peak as f64 / 1e6,
+    });
+    println!("{report}");
+    Ok(())
+}
+
+/// Operations of the chains: the longer one is to take ten times as long as the shorter one, within a fifth.
+const CHAIN_LENGTHS: [usize; 2] = [10_000, 100_000];
+
+/// Time that the passes take for a synthetic graph of two lengths.
+fn measure_chain(chain: &Chain, runs: usize) -> Result<(), PassError> {
+    let pipeline = Pipeline::standard(&Capabilities::default());
+    let graphs = CHAIN_LENGTHS.map(|nodes| chain.graph(nodes));
+    let mut times = CHAIN_LENGTHS.map(|_| Vec::new());
+    for _ in 0..runs {
+        for (graph, times) in graphs.iter().zip(&mut times) {
+            let graph = graph.clone();
+            let start = Instant::now();
+            let optimized = pipeline.run(graph)?;
+            times.push(start.elapsed());
+            drop(optimized);
+        }
+    }
+    let [short, long] = times.map(|mut times| median(&mut times));
+    let report = serde_json::json!({
+        "chain": chain.name,
+        "short_ms": short,
+        "long_ms": long,
+        "long_by_ten_shorts": long / (10.0 * short),
     });
     println!("{report}");
     Ok(())

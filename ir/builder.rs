@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use crate::graph::{Graph, NewNode, NodeId, Origin, Source, ValueRef};
-use crate::{GraphError, Op, Tensor, ValueInfo};
+use crate::graph::{Graph, NewNode, NodeId, Source, ValueRef};
+use crate::{GraphError, Op, Origin, Tensor, ValueInfo};
 
 /// Makes a graph: inputs, nodes in topological order, outputs.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@
 //! the graph's structure alone.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use petgraph::Direction::{Incoming, Outgoing};
 use petgraph::stable_graph::{NodeIndex, StableDiGraph};
@@ -14,7 +14,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
 use crate::infer::{InferContext, Infos, infer};
-use crate::{DType, GraphError, Op, Tensor, ValueInfo};
+use crate::{DType, GraphError, Op, OpKind, Origin, Tensor, ValueInfo};
 
 /// A node of one graph.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,29 +66,6 @@ pub struct Use {
 struct Edge {
     from_slot: u32,
     to_slot: u32,
-}
-
-/// The ONNX nodes that a node stands for, as indices into [`Graph::sources`], sorted.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Origin(SmallVec<[u32; 2]>);
-
-impl Origin {
-    /// One ONNX node.
-    pub fn one(source: u32) -> Self {
-        Self(SmallVec::from_iter([source]))
-    }
-
-    /// The indices.
-    pub fn sources(&self) -> &[u32] {
-        &self.0
-    }
-
-    /// Takes in another's nodes.
-    pub fn merge(&mut self, other: &Self) {
-        self.0.extend_from_slice(&other.0);
-        self.0.sort_unstable();
-        self.0.dedup();
-    }
 }
 
 /// A node of the ONNX model.
@@ -195,6 +172,17 @@ pub struct Graph {
     sources: Arc<Vec<Source>>,
     node_names: Names,
     value_names: Names,
+    /// Nodes that are neither inputs nor constants.
+    operations: usize,
+    /// What [`walk`](Self::walk) has found, until something changes.
+    walked: OnceLock<Walk>,
+}
+
+/// Nodes and their operators, in topological order.
+type Walk = Arc<[(NodeId, OpKind)]>;
+
+fn is_operation(op: &Op) -> bool {
+    !matches!(op, Op::Input | Op::Constant(_))
 }
 
 impl Graph {
@@ -214,9 +202,9 @@ impl Graph {
     }
 
     /// The ONNX nodes that a node stands for.
-    pub fn origins(&self, id: NodeId) -> impl Iterator<Item = &Source> {
-        let sources = self.node(id).map_or(&[][..], |node| node.origin.sources());
-        sources.iter().filter_map(|at| self.sources.get(*at as usize))
+    pub fn origins(&self, id: NodeId) -> impl DoubleEndedIterator<Item = &Source> {
+        let sources = self.node(id).map(|node| node.origin.sources());
+        sources.into_iter().flatten().filter_map(|at| self.sources.get(at as usize))
     }
 
     /// The input nodes, in order.
@@ -325,7 +313,7 @@ impl Graph {
 
     /// Nodes that are neither inputs nor constants: what a report counts.
     pub fn operation_count(&self) -> usize {
-        self.inner.node_weights().filter(|node| !matches!(node.op, Op::Input | Op::Constant(_))).count()
+        self.operations
     }
 
     /// All nodes, in no useful order.
@@ -341,10 +329,14 @@ impl Graph {
     /// All nodes, each after those it reads: depth first from the outputs, inputs in slot order, then what no output
     /// needs. The order follows from the structure alone. Nodes of a cycle come in some order.
     pub fn topo(&self) -> Vec<NodeId> {
-        let mut order = Vec::with_capacity(self.inner.node_count());
+        let mut order = self.live();
         let mut seen = vec![false; self.inner.node_bound()];
-        let roots = self.inputs.iter().copied().chain(self.outputs.iter().map(|output| output.value.node));
-        for root in roots.chain(self.node_ids()) {
+        for id in &order {
+            if let Some(seen) = seen.get_mut(id.0 as usize) {
+                *seen = true;
+            }
+        }
+        for root in self.node_ids() {
             self.visit_from(root, &mut seen, &mut order);
         }
         order
@@ -352,12 +344,24 @@ impl Graph {
 
     /// The nodes that some output needs, and all inputs, in topological order.
     pub fn live(&self) -> Vec<NodeId> {
-        let mut order = Vec::with_capacity(self.inner.node_count());
-        let mut seen = vec![false; self.inner.node_bound()];
-        for root in self.inputs.iter().copied().chain(self.outputs.iter().map(|output| output.value.node)) {
-            self.visit_from(root, &mut seen, &mut order);
-        }
-        order
+        self.walk().iter().map(|(id, _)| *id).collect()
+    }
+
+    /// Those of [`live`](Self::live) whose operator is one of `kinds`.
+    pub fn live_of(&self, kinds: &[OpKind]) -> Vec<NodeId> {
+        self.walk().iter().filter(|(_, kind)| kinds.contains(kind)).map(|(id, _)| *id).collect()
+    }
+
+    /// What [`live`](Self::live) gives. Most passes find nothing, and ask for it again.
+    fn walk(&self) -> &Walk {
+        self.walked.get_or_init(|| {
+            let mut order = Vec::with_capacity(self.inner.node_count());
+            let mut seen = vec![false; self.inner.node_bound()];
+            for root in self.inputs.iter().copied().chain(self.outputs.iter().map(|output| output.value.node)) {
+                self.visit_from(root, &mut seen, &mut order);
+            }
+            order.into_iter().filter_map(|id| Some((id, self.op(id)?.kind()))).collect()
+        })
     }
 
     /// Appends what `root` needs and is not seen yet, in postorder, without recursion.
@@ -426,6 +430,7 @@ impl Graph {
         };
         let id = NodeId::from_index(self.inner.add_node(node));
         self.inputs.push(id);
+        self.walked.take();
         id
     }
 
@@ -443,6 +448,8 @@ impl Graph {
         let named = new.outputs.iter().zip(infos);
         let outputs = named.map(|(name, info)| Value { name: self.value_names.claim(name), info }).collect();
         let node = Node { op: new.op, name, outputs, arity: new.inputs.len() as u32, origin: new.origin };
+        self.operations += usize::from(is_operation(&node.op));
+        self.walked.take();
         let id = self.inner.add_node(node);
         for (slot, input) in new.inputs.iter().enumerate() {
             if let Some(value) = input {
@@ -482,12 +489,14 @@ impl Graph {
     }
 
     pub(crate) fn add_output(&mut self, name: Arc<str>, value: ValueRef) {
+        self.walked.take();
         *self.output_uses.entry(value).or_insert(0) += 1;
         self.outputs.push(Output { name, value });
     }
 
     /// Lets all readers of `old` but those in `except`, and the graph's outputs, read `new`. Readers keep their age.
     pub(crate) fn redirect(&mut self, old: ValueRef, new: ValueRef, except: &[NodeId]) {
+        self.walked.take();
         for reader in self.consumers(old) {
             if except.contains(&reader.node) {
                 continue;
@@ -538,8 +547,16 @@ impl Graph {
         }
     }
 
+    pub(crate) fn add_origin(&mut self, id: NodeId, origin: &Origin) {
+        if let Some(node) = self.inner.node_weight_mut(id.index()) {
+            node.origin = Origin::merged([&node.origin, origin]);
+        }
+    }
+
     pub(crate) fn remove_node(&mut self, id: NodeId) {
+        self.walked.take();
         if let Some(node) = self.inner.remove_node(id.index()) {
+            self.operations -= usize::from(is_operation(&node.op));
             self.node_names.release(&node.name);
             for output in node.outputs.iter().rev() {
                 self.value_names.release(&output.name);
@@ -562,8 +579,13 @@ impl Graph {
     pub fn prune_dead(&mut self) -> usize {
         let dead = self.dead();
         let operations = dead.iter().filter(|id| !matches!(self.op(**id), Some(Op::Constant(_)))).count();
+        // What lives does so without them.
+        let walked = self.walked.take();
         for id in dead {
             self.remove_node(id);
+        }
+        if let Some(walked) = walked {
+            self.walked = walked.into();
         }
         operations
     }

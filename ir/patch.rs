@@ -9,9 +9,9 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
-use crate::graph::{Graph, NewNode, NodeId, Origin, Source, ValueRef};
+use crate::graph::{Graph, NewNode, NodeId, Source, ValueRef};
 use crate::op::Constant;
-use crate::{GraphError, Op, Tensor};
+use crate::{GraphError, Op, Origin, Tensor};
 
 /// Ids from here on name nodes of the patch, not yet of the graph.
 const PENDING: u32 = 1 << 31;
@@ -42,6 +42,7 @@ pub struct Patch {
     replacements: Vec<(ValueRef, ValueRef)>,
     absorbed: Vec<NodeId>,
     inherited: Vec<NodeId>,
+    heirs: Vec<NodeId>,
 }
 
 /// What a patch did.
@@ -56,7 +57,15 @@ pub struct Applied {
 impl Patch {
     /// An empty patch of a rule. New nodes are named after `anchor`.
     pub fn new(rule: &'static str, anchor: NodeId) -> Self {
-        Self { rule, anchor, nodes: Vec::new(), replacements: Vec::new(), absorbed: Vec::new(), inherited: Vec::new() }
+        Self {
+            rule,
+            anchor,
+            nodes: Vec::new(),
+            replacements: Vec::new(),
+            absorbed: Vec::new(),
+            inherited: Vec::new(),
+            heirs: Vec::new(),
+        }
     }
 
     /// Adds a node of one output, which is returned.
@@ -126,6 +135,12 @@ impl Patch {
         self
     }
 
+    /// Lets a node that stays stand for the absorbed nodes too.
+    pub fn hand_on_to(&mut self, heir: NodeId) -> &mut Self {
+        self.heirs.push(heir);
+        self
+    }
+
     /// The rule's name.
     pub fn rule(&self) -> &'static str {
         self.rule
@@ -160,12 +175,8 @@ impl Graph {
     /// If the patch does not fit; the graph is then as it was.
     pub fn apply(&mut self, patch: &Patch) -> Result<Applied, GraphError> {
         self.check(patch)?;
-        let mut origin = Origin::default();
-        for id in patch.absorbed.iter().chain(&patch.inherited) {
-            if let Some(node) = self.node(*id) {
-                origin.merge(&node.origin);
-            }
-        }
+        let nodes = patch.absorbed.iter().chain(&patch.inherited).filter_map(|id| self.node(*id));
+        let origin = Origin::merged(nodes.map(|node| &node.origin));
         let mut applied = Applied::default();
         let result = self.add_pending(patch, &origin, &mut applied).and_then(|()| self.check_types(patch, &applied));
         if let Err(error) = result {
@@ -173,6 +184,9 @@ impl Graph {
                 self.remove_node(*id);
             }
             return Err(error);
+        }
+        for heir in &patch.heirs {
+            self.add_origin(*heir, &origin);
         }
         self.commit(patch, &mut applied);
         Ok(applied)
@@ -235,10 +249,9 @@ impl Graph {
         for pending in &patch.nodes {
             let inputs = pending.inputs.iter().map(|input| input.map(|input| resolve(input, &applied.added))).collect();
             if let Some(copied) = &pending.copied {
-                let mut origin = Origin::default();
-                for source in &copied.sources {
-                    origin.merge(&Origin::one(self.source_index(source)));
-                }
+                let sources: Vec<Origin> =
+                    copied.sources.iter().map(|source| Origin::one(self.source_index(source))).collect();
+                let origin = Origin::merged(&sources);
                 let new = NewNode {
                     op: pending.op.clone(),
                     inputs,
@@ -375,6 +388,17 @@ mod tests {
         assert_eq!(sources(&graph, "act"), ["sum", "act"]);
         assert_eq!(sources(&graph, "act.1"), ["sum", "act"]);
         assert_eq!(sources(&graph, "out"), ["out"]);
+    }
+
+    #[test]
+    fn a_node_that_stays_can_be_the_heir_of_origins() {
+        let mut graph = graph(&GRAPH.replace("exp(%act)", "relu(%sum)"));
+        let (act, out) = (graph.find("act"), graph.find("out"));
+        let mut patch = Patch::new("test", out);
+        patch.replace(out.into(), act.into()).absorb([out]).hand_on_to(act);
+        graph.apply(&patch).unwrap();
+        assert_eq!(sources(&graph, "act"), ["act", "out"]);
+        assert_eq!(sources(&graph, "sum"), ["sum"]);
     }
 
     #[test]

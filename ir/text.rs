@@ -7,8 +7,8 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use crate::attr::{Attr, AttrMap, F32, is_word};
-use crate::graph::{Graph, NewNode, NodeId, Origin, ValueRef};
-use crate::{Builder, DType, Dim, Dims, Op, Shape, Tensor, ValueInfo};
+use crate::graph::{Graph, NewNode, NodeId, ValueRef};
+use crate::{Builder, DType, Dim, Dims, Op, Origin, Shape, Tensor, ValueInfo};
 
 /// Elements of a constant that are printed in full.
 const FULL_TENSOR: usize = 16;

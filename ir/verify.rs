@@ -13,7 +13,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashSet;
 
 use crate::infer::{InferContext, infer};
 use crate::{Graph, NodeId, Op, ValueRef};
@@ -119,13 +119,16 @@ impl Verifier<'_> {
 
     fn acyclic(&mut self, order: &[NodeId]) {
         let graph = self.graph;
-        let place: FxHashMap<NodeId, usize> = order.iter().enumerate().map(|(at, id)| (*id, at)).collect();
-        for (at, id) in order.iter().enumerate() {
+        let mut seen = vec![false; order.iter().map(|id| id.0 as usize + 1).max().unwrap_or(0)];
+        for id in order {
             for input in graph.node_inputs(*id).into_iter().flatten() {
-                if place.get(&input.node).is_none_or(|source| *source >= at) {
+                if !seen.get(input.node.0 as usize).is_some_and(|seen| *seen) {
                     let source = graph.node_name(input.node);
                     self.violation("acyclic", graph.node_name(*id), format!("it reads `{source}`, which needs it"));
                 }
+            }
+            if let Some(seen) = seen.get_mut(id.0 as usize) {
+                *seen = true;
             }
         }
     }
@@ -155,7 +158,7 @@ impl Verifier<'_> {
                 self.violation("values", &node.name, format!("it reads {input:?}, which does not exist"));
             }
         }
-        if node.origin.sources().iter().any(|at| *at as usize >= graph.sources().len()) {
+        if node.origin.sources().next_back().is_some_and(|last| last as usize >= graph.sources().len()) {
             self.violation("origins", &node.name, "an origin is no source of the graph".to_string());
         }
         if matches!(node.op, Op::Input) {

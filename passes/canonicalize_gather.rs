@@ -18,6 +18,7 @@
 //!
 //! Numerics: bit-exact.
 
+use trt_fuse_ir::infer::resolve_axis;
 use trt_fuse_ir::op::{Reshape, Slice};
 use trt_fuse_ir::{Dim, Graph, NodeId, Op, OpKind, Patch, Shape, Tensor, ValueRef};
 
@@ -86,7 +87,7 @@ fn first_of_run(places: &[i64]) -> Option<i64> {
 }
 
 fn along_axis(data: &Shape, axis: i64, indices: &Tensor) -> Option<Run> {
-    let axis = usize::try_from(if axis < 0 { axis + data.len() as i64 } else { axis }).ok()?;
+    let axis = resolve_axis(axis, data.len()).ok()?;
     let size = data.get(axis)?.value()?;
     let places: Vec<i64> = indices.to_i64s()?.iter().map(|at| if *at < 0 { at + size } else { *at }).collect();
     let start = first_of_run(&places)?;

@@ -268,6 +268,19 @@ mod tests {
     }
 
     #[test]
+    fn one_element_for_all_is_no_triangle() {
+        for mask in ["f32[1048576, 1048576] splat 0.0", "bool[1048576, 1048576] splat true"] {
+            let masked = if mask.starts_with('b') { "where(%t, %1, %low)" } else { "add(%1, %t)" };
+            let text = format!(
+                "graph g(%q: f32[1, 1, 1048576, 4]) -> (%y) {{ %t = constant() value={mask} %low = constant() value=f32[] {{-3.5e38}}
+                %1 = matmul(%q, %q) transpose_b=true %2 = {masked} %3 = softmax(%2) axis=-1 %y = matmul(%3, %q) }}"
+            );
+            let run = run_rule(FuseAttention, &text);
+            assert!(run.rewrites == 1 && run.after.to_string().contains("causal=none"), "{}", run.after);
+        }
+    }
+
+    #[test]
     fn a_broadcast_mask_is_no_triangle() {
         let body =
             "%1 = matmul(%q, %kt) %t = constant() value=f32[1, 1] {0.0} %2 = add(%1, %t) %3 = softmax(%2) axis=-1

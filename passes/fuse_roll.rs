@@ -18,6 +18,7 @@
 //!
 //! Numerics: bit-exact.
 
+use trt_fuse_ir::infer::resolve_axis;
 use trt_fuse_ir::op::Roll;
 use trt_fuse_ir::{Dim, Graph, Ints, NodeId, Op, OpKind, Patch, ValueRef};
 
@@ -46,8 +47,9 @@ fn found(graph: &Graph, root: NodeId) -> Option<Patch> {
     let [Some(first), Some(second)] = *graph.node_inputs(root) else { return None };
     let (front, back) = (cut(graph, second)?, cut(graph, first)?);
     let rank = graph.info(front.x)?.rank()?;
-    let axis = if op.axis < 0 { op.axis + rank as i64 } else { op.axis };
-    let size = graph.info(front.x)?.shape.as_ref()?.get(usize::try_from(axis).ok()?)?;
+    let axis = resolve_axis(op.axis, rank).ok()?;
+    let size = graph.info(front.x)?.shape.as_ref()?.get(axis)?;
+    let axis = axis as i64;
     let is_whole = front.x == back.x
         && (front.axis, back.axis) == (axis, axis)
         && front.start.is(0)

@@ -55,7 +55,7 @@ impl Pass for MergeCommon {
             for slot in 0..graph.node(id).map_or(0, |node| node.outputs.len()) as u32 {
                 patch.replace(ValueRef { node: id, slot }, ValueRef { node: first, slot });
             }
-            patch.absorb([id]);
+            patch.absorb([id]).hand_on_to(first);
             context.apply(self.name(), graph, &patch)?.map_err(|source| PassError::Patch {
                 pass: self.name(),
                 node: graph.node_name(id).into(),
@@ -195,6 +195,11 @@ mod tests {
         }
         ");
         run.equal_within(0.0, 3);
+        let origins = |name: &str| -> Vec<&str> {
+            let id = run.after.node_ids().find(|id| run.after.node_name(*id) == name).unwrap();
+            run.after.origins(id).map(|source| &*source.name).collect()
+        };
+        assert_eq!((origins("a"), origins("c"), origins("y")), (vec!["a", "b"], vec!["c", "d"], vec!["y"]));
     }
 
     #[test]

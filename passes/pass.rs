@@ -304,7 +304,8 @@ impl Rules {
         let mut rewrites = 0;
         // Ids that a patch removed may have come back as other nodes; those were tried when they were added.
         let mut stale: FxHashSet<NodeId> = FxHashSet::default();
-        for root in graph.live().into_iter().rev() {
+        let roots: Vec<OpKind> = self.rules.iter().flat_map(|rule| rule.roots()).copied().collect();
+        for root in graph.live_of(&roots).into_iter().rev() {
             if stale.contains(&root) {
                 continue;
             }
@@ -368,7 +369,7 @@ pub(crate) fn remark(graph: &Graph, rule: &'static str, at: NodeId, reason: Stri
 /// The remark that a rule at `root` would take in the node `inner`, whose output something else reads.
 fn also_read(graph: &Graph, rule: &'static str, root: NodeId, inner: NodeId, by: Option<NodeId>) -> Remark {
     // The output of a node that stands for several is that of the last.
-    let inner = graph.origins(inner).last().map_or_else(|| graph.node_name(inner), |source| &source.name);
+    let inner = graph.origins(inner).next_back().map_or_else(|| graph.node_name(inner), |source| &source.name);
     let reader = by.map_or_else(|| "an output of the graph".into(), |by| onnx_name(graph, by));
     let reason = format!("output of `{inner}` also read by `{reader}`");
     Remark { condition: ALSO_READ.to_string(), ..remark(graph, rule, root, reason) }

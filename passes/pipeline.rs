@@ -1,9 +1,10 @@
 //! The ordered list of passes, and the loop that runs it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use trt_fuse_ir::op::Body;
-use trt_fuse_ir::{Capabilities, Graph, NodeId, Op, Patch, ValueRef, verify};
+use trt_fuse_ir::{Capabilities, Graph, NodeId, Op, Output, Patch, ValueInfo, ValueRef, verify};
 
 use crate::canonicalize_arithmetic::CanonicalizeArithmetic;
 use crate::canonicalize_attributes::CanonicalizeAttributes;
@@ -372,33 +373,37 @@ fn replace(graph: &mut Graph, id: NodeId, op: Op) -> Result<(), PassError> {
 
 /// What a model promises to the outside: names, dtypes and shapes of inputs and outputs, in order.
 #[derive(Debug)]
-struct Interface(Graph);
+struct Interface {
+    inputs: Vec<Option<(Arc<str>, ValueInfo)>>,
+    outputs: Vec<(Arc<str>, Option<ValueInfo>)>,
+}
 
 impl Interface {
     fn of(graph: &Graph) -> Self {
-        Self(graph.clone())
+        let input = |id: &NodeId| graph.value((*id).into()).map(|value| (value.name.clone(), value.info.clone()));
+        let output = |output: &Output| (output.name.clone(), graph.info(output.value).cloned());
+        Self {
+            inputs: graph.inputs().iter().map(input).collect(),
+            outputs: graph.outputs().iter().map(output).collect(),
+        }
     }
 
     /// A shape may become more precise; nothing else may change.
     fn check(&self, pass: &'static str, graph: &Graph) -> Result<(), PassError> {
         let changed = |what: String| Err(PassError::Interface { pass, what });
-        let Self(before) = self;
-        if before.inputs().len() != graph.inputs().len() || before.outputs().len() != graph.outputs().len() {
+        let after = Self::of(graph);
+        if self.inputs.len() != after.inputs.len() || self.outputs.len() != after.outputs.len() {
             return changed("another number of inputs or outputs".to_string());
         }
-        for (old, new) in before.inputs().iter().zip(graph.inputs()) {
-            let (old, new) = (before.value((*old).into()), graph.value((*new).into()));
-            if old.map(|value| (&value.name, &value.info)) != new.map(|value| (&value.name, &value.info)) {
+        for (old, new) in self.inputs.iter().zip(&after.inputs) {
+            if old != new {
                 return changed(format!("input {old:?} became {new:?}"));
             }
         }
-        for (old, new) in before.outputs().iter().zip(graph.outputs()) {
-            let fits = match (before.info(old.value), graph.info(new.value)) {
-                (Some(old), Some(new)) => new.is_compatible(old),
-                _ => false,
-            };
-            if old.name != new.name || !fits {
-                return changed(format!("output `{}` became `{}`", old.name, new.name));
+        for ((old, old_info), (new, new_info)) in self.outputs.iter().zip(&after.outputs) {
+            let fits = matches!((old_info, new_info), (Some(old), Some(new)) if new.is_compatible(old));
+            if old != new || !fits {
+                return changed(format!("output `{old}` became `{new}`"));
             }
         }
         Ok(())

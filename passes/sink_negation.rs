@@ -8,13 +8,14 @@
 //!
 //! Fires where the constant is of floats and has every element of the axis, on either side of the product.
 //!
-//! Refuses when: the negation or the concatenation has another reader. Integers, and a part that is another part's negation,
-//! are no match.
+//! Refuses when: the negation or the concatenation has another reader. Integers, a part that is another part's negation, and
+//! an element repeated beyond [`Options::fold_budget`](crate::Options) are no match.
 //!
 //! Order: after `fuse_rotary_embedding`, which looks for the negation; before `fuse_roll`.
 //!
 //! Numerics: bit-exact.
 
+use trt_fuse_ir::infer::resolve_axis;
 use trt_fuse_ir::op::{BinaryOp, UnaryOp};
 use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch, Tensor};
 
@@ -34,23 +35,23 @@ impl Rule for SinkNegation {
         &[OpKind::Binary]
     }
 
-    fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
-        found(graph, root).ok_or(Miss::NoMatch)
+    fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
+        found(graph, root, context.options.fold_budget).ok_or(Miss::NoMatch)
     }
 }
 
-fn found(graph: &Graph, root: NodeId) -> Option<Patch> {
+fn found(graph: &Graph, root: NodeId, budget: usize) -> Option<Patch> {
     if graph.op(root)? != &Op::Binary(BinaryOp::Mul) {
         return None;
     }
     let (joined, factor) = constant_operand(graph, root)?;
     // The negation of the lowest integer is itself, and large ones are no f64.
-    if !factor.dtype().is_float() {
+    if !factor.dtype().is_float() || factor.byte_len().saturating_sub(factor.held_bytes()) > budget {
         return None;
     }
     let Op::Concat(op) = graph.op(joined.node)? else { return None };
     let shape = graph.info(joined)?.shape.as_ref()?;
-    let axis = usize::try_from(if op.axis < 0 { op.axis + shape.len() as i64 } else { op.axis }).ok()?;
+    let axis = resolve_axis(op.axis, shape.len()).ok()?;
     let size = usize::try_from(shape.get(axis)?.value()?).ok()?;
     // The axis as the constant counts it, from the end.
     let at = (factor.rank() + axis).checked_sub(shape.len())?;
@@ -136,6 +137,14 @@ mod tests {
         ] {
             assert_eq!(run(body, "%y").rewrites, 0, "{body}");
         }
+    }
+
+    #[test]
+    fn leaves_an_element_repeated_beyond_the_budget_alone() {
+        let text =
+            "graph g(%a: f32[1, 2], %b: f32[1, 2]) -> (%y) { %c = constant() value=f32[1099511627776, 4] splat 2.0
+            %1 = neg(%a) %2 = concat(%1, %b) axis=1 %y = mul(%2, %c) }";
+        assert_eq!(run_rule(SinkNegation, text).rewrites, 0);
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //!
 //! Numerics: bit-exact.
 
+use trt_fuse_ir::infer::resolve_axis;
 use trt_fuse_ir::op::Gather;
 use trt_fuse_ir::{Dim, Graph, NodeId, Op, OpKind, Patch, Shape, Tensor, ValueRef};
 
@@ -55,7 +56,9 @@ impl Rule for SinkParts {
             let part = patch.add(Gather { axis: 0 }, &[Some(all), Some(index)]);
             patch.replace((*reader).into(), part);
         }
-        patch.absorb(readers).absorb(parts.values.iter().map(|value| value.node));
+        let mut nodes: Vec<NodeId> = parts.values.iter().map(|value| value.node).collect();
+        nodes.dedup();
+        patch.absorb(readers).absorb(nodes);
         Ok(patch)
     }
 }
@@ -87,7 +90,7 @@ fn split(graph: &Graph, root: NodeId) -> Option<Parts> {
     let Op::Split(op) = graph.op(root)? else { return None };
     let x = graph.input(root, 0)?;
     let shape = graph.info(x)?.shape.as_ref()?;
-    let axis = usize::try_from(if op.axis < 0 { op.axis + shape.len() as i64 } else { op.axis }).ok()?;
+    let axis = resolve_axis(op.axis, shape.len()).ok()?;
     let values: Vec<ValueRef> =
         (0..graph.node(root)?.outputs.len() as u32).map(|slot| ValueRef { node: root, slot }).collect();
     let size = |value: &ValueRef| graph.info(*value)?.shape.as_ref()?.get(axis);
@@ -104,11 +107,12 @@ fn split(graph: &Graph, root: NodeId) -> Option<Parts> {
 }
 
 fn gathers(graph: &Graph, root: NodeId) -> Option<Parts> {
-    let (x, axis, _) = single_index(graph, root)?;
+    // The first part stands for all.
+    let (x, axis, _) = single_index(graph, root).filter(|(_, _, index)| *index == 0)?;
     let shape = graph.info(x)?.shape.as_ref()?;
     let count = usize::try_from(shape.get(axis)?.value()?).ok()?;
     let readers = graph.consumers(x);
-    if readers.len() != count || readers.first()?.node != root || graph.is_output(x) {
+    if readers.len() != count || graph.is_output(x) {
         return None;
     }
     let mut values = vec![None; count];
@@ -127,7 +131,7 @@ fn single_index(graph: &Graph, id: NodeId) -> Option<(ValueRef, usize, usize)> {
     let x = graph.input(id, 0)?;
     let index = graph.constant(graph.input(id, 1)?).filter(|index| index.rank() == 0)?;
     let shape = graph.info(x)?.shape.as_ref()?;
-    let axis = usize::try_from(if op.axis < 0 { op.axis + shape.len() as i64 } else { op.axis }).ok()?;
+    let axis = resolve_axis(op.axis, shape.len()).ok()?;
     let (at, size) = (*index.to_i64s()?.first()?, shape.get(axis)?.value()?);
     let at = usize::try_from(if at < 0 { at + size } else { at }).ok()?;
     Some((x, axis, at))

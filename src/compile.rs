@@ -128,7 +128,7 @@ pub(crate) fn optimize_with(model: Model, options: &Options, traced: bool) -> Re
     let capabilities = options.capabilities.clone().unwrap_or_default();
     let pipeline = options.passes.pipeline(&capabilities)?;
     let (graph, report) = if traced { pipeline.trace(model.graph, usize::MAX) } else { pipeline.run(model.graph) }?;
-    Ok(Optimized { graph, report, notes: model.notes.into_iter().map(Note::from).collect() })
+    Ok(Optimized { graph, report, notes: model.notes.into_iter().map(Note::Import).collect() })
 }
 
 /// Writes a graph's network down as text, without TensorRT.

@@ -24,26 +24,6 @@ pub enum Note {
         /// The types.
         types: Vec<TypeChange>,
     },
-    /// A node whose output's shape an input decides, and the shape that the model states, which the engine takes.
-    StatedShape {
-        /// The node.
-        node: String,
-        /// Its ONNX type.
-        op: String,
-        /// The output.
-        output: String,
-        /// The shape that the model states.
-        shape: String,
-    },
-    /// An output that the model states another shape of than its nodes give, which the engine takes.
-    OutputShape {
-        /// The output.
-        output: String,
-        /// What the model states.
-        stated: String,
-        /// What the nodes give.
-        inferred: String,
-    },
     /// An input whose values decide shapes, and the values that the engine was built for because none were given.
     Values {
         /// The input.
@@ -58,6 +38,9 @@ pub enum Note {
         /// Why not.
         reason: String,
     },
+    /// What the importer found.
+    #[serde(untagged)]
+    Import(ImportNote),
 }
 
 /// A type that another stands for.
@@ -84,14 +67,6 @@ impl fmt::Display for Note {
                 }
                 Ok(())
             }
-            Self::StatedShape { node, op, output, shape } => write!(
-                f,
-                "node `{node}` ({op}): an input decides the shape of `{output}` at run time; the engine takes {shape}, as \
-                 the model states, whatever that input says"
-            ),
-            Self::OutputShape { output, stated, inferred } => {
-                write!(f, "output `{output}` is stated as {stated} but is {inferred}; the engine gives the latter")
-            }
             Self::Cache { file, reason } => write!(f, "cache {} is not used: {reason}", file.display()),
             Self::Values { input, values } => {
                 let shown: Vec<String> = values.iter().take(SHOWN).map(ToString::to_string).collect();
@@ -103,15 +78,7 @@ impl fmt::Display for Note {
                     shown.join(", ")
                 )
             }
-        }
-    }
-}
-
-impl From<ImportNote> for Note {
-    fn from(note: ImportNote) -> Self {
-        match note {
-            ImportNote::StatedShape { node, op, output, shape } => Self::StatedShape { node, op, output, shape },
-            ImportNote::OutputShape { output, stated, inferred } => Self::OutputShape { output, stated, inferred },
+            Self::Import(note) => note.fmt(f),
         }
     }
 }
@@ -147,6 +114,16 @@ mod tests {
         assert_eq!(note.to_string(), "f64 computed as f32 (2 tensors), u8 as i32 (2)");
         let plain: Graph = "graph g(%x: f32[2]) -> (%y) { %y = sqrt(%x) }".parse().unwrap();
         assert_eq!(type_note(&plain, &Capabilities::default()), None);
+    }
+
+    #[test]
+    fn notes_of_the_importer_are_told_as_they_are() {
+        let (output, stated, inferred) = ("y".to_string(), "f32[2]".to_string(), "f32[3]".to_string());
+        let note = Note::Import(ImportNote::OutputShape { output, stated, inferred });
+        assert_eq!(note.to_string(), "output `y` is stated as f32[2] but is f32[3]; the engine gives the latter");
+        let json = r#"{"kind":"output_shape","output":"y","stated":"f32[2]","inferred":"f32[3]"}"#;
+        assert_eq!(serde_json::to_string(&note).unwrap(), json);
+        assert_eq!(serde_json::from_str::<Note>(json).unwrap(), note);
     }
 
     #[test]

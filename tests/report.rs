@@ -17,6 +17,10 @@ use trt_fuse::ir::{Capabilities, Graph, NodeId, Op, OpKind, Patch, Step, Tensor}
 use trt_fuse::passes::{Miss, Pipeline, Rule, RuleContext, Rules};
 use trt_fuse::report::{Provenance, bisect, bisect_pipelines};
 
+#[path = "../src/import/tests/write.rs"]
+#[allow(dead_code, reason = "each test binary uses a part")]
+mod write;
+
 fn fuse_report(model: &str, arguments: &[&str]) -> Output {
     let program = Command::new(env!("CARGO_BIN_EXE_fuse-report")).arg(unpacked(model)).args(arguments).output();
     program.unwrap()
@@ -124,6 +128,33 @@ fn the_fate_of_a_node_is_told() {
     let first = text.lines().next().unwrap();
     assert_eq!(first, format!("BatchNormalization {BATCH_NORM}"));
     assert!(text.contains("fuse_conv_bn #") && text.contains("network: convolution"), "{text}");
+}
+
+/// Two equal operations become one, which stands for both.
+#[test]
+fn the_fate_of_each_of_two_equal_nodes_is_the_same_layer() {
+    let named = |name: &str, text: &str| onnx::NodeProto { name: name.into(), ..write::plain(text) };
+    let nodes = vec![
+        named("first", "a = Exp(x)"),
+        named("second", "b = Exp(x)"),
+        named("sum", "s = MatMul(a, b)"),
+        named("other", "y = Sub(s, b)"),
+    ];
+    let model = write::model(17, write::graph(&["x: 1[4, 4]"], &["y"], nodes));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.onnx");
+    std::fs::write(&path, model.write_to_bytes().unwrap()).unwrap();
+    let provenance = Provenance::of_file(&path, &Options::default(), false, None).unwrap();
+    let fates = ["first", "second"].map(|name| provenance.node(name).unwrap());
+    for fate in &fates {
+        assert_eq!(fate.gone, None);
+        let [node] = fate.graph_nodes[..] else { panic!("{fate:?}") };
+        assert_eq!(node.onnx_nodes.iter().map(|name| &**name).collect::<Vec<_>>(), ["first", "second"]);
+        assert!(fate.rewrites.iter().any(|rewrite| rewrite.rule == "merge_common") == (fate.node == "second"));
+    }
+    let [[first], [second]] = fates.each_ref().map(|fate| &fate.network_layers[..]) else { panic!("{fates:?}") };
+    assert_eq!(first, second);
+    assert_eq!(provenance.layer(&first.name).unwrap().onnx_nodes.len(), 2);
 }
 
 /// The way into the layers and back, for every node of a model, in the engine too where there is a library.

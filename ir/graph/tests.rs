@@ -7,9 +7,11 @@ impl Graph {
     pub(crate) fn connect(&mut self, from: ValueRef, to: Use) {
         let edge = Edge { from_slot: from.slot, to_slot: to.slot };
         self.inner.add_edge(from.node.index(), to.node.index(), edge);
+        self.walked.take();
     }
 
     pub(crate) fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        self.walked.take();
         self.inner.node_weight_mut(id.index()).unwrap()
     }
 

@@ -109,7 +109,7 @@ attributes! {
     pub struct Roll {
         /// Axes, non-negative, each once.
         axes: Ints,
-        /// The input's element that comes first, in `0..n`.
+        /// The input's element that comes first, in `0..=n`.
         shifts: Ints,
     }
 }

@@ -224,6 +224,10 @@ fn is_causal(mask: &Tensor) -> bool {
     if queries != keys || lead.iter().any(|dim| *dim != 1) {
         return false;
     }
+    // One element for all is no triangle, and may stand for more than memory holds.
+    if mask.splat_element().is_some() && *keys > 1 {
+        return false;
+    }
     let sees: Option<Vec<bool>> = match (mask.dtype(), mask.to_f64s()) {
         (DType::Bool, _) => mask.to_i64s().map(|kept| kept.iter().map(|kept| *kept != 0).collect()),
         (dtype, Some(bias)) => bias
@@ -245,6 +249,9 @@ fn is_causal(mask: &Tensor) -> bool {
 
 /// Whether a constant boolean mask leaves each query a key.
 fn each_row_sees(mask: &Tensor) -> bool {
+    if mask.splat_element().is_some() {
+        return mask.uniform_f64() == Some(1.0);
+    }
     let keys = mask.dims().last().copied().unwrap_or(1).max(1);
     mask.to_i64s().is_some_and(|kept| kept.chunks(keys).all(|row| row.contains(&1)))
 }

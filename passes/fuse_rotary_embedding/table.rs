@@ -1,7 +1,7 @@
 //! Tables of cosines and sines.
 
 use trt_fuse_ir::op::{Reshape, Slice};
-use trt_fuse_ir::{Dim, Graph, Op, Patch, Shape, ValueRef};
+use trt_fuse_ir::{Dim, Graph, Op, Patch, Shape, Tensor, ValueRef};
 
 use super::dims;
 
@@ -91,6 +91,9 @@ fn is_twice(graph: &Graph, value: ValueRef, size: i64, angles: Angles, left: usi
         return false;
     }
     if let Some(constant) = graph.constant(value) {
+        if constant.splat_element().is_some() {
+            return true;
+        }
         let (Some(numbers), Ok(size)) = (constant.to_f64s(), usize::try_from(size)) else { return false };
         return numbers.chunks(size).all(|row| is_row_of_twice(row, angles));
     }
@@ -111,13 +114,13 @@ fn is_twice(graph: &Graph, value: ValueRef, size: i64, angles: Angles, left: usi
         }),
         Some(Op::Gather(op)) => {
             let rank = graph.info(x).and_then(|info| info.rank()).unwrap_or(0);
-            let indices = input(1).and_then(|indices| graph.constant(indices)).and_then(|indices| indices.to_f64s());
+            let indices = input(1).and_then(|indices| graph.constant(indices));
+            let indices = indices.filter(|indices| i64::try_from(indices.numel()) == Ok(size));
+            let indices = indices.and_then(Tensor::to_f64s);
             match usize::try_from(op.axis) {
                 // Rows of a table.
                 Ok(axis) if axis + 1 < rank => within(x),
-                Ok(axis) if axis + 1 == rank => {
-                    indices.is_some_and(|indices| indices.len() as i64 == size && is_row_of_twice(&indices, angles))
-                }
+                Ok(axis) if axis + 1 == rank => indices.is_some_and(|indices| is_row_of_twice(&indices, angles)),
                 _ => false,
             }
         }

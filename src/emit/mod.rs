@@ -5,6 +5,7 @@ pub mod layers;
 mod ops;
 pub mod record;
 pub mod sink;
+mod site;
 mod symbols;
 pub mod terms;
 mod walk;

@@ -4,7 +4,7 @@ use trt_fuse_ir::Op;
 
 use super::error::EmitError;
 use super::sink::{NetworkSink, Outputs};
-use super::walk::{Site, one};
+use super::site::{Site, one};
 
 mod attention;
 mod control;

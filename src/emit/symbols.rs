@@ -8,8 +8,8 @@ use trt_fuse_ir::{Dim, DimAlgebra, DimOp, Shape, ValueInfo};
 use super::error::EmitError;
 use super::layers::{DimsArg, Slice};
 use super::sink::NetworkSink;
+use super::site::Site;
 use super::terms::{ElementwiseKind, SampleMode};
-use super::walk::Site;
 
 /// Where symbols can be read, and the tensors (one element each) already made for them.
 #[derive(Debug, Clone)]

@@ -1,7 +1,12 @@
 //! What of a model was taken on trust, or not as it says.
 
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
 /// Something of a model that its user should know of though it is imported.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ImportNote {
     /// An input of a node decides its output's shape, and the shape that the model states stands for it.
@@ -24,4 +29,19 @@ pub enum ImportNote {
         /// What the nodes give.
         inferred: String,
     },
+}
+
+impl fmt::Display for ImportNote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StatedShape { node, op, output, shape } => write!(
+                f,
+                "node `{node}` ({op}): an input decides the shape of `{output}` at run time; the engine takes {shape}, as \
+                 the model states, whatever that input says"
+            ),
+            Self::OutputShape { output, stated, inferred } => {
+                write!(f, "output `{output}` is stated as {stated} but is {inferred}; the engine gives the latter")
+            }
+        }
+    }
 }

@@ -416,7 +416,7 @@ impl Node {
             _ => with_epilogue(op),
         };
         let mut node = Self::new(&label, name, graph.line(id), Kind::Operator);
-        node.sources = graph.node(id).map(|node| node.origin.sources().to_vec()).unwrap_or_default();
+        node.sources = graph.node(id).map(|node| node.origin.sources().collect()).unwrap_or_default();
         node.onnx = graph.origins(id).map(|source| source.name.to_string()).collect();
         node
     }

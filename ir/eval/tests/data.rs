@@ -197,3 +197,25 @@ fn random_numbers_of_a_seed() {
     assert_ne!(uniform, draw("kind=uniform dtype=f32 alpha=0.0 beta=1.0 seed=6"));
     assert_eq!(draw("kind=normal dtype=f16 alpha=0.0 beta=1.0").dtype(), DType::F16);
 }
+
+#[test]
+fn rolls() {
+    let x = counted(&[2, 3]);
+    // numpy.roll(x, (-1, -1), (0, 1))
+    let y = eval("roll(%0) axes=[0, 1] shifts=[1, 1]", &[&x]);
+    assert_is(&y, &[2, 3], &[4.0, 5.0, 3.0, 1.0, 2.0, 0.0]);
+    assert_is(&eval("roll(%0) axes=[1] shifts=[0]", &[&x]), &[2, 3], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    assert_eq!(eval("roll(%0) axes=[0] shifts=[0]", &[&counted(&[0, 3])]).dims(), [0, 3]);
+    // Inference has seen three columns, the evaluator sees one.
+    assert!(try_eval("roll(%0) axes=[1] shifts=[2]", &[&x], &[&counted(&[2, 1])]).is_err());
+}
+
+#[test]
+fn shuffles() {
+    let x = counted(&[2, 3]);
+    // x.T.reshape(2, 3).T
+    let y = eval("shuffle(%0) before=[1, 0] shape=[2, 3] after=[1, 0]", &[&x]);
+    assert_is(&y, &[3, 2], &[0.0, 4.0, 3.0, 2.0, 1.0, 5.0]);
+    assert_is(&eval("shuffle(%0) shape=[3, 2]", &[&x]), &[3, 2], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    assert_eq!(eval("shuffle(%0)", &[&x]), x);
+}

@@ -290,3 +290,20 @@ fn sequences_bits_and_random_numbers() {
          f: f16[f.d0, f.d1]",
     );
 }
+
+#[test]
+fn rolls_and_shuffles() {
+    check(
+        "%x: f32[n, 6, 4]",
+        "%a = roll(%x) axes=[0, 2] shifts=[3, 1]
+         %b = shuffle(%x) before=[0, 2, 1] shape=[(4*n), 2, 3] after=[2, 0, 1]",
+        "a: f32[n, 6, 4]
+         b: f32[3, 4*n, 2]",
+    );
+    check_refused("%x: f32[2, 3]", "%y = roll(%x) axes=[0, 1] shifts=[1]", "2 axes and 1 shifts");
+    check_refused("%x: f32[2, 3]", "%y = roll(%x) axes=[1] shifts=[4]", "axis 1 of [2, 3] is moved by 4");
+    check_refused("%x: f32[2, 3]", "%y = roll(%x) axes=[1] shifts=[-1]", "axis 1 of [2, 3] is moved by -1");
+    check_refused("%x: f32[2, 3]", "%y = roll(%x) axes=[2] shifts=[1]", "axis 2 is outside of rank 2");
+    check_refused("%x: f32[2, 3]", "%y = shuffle(%x) shape=[4, 2]", "6 elements into 8");
+    check_refused("%x: f32[2, 3]", "%y = shuffle(%x) after=[0]", "permutation of 1 axes for rank 2");
+}

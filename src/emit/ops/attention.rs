@@ -6,8 +6,8 @@ use trt_fuse_ir::op::{Attention, CausalKind, RotaryEmbedding};
 use super::super::error::EmitError;
 use super::super::layers::{Attention as AttentionLayer, Reduce, RotaryEmbedding as RotaryLayer};
 use super::super::sink::NetworkSink;
+use super::super::site::Site;
 use super::super::terms::{AttentionNorm, CausalMask, ElementwiseKind, ReduceKind};
-use super::super::walk::Site;
 
 const RANK: usize = 4;
 

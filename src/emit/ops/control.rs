@@ -10,8 +10,8 @@ use trt_fuse_ir::{DType, Dim, Graph, Op, ValueInfo, ValueRef};
 use super::super::error::EmitError;
 use super::super::layers::{self, DimsArg};
 use super::super::sink::{NetworkSink, Outputs};
+use super::super::site::Site;
 use super::super::terms::{ElementwiseKind, LoopOutput, TripLimit};
-use super::super::walk::Site;
 
 /// An `IIfConditional`. Each value captured is one of its inputs, so that only the branch taken is computed.
 pub(super) fn branch<'g, S: NetworkSink<'g>>(

@@ -6,8 +6,8 @@ use trt_fuse_ir::{Dim, Epilogue, Step};
 use super::super::error::EmitError;
 use super::super::layers::{Convolution, DimsArg, Operand};
 use super::super::sink::{NetworkSink, Weights};
+use super::super::site::Site;
 use super::super::terms::ElementwiseKind;
-use super::super::walk::Site;
 use super::math;
 
 pub(super) fn conv<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &Conv) -> Result<S::Tensor, EmitError> {

@@ -7,8 +7,8 @@ use trt_fuse_ir::op::{
 use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Gather as GatherLayer};
 use super::super::sink::NetworkSink;
+use super::super::site::Site;
 use super::super::terms::{GatherMode, ScatterMode};
-use super::super::walk::Site;
 
 /// Indices count from the front: `lower_indices` has seen to it.
 fn gather_layer<'g, S: NetworkSink<'g>>(

@@ -6,8 +6,8 @@ use trt_fuse_ir::{DType, Tensor};
 use super::super::error::EmitError;
 use super::super::layers::Quantize;
 use super::super::sink::NetworkSink;
+use super::super::site::Site;
 use super::super::terms::{ActivationKind, ElementwiseKind, UnaryKind};
-use super::super::walk::Site;
 
 pub(super) fn unary<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,

@@ -4,8 +4,8 @@ use trt_fuse_ir::op::{Einsum, MatMul};
 
 use super::super::error::EmitError;
 use super::super::sink::NetworkSink;
+use super::super::site::Site;
 use super::super::terms::MatrixOp;
-use super::super::walk::Site;
 use super::conv::epilogue;
 
 pub(super) fn matmul<'g, S: NetworkSink<'g>>(

@@ -8,8 +8,8 @@ use trt_fuse_ir::{DType, Dim, Shape};
 use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Fill, FillArg, Slice as SliceLayer};
 use super::super::sink::{NetworkSink, Outputs, Weights};
+use super::super::site::Site;
 use super::super::terms::{FillKind, SampleMode};
-use super::super::walk::Site;
 use super::runtime;
 
 fn output_shape<'g, S: NetworkSink<'g>>(site: &Site<'_, '_, 'g, S>) -> Result<Shape, EmitError> {

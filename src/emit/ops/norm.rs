@@ -6,8 +6,8 @@ use trt_fuse_ir::{DType, Dims, Tensor};
 use super::super::error::EmitError;
 use super::super::layers::{Normalization, Scale};
 use super::super::sink::{NetworkSink, Weights};
+use super::super::site::Site;
 use super::super::terms::{ElementwiseKind, ScaleMode, UnaryKind};
-use super::super::walk::Site;
 use super::conv::epilogue;
 
 /// IScaleLayer takes no less.

@@ -5,8 +5,8 @@ use trt_fuse_ir::op::{AspectPolicy, CoordinateMode, NearestMode, Pool, PoolKind,
 use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Pooling, Resize as ResizeLayer, ResizeTo};
 use super::super::sink::NetworkSink;
+use super::super::site::Site;
 use super::super::terms::{CoordinateTransform, Interpolation, PaddingMode, PoolingKind, ResizeRound, ResizeSelector};
-use super::super::walk::Site;
 use super::conv::{with_last_axis, without_last_axis};
 
 pub(super) fn pool<'g, S: NetworkSink<'g>>(site: &mut Site<'_, '_, 'g, S>, op: &Pool) -> Result<S::Tensor, EmitError> {

@@ -6,7 +6,7 @@ use trt_fuse_ir::{Dim, Op, ValueRef};
 use super::super::error::EmitError;
 use super::super::layers::Quantize as Layer;
 use super::super::sink::NetworkSink;
-use super::super::walk::Site;
+use super::super::site::Site;
 
 /// What both directions share.
 fn layer<'g, S: NetworkSink<'g>>(

@@ -6,8 +6,8 @@ use trt_fuse_ir::{DType, Dim};
 use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Fill, FillArg};
 use super::super::sink::NetworkSink;
+use super::super::site::Site;
 use super::super::terms::FillKind;
-use super::super::walk::Site;
 
 /// A fill layer, of f32 where it has not the type itself.
 pub(super) fn random<'g, S: NetworkSink<'g>>(

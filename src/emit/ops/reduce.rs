@@ -6,8 +6,8 @@ use trt_fuse_ir::op::{ArgReduce, Cumulative, Reduce, ReduceKind, Softmax, TopK};
 use super::super::error::EmitError;
 use super::super::layers::{Cumulative as CumulativeLayer, DimsArg, IntArg, Reduce as ReduceLayer, TopK as TopKLayer};
 use super::super::sink::{NetworkSink, Outputs};
+use super::super::site::Site;
 use super::super::terms::{CumulativeKind, ElementwiseKind, ReduceKind as K, TopKKind, UnaryKind};
-use super::super::walk::Site;
 
 pub(super) fn reduce<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,

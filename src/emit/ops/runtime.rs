@@ -8,8 +8,8 @@ use trt_fuse_ir::{Dim, Shape};
 use super::super::error::EmitError;
 use super::super::layers::{DimsArg, Slice as SliceLayer};
 use super::super::sink::NetworkSink;
+use super::super::site::Site;
 use super::super::terms::{ElementwiseKind as K, SampleMode};
-use super::super::walk::Site;
 
 impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
     /// Element `index` of an integer vector (or the one number of rank 0) as a tensor `[1]` of the type of shapes.

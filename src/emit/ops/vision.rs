@@ -6,8 +6,8 @@ use trt_fuse_ir::op::{GridSample, NonMaxSuppression, SampleKind, SamplePadding};
 use super::super::error::EmitError;
 use super::super::layers::{GridSample as GridSampleLayer, Nms};
 use super::super::sink::NetworkSink;
+use super::super::site::Site;
 use super::super::terms::{BoxFormat, Interpolation, SampleMode};
-use super::super::walk::Site;
 
 pub(super) fn grid_sample<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,

@@ -452,8 +452,7 @@ fn stated_shapes_that_stand_for_data_are_noted() {
         let graph = graph(&["size: 7[]"], &["y"], nodes);
         import(&model(17, onnx::GraphProto { value_info: vec![value(output)], ..graph })).unwrap()
     };
-    let notes: Vec<String> =
-        with("w: 1[8]").notes.into_iter().map(|note| crate::Note::from(note).to_string()).collect();
+    let notes: Vec<String> = with("w: 1[8]").notes.into_iter().map(|note| note.to_string()).collect();
     assert_snapshot!(notes.join("\n"), @"node `w` (HannWindow): an input decides the shape of `w` at run time; the engine takes [8], as the model states, whatever that input says");
     assert_eq!(with("w: 1[n]").notes, []);
 }
