@@ -7,7 +7,9 @@
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 use trt_fuse_ir::eval::narrowed;
-use trt_fuse_ir::{Capabilities, DType, Dims, Graph, Node, NodeId, Op, Tensor, Value, ValueInfo, ValueRef, Verified};
+use trt_fuse_ir::{
+    Capabilities, DType, Dim, Dims, Graph, Known, Node, NodeId, Op, Tensor, Value, ValueInfo, ValueRef, Verified,
+};
 
 use super::error::{EmitError, Unsupported};
 use super::layers::{Activation, DimsArg, Input, Shuffle};
@@ -125,8 +127,11 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             self.refuse(id, node);
             return Ok(());
         }
+        if self.deferred(id, node).is_some() {
+            return Ok(());
+        }
         if let Some(same) = self.free_cast(id, node) {
-            let tensor = self.known(same, &node.name)?;
+            let tensor = self.made(same, &node.name)?;
             self.tensors.insert(id.into(), tensor);
             return Ok(());
         }
@@ -154,6 +159,34 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The elements of shape arithmetic, which is emitted only if something reads it as a tensor: from the symbols that it
+    /// comes to, and not step by step as the model has it.
+    fn deferred(&self, id: NodeId, node: &Node) -> Option<Vec<Dim>> {
+        let [value] = node.outputs.as_slice() else { return None };
+        let Known::Elements(elements) = &value.info.known else { return None };
+        let is_vector = value.info.dtype == DType::I64 && value.info.rank()? <= 1 && elements.len() <= MOST_DEFERRED;
+        // One layer gives all of a tensor's dimensions.
+        let is_whole = matches!(node.op, Op::ShapeOf(_)) && elements.len() > 1;
+        let deferred = is_vector && !is_whole && self.graph.input(id, 0).is_some();
+        (deferred && elements.iter().all(|dim| self.symbols.tell(dim))).then(|| elements.to_vec())
+    }
+
+    /// A value's tensor; deferred shape arithmetic is made now.
+    fn made(&mut self, value: ValueRef, reader: &str) -> Result<S::Tensor, EmitError> {
+        let graph = self.graph;
+        let node = graph.node(value.node).filter(|_| !self.tensors.contains_key(&value));
+        let Some((node, elements)) = node.and_then(|node| Some((node, self.deferred(value.node, node)?))) else {
+            return self.known(value, reader);
+        };
+        let mut site = Site { id: value.node, node, metadata: metadata(graph, value.node), emitter: self };
+        let mut tensor = site.dims_tensor(&elements.into_iter().collect())?;
+        if site.output().and_then(ValueInfo::rank) == Some(0) {
+            tensor = site.shuffle(tensor, None, Some(DimsArg::Fixed(&[])), None, "")?;
+        }
+        self.tensors.insert(value, tensor);
+        Ok(tensor)
     }
 
     /// The input of a conversion whose two types are carried in one.
@@ -255,10 +288,13 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             let label = Label { name: &name, metadata: &output.name };
             let mut tensor = match self.graph.constant(output.value) {
                 Some(constant) => self.constant_output(label, constant)?,
-                None => self.known(output.value, &output.name)?,
+                None => self.made(output.value, &output.name)?,
             };
+            // What was deferred may be the tensor of another such value too.
+            let node = self.graph.node(source.node);
+            let shared = node.is_some_and(|node| self.deferred(source.node, node).is_some());
             // TensorRT takes neither an input nor a tensor twice as an output.
-            if input || !marked.insert(source) {
+            if input || shared || !marked.insert(source) {
                 tensor = self.sink.identity(label, tensor)?;
             }
             self.sink.mark_output(tensor, &output.name, dtype)?;
@@ -283,7 +319,7 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
                     let name = self.unique(&output.name);
                     self.constant_output(Label::new(&name), constant)?
                 }
-                None => self.known(output.value, &output.name)?,
+                None => self.made(output.value, &output.name)?,
             });
         }
         Ok(results)
@@ -343,6 +379,9 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
         }
     }
 }
+
+/// Elements of shape arithmetic that is made of its symbols: no more than a shape has.
+const MOST_DEFERRED: usize = 8;
 
 /// The ONNX nodes of a layer.
 fn metadata(graph: &Graph, id: NodeId) -> String {
@@ -467,7 +506,7 @@ impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
         match self.constant(slot) {
             Some(constant) => self.constant_layer(slot, Dims::from_slice(constant.dims())),
             None => match self.source(slot) {
-                Some(value) => self.emitter.known(value, &self.node.name),
+                Some(value) => self.emitter.made(value, &self.node.name),
                 None => self.unsupported(format!("input {slot} is missing")),
             },
         }
