@@ -115,7 +115,7 @@ impl<'s, 'e, 'g, S: NetworkSink<'g>> Site<'s, 'e, 'g, S> {
         match self.constant(slot) {
             Some(constant) => self.constant_layer(slot, Dims::from_slice(constant.dims())),
             None => match self.source(slot) {
-                Some(value) => self.emitter.known(value, &self.node.name),
+                Some(value) => self.emitter.made(value, &self.node.name),
                 None => self.unsupported(format!("input {slot} is missing")),
             },
         }

@@ -11,16 +11,34 @@ use super::sink::NetworkSink;
 use super::site::Site;
 use super::terms::{ElementwiseKind, SampleMode};
 
-/// Where symbols can be read, and the tensors (one element each) already made for them.
+/// Where symbols can be read, and the tensors already made for them.
 #[derive(Debug, Clone)]
 pub(super) struct Symbols<T> {
-    sources: FxHashMap<Arc<str>, (T, usize)>,
+    /// Of each symbol, a tensor that has it as a dimension, by its place in `tensors`, and the axis.
+    sources: FxHashMap<Arc<str>, (usize, usize)>,
+    tensors: Vec<Source<T>>,
+    /// Dimensions as tensors of one element.
     values: FxHashMap<Dim, T>,
+    /// Several dimensions as one tensor.
+    vectors: FxHashMap<Shape, T>,
+}
+
+/// A tensor that tells symbols.
+#[derive(Debug, Clone)]
+struct Source<T> {
+    tensor: T,
+    /// Its dimensions as a tensor, once they were asked for.
+    shape: Option<T>,
 }
 
 impl<T> Default for Symbols<T> {
     fn default() -> Self {
-        Self { sources: FxHashMap::default(), values: FxHashMap::default() }
+        Self {
+            sources: FxHashMap::default(),
+            tensors: Vec::new(),
+            values: FxHashMap::default(),
+            vectors: FxHashMap::default(),
+        }
     }
 }
 
@@ -28,33 +46,79 @@ impl<T: Copy> Symbols<T> {
     /// Remembers the first tensor that has a symbol as a dimension.
     pub(super) fn learn(&mut self, info: &ValueInfo, tensor: T) {
         let Some(shape) = &info.shape else { return };
+        let (place, mut is_first) = (self.tensors.len(), false);
         for (axis, dim) in shape.iter().enumerate() {
-            if let Some(name) = dim.as_symbol() {
-                self.sources.entry(name.clone()).or_insert((tensor, axis));
+            if let Some(name) = dim.as_symbol()
+                && !self.sources.contains_key(name)
+            {
+                self.sources.insert(name.clone(), (place, axis));
+                is_first = true;
             }
         }
+        if is_first {
+            self.tensors.push(Source { tensor, shape: None });
+        }
+    }
+
+    /// Whether a dimension can be computed from the tensors made so far.
+    pub(super) fn tell(&self, dim: &Dim) -> bool {
+        let mut told = true;
+        dim.visit_symbols(&mut |name| {
+            told &= self.sources.contains_key(name) || self.values.contains_key(&Dim::symbol(name.clone()));
+        });
+        told || self.values.contains_key(dim)
     }
 }
 
 impl<'g, S: NetworkSink<'g>> Site<'_, '_, 'g, S> {
     /// A shape as a tensor of rank one.
     pub(super) fn dims_tensor(&mut self, shape: &Shape) -> Result<S::Tensor, EmitError> {
+        if let Some(tensor) = self.emitter.symbols.vectors.get(shape) {
+            return Ok(*tensor);
+        }
+        let fixed: Option<Vec<i64>> = shape.iter().map(Dim::value).collect();
+        let tensor = match (fixed, shape.as_slice()) {
+            (_, [one]) => return self.dim_tensor(one),
+            (Some(fixed), _) => self.int_vector(&fixed, "dims")?,
+            (None, dims) => {
+                let parts = self.runs(dims)?;
+                self.layer("dims", |sink, label| sink.concatenation(label, &parts, 0))?
+            }
+        };
+        self.emitter.symbols.vectors.insert(shape.clone(), tensor);
+        Ok(tensor)
+    }
+
+    /// Dimensions as tensors to join: each symbolic one, and the numbers between.
+    fn runs(&mut self, dims: &[Dim]) -> Result<Vec<S::Tensor>, EmitError> {
         let mut parts = Vec::new();
-        for dim in shape {
-            parts.push(self.dim_tensor(dim)?);
+        for run in dims.chunk_by(|a, b| a.value().is_some() && b.value().is_some()) {
+            parts.push(match run {
+                [one] => self.dim_tensor(one)?,
+                run => self.dims_tensor(&run.iter().cloned().collect())?,
+            });
         }
-        match parts.as_slice() {
-            [] => self.int_vector(&[], "dims"),
-            [one] => Ok(*one),
-            parts => self.layer("dims", |sink, label| sink.concatenation(label, parts, 0)),
+        Ok(parts)
+    }
+
+    /// The dimensions of a tensor that tells symbols.
+    fn source_shape(&mut self, place: usize) -> Result<S::Tensor, EmitError> {
+        let Some(Source { tensor, shape }) = self.emitter.symbols.tensors.get(place).cloned() else {
+            return self.unsupported("a symbol whose tensor is not known");
+        };
+        if let Some(shape) = shape {
+            return Ok(shape);
         }
+        let shape = self.layer("shape", |sink, label| sink.shape(label, tensor))?;
+        if let Some(source) = self.emitter.symbols.tensors.get_mut(place) {
+            source.shape = Some(shape);
+        }
+        Ok(shape)
     }
 
     /// Whether a dimension is a symbol that no tensor tells.
     pub(super) fn is_unbound(&self, dim: &Dim) -> bool {
-        let symbols = &self.emitter.symbols;
-        let told = |name: &Arc<str>| symbols.sources.contains_key(name) || symbols.values.contains_key(dim);
-        dim.as_symbol().is_some_and(|name| !told(name))
+        dim.as_symbol().is_some() && !self.emitter.symbols.tell(dim)
     }
 
     /// Lets a tensor `[1]` stand for a dimension.
@@ -85,10 +149,10 @@ impl<'g, S: NetworkSink<'g>> DimAlgebra for Site<'_, '_, 'g, S> {
         if let Some(tensor) = self.emitter.symbols.values.get(&Dim::symbol(name.clone())) {
             return Ok(*tensor);
         }
-        let Some((source, axis)) = self.emitter.symbols.sources.get(name).copied() else {
+        let Some((place, axis)) = self.emitter.symbols.sources.get(name).copied() else {
             return self.unsupported(format!("no tensor made so far has `{name}` as a dimension"));
         };
-        let shape = self.layer("shape", |sink, label| sink.shape(label, source))?;
+        let shape = self.source_shape(place)?;
         let layer = Slice {
             start: DimsArg::Fixed(&[axis as i64]),
             size: DimsArg::Fixed(&[1]),
@@ -96,7 +160,9 @@ impl<'g, S: NetworkSink<'g>> DimAlgebra for Site<'_, '_, 'g, S> {
             mode: SampleMode::StrictBounds,
             fill: None,
         };
-        self.layer(name, |sink, label| sink.slice(label, shape, &layer))
+        let tensor = self.layer(name, |sink, label| sink.slice(label, shape, &layer))?;
+        self.emitter.symbols.values.insert(Dim::symbol(name.clone()), tensor);
+        Ok(tensor)
     }
 
     fn binary(&mut self, op: DimOp, a: S::Tensor, b: S::Tensor) -> Result<S::Tensor, EmitError> {

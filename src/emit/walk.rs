@@ -6,10 +6,12 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use trt_fuse_ir::eval::narrowed;
-use trt_fuse_ir::{Capabilities, DType, Dims, Graph, Node, NodeId, Op, Tensor, Value, ValueRef, Verified};
+use trt_fuse_ir::{
+    Capabilities, DType, Dim, Dims, Graph, Known, Node, NodeId, Op, Tensor, Value, ValueInfo, ValueRef, Verified,
+};
 
 use super::error::{EmitError, Unsupported};
-use super::layers::Input;
+use super::layers::{DimsArg, Input};
 use super::ops;
 use super::sink::{Label, LayerCounts, NetworkSink, Outputs, Weights};
 use super::site::Site;
@@ -124,8 +126,11 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             self.refuse(id, node);
             return Ok(());
         }
+        if self.deferred(id, node).is_some() {
+            return Ok(());
+        }
         if let Some(same) = self.free_cast(id, node) {
-            let tensor = self.known(same, &node.name)?;
+            let tensor = self.made(same, &node.name)?;
             self.tensors.insert(id.into(), tensor);
             return Ok(());
         }
@@ -153,6 +158,34 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The elements of shape arithmetic, which is emitted only if something reads it as a tensor: from the symbols that it
+    /// comes to, and not step by step as the model has it.
+    fn deferred(&self, id: NodeId, node: &Node) -> Option<Vec<Dim>> {
+        let [value] = node.outputs.as_slice() else { return None };
+        let Known::Elements(elements) = &value.info.known else { return None };
+        let is_vector = value.info.dtype == DType::I64 && value.info.rank()? <= 1 && elements.len() <= MOST_DEFERRED;
+        // One layer gives all of a tensor's dimensions.
+        let is_whole = matches!(node.op, Op::ShapeOf(_)) && elements.len() > 1;
+        let deferred = is_vector && !is_whole && self.graph.input(id, 0).is_some();
+        (deferred && elements.iter().all(|dim| self.symbols.tell(dim))).then(|| elements.to_vec())
+    }
+
+    /// A value's tensor; deferred shape arithmetic is made now.
+    pub(super) fn made(&mut self, value: ValueRef, reader: &str) -> Result<S::Tensor, EmitError> {
+        let graph = self.graph;
+        let node = graph.node(value.node).filter(|_| !self.tensors.contains_key(&value));
+        let Some((node, elements)) = node.and_then(|node| Some((node, self.deferred(value.node, node)?))) else {
+            return self.known(value, reader);
+        };
+        let mut site = Site::new(value.node, node, self);
+        let mut tensor = site.dims_tensor(&elements.into_iter().collect())?;
+        if site.output().and_then(ValueInfo::rank) == Some(0) {
+            tensor = site.shuffle(tensor, None, Some(DimsArg::Fixed(&[])), None, "")?;
+        }
+        self.tensors.insert(value, tensor);
+        Ok(tensor)
     }
 
     /// The input of a conversion whose two types are carried in one.
@@ -254,10 +287,13 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             let label = Label { name: &name, metadata: &output.name };
             let mut tensor = match self.graph.constant(output.value) {
                 Some(constant) => self.constant_output(label, constant)?,
-                None => self.known(output.value, &output.name)?,
+                None => self.made(output.value, &output.name)?,
             };
+            // What was deferred may be the tensor of another such value too.
+            let node = self.graph.node(source.node);
+            let shared = node.is_some_and(|node| self.deferred(source.node, node).is_some());
             // TensorRT takes neither an input nor a tensor twice as an output.
-            if input || !marked.insert(source) {
+            if input || shared || !marked.insert(source) {
                 tensor = self.sink.identity(label, tensor)?;
             }
             self.sink.mark_output(tensor, &output.name, dtype)?;
@@ -282,7 +318,7 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
                     let name = self.unique(&output.name);
                     self.constant_output(Label::new(&name), constant)?
                 }
-                None => self.known(output.value, &output.name)?,
+                None => self.made(output.value, &output.name)?,
             });
         }
         Ok(results)
@@ -403,3 +439,6 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
         }
     }
 }
+
+/// Elements of shape arithmetic that is made of its symbols: no more than a shape has.
+const MOST_DEFERRED: usize = 8;
