@@ -79,6 +79,7 @@ mod normal;
 mod pass;
 mod pattern;
 mod pipeline;
+mod progression;
 #[cfg(test)]
 mod random;
 mod report;
