@@ -222,7 +222,6 @@ mod tests {
             %zero = constant() value=i64[] {0} %one = constant() value=i64[] {1}
             %s = shape(%x) start=0 %n = gather(%s, %zero) axis=0 %y = range(%zero, %n, %one) }";
         insta::assert_snapshot!(layers(text), @r#"
-        %s i64[2] = shape "s" (%x)
         %y::shape_out = shape "y::shape" (%x) ; y
         %y::n_out = slice "y::n" (%y::shape_out) start=[0] size=[1] stride=[1] ; y
         %zero_out = constant "zero" value=i64[]#8518530a4a82bcd8
@@ -239,7 +238,6 @@ mod tests {
             %zero = constant() value=i64[] {0} %s = shape(%x) start=0 %n = gather(%s, %zero) axis=0
             %y = mul(%x, %n) %m = mul(%n, %n) }";
         insta::assert_snapshot!(layers(text), @r#"
-        %s i64[2] = shape "s" (%x)
         %n::shape_out = shape "n::shape" (%x) ; n
         %n::n_out = slice "n::n" (%n::shape_out) start=[0] size=[1] stride=[1] ; n
         %n_out = shuffle "n" (%n::n_out) reshape=[]
