@@ -285,7 +285,12 @@ fn within(start: &Dim, end: &Dim, step: i64, size: &Dim) -> Option<(Dim, Dim)> {
         };
         clamped(&from_front, &first, &last)
     };
-    let (start, end) = (bound(start)?, bound(end)?);
+    // From a start within the axis to an end that may lie behind it: the nearer of both.
+    let end_within = || {
+        let ends_forward = step > 0 && end.at_least(0) && start.at_least(0) && (size - start).at_least(0);
+        ends_forward.then(|| end.minimum(size))
+    };
+    let (start, end) = (bound(start)?, bound(end).or_else(end_within)?);
     // Backwards from before the first element nothing is taken; there is no such start.
     if step < 0 && !start.at_least(0) { None } else { Some((start, end)) }
 }
@@ -394,6 +399,18 @@ mod tests {
         let run = slice("%x: f32[n]", "[1] {0}", "[1] {9223372036854775807}", "[1] {0}", "[1] {2}");
         assert_eq!(form(&run), "%y = slice(%x) axes=[0] starts=[0] ends=[n] steps=[2]");
         run.equal_within(0.0, 3);
+    }
+
+    #[test]
+    fn an_end_that_may_lie_behind_the_axis_is_the_nearer() {
+        let lines =
+            "%x = constant() value=f32[4] {1, 2, 3, 4} %s = shape(%z) start=0 %zero = constant() value=i64[1] {0}
+            %y = slice(%x, %zero, %s)";
+        let run = run("%z: f32[n]", lines);
+        assert_eq!(form(&run), "%y = slice(%x) axes=[0] starts=[0] ends=[(min(4, n))] steps=[1]");
+        for batch in [2, 7] {
+            run.equal_within(0.0, batch);
+        }
     }
 
     #[test]

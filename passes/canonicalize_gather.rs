@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Fires on constant indices of rank 1 or more that count up by one, wherever in the axis; if they are all of the axis, on
-//! the reshape alone. The tuples of a GatherND are taken as places in the leading axes that they index.
+//! the reshape alone. Computed indices of a Gather that are all places of the axis in order are known too, whatever the
+//! sizes: `range(0, n) * m + range(0, m)` of an axis of `n*m`. The tuples of a GatherND are taken as places in the leading axes that they index.
 //!
 //! Never refuses: other indices, and a single one of rank 0, are no match.
 //!
@@ -23,6 +24,7 @@ use trt_fuse_ir::op::{Reshape, Slice};
 use trt_fuse_ir::{Dim, Graph, NodeId, Op, OpKind, Patch, Shape, Tensor, ValueRef};
 
 use crate::pass::{Miss, Rule, RuleContext};
+use crate::progression::Progression;
 
 /// The rule.
 #[derive(Debug, Default)]
@@ -41,7 +43,17 @@ impl Rule for CanonicalizeGather {
         let x = graph.input(root, 0).ok_or(Miss::NoMatch)?;
         let shape = |value| graph.info(value).and_then(|info| info.shape.as_ref());
         let (data, result) = (shape(x).ok_or(Miss::NoMatch)?, shape(root.into()).ok_or(Miss::NoMatch)?);
-        let indices = graph.input(root, 1).and_then(|value| graph.constant(value)).ok_or(Miss::NoMatch)?;
+        let indices = graph.input(root, 1).ok_or(Miss::NoMatch)?;
+        let Some(indices) = graph.constant(indices) else {
+            let is_all = matches!(graph.op(root), Some(Op::Gather(op)) if counts_axis(graph, data, op.axis, indices));
+            if !is_all || !context.symbols.tell(result) {
+                return Err(Miss::NoMatch);
+            }
+            let mut patch = Patch::new(self.name(), root);
+            let y = patch.add(Reshape { shape: Some(result.clone()), allow_zero: false }, &[Some(x)]);
+            patch.replace(root.into(), y).absorb([root]);
+            return Ok(patch);
+        };
         let run = match graph.op(root) {
             Some(Op::Gather(op)) => along_axis(data, op.axis, indices),
             Some(Op::GatherNd(op)) if op.batch_dims == 0 => along_leading_axes(data, indices),
@@ -79,6 +91,13 @@ struct Run {
     axis: usize,
     start: i64,
     length: i64,
+}
+
+/// Whether computed indices are all places of an axis in order.
+fn counts_axis(graph: &Graph, data: &Shape, axis: i64, indices: ValueRef) -> bool {
+    let size = resolve_axis(axis, data.len()).ok().and_then(|axis| data.get(axis));
+    let count = graph.info(indices).and_then(|info| info.numel());
+    size.is_some() && size == count.as_ref() && Progression::of(graph, indices).is_some_and(|found| found.is_count())
 }
 
 /// The first of numbers that count up by one.
@@ -163,6 +182,33 @@ mod tests {
           %y = reshape(%y.2) shape=[1, 3, n] : f32[1, 3, n]
         }
         ");
+    }
+
+    /// Rows of a matrix, each gathered by its place among all: how an exporter indexes a mask by batch and position.
+    fn indexed(width: &str) -> Run {
+        let text = format!(
+            "graph g(%x: f32[n, m], %w: i64[]) -> (%y) {{
+            %zero = constant() value=i64[] {{0}} %one = constant() value=i64[] {{1}}
+            %s = shape(%x) start=0 %n = gather(%s, %zero) axis=0 %m = gather(%s, %one) axis=0
+            %a = range(%zero, %n, %one) %rows = reshape(%a) shape=[n, 1, 1] %b = range(%zero, %m, %one)
+            %columns = reshape(%b) shape=[1, 1, m] %c = mul(%rows, {width}) %i = add(%c, %columns)
+            %flat = reshape(%x) shape=[(n*m), 1] %y = gather(%flat, %i) axis=0 }}"
+        );
+        run_rule(CanonicalizeGather, &text)
+    }
+
+    #[test]
+    fn computed_places_of_a_whole_axis_are_a_reshape() {
+        let run = indexed("%m");
+        let after = run.equal_within(0.0, 3).after.to_string();
+        assert!(run.rewrites == 1 && after.contains("%y = reshape(%flat) shape=[n, 1, m, 1]"), "{after}");
+    }
+
+    #[test]
+    fn computed_places_in_another_order_stay() {
+        for width in ["%n", "%one", "%w"] {
+            assert_eq!(indexed(width).rewrites, 0, "{width}");
+        }
     }
 
     #[test]

@@ -14,19 +14,22 @@
 //! (Vaswani et al., "Attention Is All You Need", 2017; ONNX `Attention`.)
 //!
 //! Fires on three and four dimensions; with the scale on the scores, the queries, the keys or both; with a cap on the
-//! scores; with any number of additive masks and with a boolean one that selects scores or negative infinity; with a
-//! constant mask that hides what comes later, which becomes the causal flag; with the softmax of a half type in f32; with
+//! scores; with any number of additive masks and with a boolean one that selects scores or negative infinity, or the
+//! lowest number of f32 or bf16, which is the same as adding it; with one that selects scores or some number of -10,000 or
+//! less, if it is constant and leaves each query a key; with a constant mask that hides what comes later, which becomes the causal flag; with the softmax of a half type in f32; with
 //! NaN replaced by 0 where all keys are hidden. Heads of keys and values that are repeated for several heads of queries
 //! lose their repetition.
 //!
 //! Refuses: "the softmax is not over the keys"; "the mask makes the scores larger"; "a query whose keys are all hidden by a
-//! finite number"; "batch or heads of queries, keys and values are not known to be equal"; and a part of the formula with
+//! finite number", which a half type or another number than the lowest does not tell from what is added to it, and which
+//! another mask may still change; "the number in place of hidden scores may be a score"; "batch or heads of queries, keys and values are not known to be equal"; and a part of the formula with
 //! another reader.
 //!
 //! Order: after the reshapes and expansions are in their canonical forms; before anything takes a scale, a mask or a bias
 //! into a product.
 //!
-//! Numerics: the scale moves to the queries; 1e-5 in f32.
+//! Numerics: the scale moves to the queries; 1e-5 in f32. Where a finite number takes the place of scores, these must be
+//! smaller than what it absorbs (1e31 of the lowest f32), and some score that a query sees larger than it by 104.
 
 mod heads;
 mod scores;
@@ -189,6 +192,8 @@ fn slots(operands: [ValueRef; 3], mask: Option<ValueRef>) -> Vec<Option<ValueRef
 
 #[cfg(test)]
 mod tests {
+    use trt_fuse_ir::Tensor;
+
     use super::*;
     use crate::testing::{Run, run_rule};
 
@@ -359,9 +364,59 @@ mod tests {
 
     #[test]
     fn refuses_a_finite_number_that_may_hide_all_keys() {
-        let body = "%1 = matmul(%q, %kt) %keep = greater(%flag, %zero) %3 = where(%keep, %1, %low)
-            %4 = softmax(%3) axis=-1 %y = matmul(%4, %v)";
+        // Another number than the lowest, and one of a type of coarse steps.
+        let body = "%1 = matmul(%q, %kt) %low9 = constant() value=f32[] {-1e9} %keep = greater(%flag, %zero)
+            %3 = where(%keep, %1, %low9) %4 = softmax(%3) axis=-1 %y = matmul(%4, %v)";
         assert_eq!(refused(body, "%y"), "a query whose keys are all hidden by a finite number");
+        let text = "graph g(%q: f16[1, 2, 3, 4], %keep: bool[3, 3]) -> (%y) {
+            %1 = matmul(%q, %q) transpose_b=true %low = constant() value=f16[] {-65504.0} %2 = where(%keep, %1, %low)
+            %3 = softmax(%2) axis=-1 %y = matmul(%3, %q) }";
+        let run = run_rule(FuseAttention, text);
+        let reason = "a query whose keys are all hidden by a finite number";
+        assert_eq!((run.rewrites, run.reasons()), (0, vec![reason]));
+    }
+
+    #[test]
+    fn refuses_a_number_that_may_be_a_score() {
+        let body = "%1 = matmul(%q, %kt) %100 = constant() value=f32[] {-100.0} %keep = greater(%flag, %zero)
+            %3 = where(%keep, %1, %100) %4 = softmax(%3) axis=-1 %y = matmul(%4, %v)";
+        assert_eq!(refused(body, "%y"), "the number in place of hidden scores may be a score");
+    }
+
+    #[test]
+    fn the_lowest_number_is_added() {
+        let text = "graph g(%q: f32[1, 2, 3, 4], %keep: bool[3, 3]) -> (%y) {
+            %1 = matmul(%q, %q) transpose_b=true %low = constant() value=f32[] {-3.4028235e38} %2 = where(%keep, %1, %low)
+            %3 = softmax(%2) axis=-1 %y = matmul(%3, %q) }";
+        let q = Tensor::from_vec([1, 2, 3, 4], (0..24).map(|at| (at as f32).sin()).collect()).unwrap();
+        // One query sees all, one some, one no key.
+        let keep = vec![true, true, true, false, true, false, false, false, false];
+        let inputs = [q, Tensor::from_vec([3, 3], keep).unwrap()];
+        let run = run_rule(FuseAttention, text);
+        insta::assert_snapshot!(run.after, @"
+        graph g(%q: f32[1, 2, 3, 4], %keep: bool[3, 3]) -> (%y) {
+          %y.fuse_attention = constant() value=f32[] {0.0}
+          %y.fuse_attention.1 = constant() value=f32[] {-3.4028235e38}
+          %y.1 = where(%keep, %y.fuse_attention, %y.fuse_attention.1) : f32[3, 3]
+          %y = attention(%q, %q, %q, %y.1) scale=1.0 causal=none scores=product : f32[1, 2, 3, 4]
+        }
+        ");
+        let before = trt_fuse_ir::eval::eval_graph(&run.before, &inputs).unwrap();
+        let after = trt_fuse_ir::eval::eval_graph(&run.after, &inputs).unwrap();
+        let (before, after) = (before[0].to_f64s().unwrap(), after[0].to_f64s().unwrap());
+        assert!(before.iter().zip(&after).all(|(a, b)| (a - b).abs() < 1e-6), "{before:?} {after:?}");
+    }
+
+    #[test]
+    fn a_low_number_hides_where_each_query_sees_a_key() {
+        for low in ["-10000.0", "-1e9"] {
+            let body = format!(
+                "%1 = matmul(%q, %kt) %some = constant() value=f32[] {{{low}}}
+                %keep = constant() value=bool[1, 5] {{true, true, false, true, false}} %3 = where(%keep, %1, %some)
+                %4 = softmax(%3) axis=-1 %y = matmul(%4, %v)"
+            );
+            assert_eq!(run(&body, "%y").equal_within(1e-5, 1).rewrites, 1, "{low}");
+        }
     }
 
     #[test]

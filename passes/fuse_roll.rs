@@ -10,9 +10,11 @@
 //! %y = roll(%x) axes=[1] shifts=[3]
 //! ```
 //!
-//! Fires on one axis at a time, and takes a roll of another axis in front of it in.
+//! Fires on one axis at a time, and takes a roll in front of it in: shifts of one axis, whose size must be known for that,
+//! are added. What comes back to where it was is dropped.
 //!
-//! Refuses when: a part has another reader. Parts that are not all of the axis are no match.
+//! Refuses when: a part has another reader; "the sum of two shifts may be larger than the axis" where the size is a symbol.
+//! Parts that are not all of the axis are no match.
 //!
 //! Order: after `canonicalize_attributes`, which tells the slices' bounds; before `merge_slices`.
 //!
@@ -20,7 +22,7 @@
 
 use trt_fuse_ir::infer::resolve_axis;
 use trt_fuse_ir::op::Roll;
-use trt_fuse_ir::{Dim, Graph, Ints, NodeId, Op, OpKind, Patch, ValueRef};
+use trt_fuse_ir::{Dim, Graph, NodeId, Op, OpKind, Patch, ValueRef};
 
 use crate::pass::{Miss, Rule, RuleContext};
 
@@ -38,29 +40,44 @@ impl Rule for FuseRoll {
     }
 
     fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
-        found(graph, root).or_else(|| merged(graph, root)).ok_or(Miss::NoMatch)
+        match graph.op(root) {
+            Some(Op::Concat(op)) => found(graph, root, op.axis).ok_or(Miss::NoMatch),
+            Some(Op::Roll(outer)) => merged(graph, root, outer),
+            _ => Err(Miss::NoMatch),
+        }
     }
 }
 
-fn found(graph: &Graph, root: NodeId) -> Option<Patch> {
-    let Op::Concat(op) = graph.op(root)? else { return None };
+fn found(graph: &Graph, root: NodeId, axis: i64) -> Option<Patch> {
     let [Some(first), Some(second)] = *graph.node_inputs(root) else { return None };
     let (front, back) = (cut(graph, second)?, cut(graph, first)?);
     let rank = graph.info(front.x)?.rank()?;
-    let axis = resolve_axis(op.axis, rank).ok()?;
-    let size = graph.info(front.x)?.shape.as_ref()?.get(axis)?;
-    let axis = axis as i64;
+    let axis = resolve_axis(axis, rank).ok()? as i64;
+    let size = size(graph, front.x, axis)?;
     let is_whole = front.x == back.x
         && (front.axis, back.axis) == (axis, axis)
         && front.start.is(0)
         && front.end == back.start
         && back.end == size;
-    let shift = front.end.value().filter(|_| is_whole)?;
+    if !is_whole {
+        return None;
+    }
+    let shift = if front.end == size { 0 } else { front.end.value()? };
     let mut patch = Patch::new("fuse_roll", root);
-    let op = Roll { axes: [axis].into_iter().collect(), shifts: [shift].into_iter().collect() };
-    let y = patch.add(op, &[Some(front.x)]);
+    let y = rolled(&mut patch, front.x, &[(axis, shift)]);
     patch.replace(root.into(), y).absorb([root, first.node, second.node]);
     Some(patch)
+}
+
+fn size(graph: &Graph, value: ValueRef, axis: i64) -> Option<&Dim> {
+    graph.info(value)?.shape.as_ref()?.get(usize::try_from(axis).ok()?)
+}
+
+/// A value with its axes rolled, those that are not left out.
+fn rolled(patch: &mut Patch, x: ValueRef, shifts: &[(i64, i64)]) -> ValueRef {
+    let moved: Vec<(i64, i64)> = shifts.iter().copied().filter(|(_, shift)| *shift != 0).collect();
+    let op = Roll { axes: moved.iter().map(|m| m.0).collect(), shifts: moved.iter().map(|m| m.1).collect() };
+    if moved.is_empty() { x } else { patch.add(op, &[Some(x)]) }
 }
 
 /// A slice of one axis.
@@ -78,20 +95,26 @@ fn cut(graph: &Graph, value: ValueRef) -> Option<Cut<'_>> {
     Some(Cut { x: graph.input(value.node, 0)?, axis: *axis, start, end })
 }
 
-/// A roll of a roll of other axes.
-fn merged(graph: &Graph, root: NodeId) -> Option<Patch> {
-    let Op::Roll(outer) = graph.op(root)? else { return None };
-    let middle = graph.input(root, 0)?;
-    let Op::Roll(inner) = graph.op(middle.node)? else { return None };
-    if graph.sole_consumer(middle).is_none() || outer.axes.iter().any(|axis| inner.axes.contains(axis)) {
-        return None;
+/// A roll of a roll.
+fn merged(graph: &Graph, root: NodeId, outer: &Roll) -> Result<Patch, Miss> {
+    let middle = graph.input(root, 0).ok_or(Miss::NoMatch)?;
+    let Some(Op::Roll(inner)) = graph.op(middle.node) else { return Err(Miss::NoMatch) };
+    let mut shifts: Vec<(i64, i64)> = inner.axes.iter().copied().zip(inner.shifts.iter().copied()).collect();
+    for (axis, shift) in outer.axes.iter().zip(&outer.shifts) {
+        let Some((_, before)) = shifts.iter_mut().find(|(found, _)| found == axis) else {
+            shifts.push((*axis, *shift));
+            continue;
+        };
+        let size = size(graph, middle, *axis).and_then(Dim::value).filter(|size| *size > 0);
+        let sum = before.checked_add(*shift).zip(size).and_then(|(sum, size)| sum.checked_rem_euclid(size));
+        let reason = "the sum of two shifts may be larger than the axis";
+        *before = sum.ok_or(Miss::Blocked { reason, at: root })?;
     }
-    let joined = |a: &Ints, b: &Ints| a.iter().chain(b).copied().collect();
-    let op = Roll { axes: joined(&inner.axes, &outer.axes), shifts: joined(&inner.shifts, &outer.shifts) };
+    let x = graph.input(middle.node, 0).ok_or(Miss::NoMatch)?;
     let mut patch = Patch::new("fuse_roll", root);
-    let y = patch.add(op, &[Some(graph.input(middle.node, 0)?)]);
+    let y = rolled(&mut patch, x, &shifts);
     patch.replace(root.into(), y).absorb([root, middle.node]);
-    Some(patch)
+    Ok(patch)
 }
 
 #[cfg(test)]
@@ -123,6 +146,41 @@ mod tests {
         let body = "%1 = slice(%x) axes=[0] starts=[1] ends=[n] steps=[1]
             %2 = slice(%x) axes=[0] starts=[0] ends=[1] steps=[1] %y = concat(%1, %2) axis=0";
         assert_eq!(run(body, "%y").equal_within(0.0, 3).rewrites, 1);
+    }
+
+    #[test]
+    fn shifts_of_one_axis_are_added() {
+        let again = "%4 = slice(%3) axes=[1] starts=[3] ends=[6] steps=[1]
+            %5 = slice(%3) axes=[1] starts=[0] ends=[3] steps=[1] %y = concat(%4, %5) axis=1";
+        let run = run(&format!("{ROWS} %3 = concat(%1, %2) axis=1 {again}"), "%y");
+        insta::assert_snapshot!(run.equal_within(0.0, 2).after, @"
+        graph g(%x: f32[n, 6, 4]) -> (%y) {
+          %y = roll(%x) axes=[1] shifts=[5] : f32[n, 6, 4]
+        }
+        ");
+    }
+
+    #[test]
+    fn what_comes_back_is_dropped() {
+        for rolls in [
+            "%2 = roll(%1) axes=[1] shifts=[4] %3 = roll(%2) axes=[1] shifts=[2]",
+            "%2 = roll(%1) axes=[2, 1] shifts=[1, 4] %3 = roll(%2) axes=[1, 2] shifts=[2, 3]",
+            "%a = slice(%1) axes=[1] starts=[0] ends=[6] steps=[1] %b = slice(%1) axes=[1] starts=[0] ends=[0] steps=[1]
+                %3 = concat(%a, %b) axis=1",
+            "%a = slice(%1) axes=[0] starts=[n] ends=[n] steps=[1] %b = slice(%1) axes=[0] starts=[0] ends=[n] steps=[1]
+                %3 = concat(%a, %b) axis=0",
+        ] {
+            let run = run(&format!("%1 = relu(%x) {rolls} %y = neg(%3)"), "%y");
+            let after = run.equal_within(0.0, 2).after.to_string();
+            assert!(run.rewrites == 1 && !after.contains("roll") && !after.contains("concat"), "{after}");
+        }
+    }
+
+    #[test]
+    fn refuses_to_add_shifts_of_a_symbolic_axis() {
+        let body = "%1 = roll(%x) axes=[0] shifts=[1] %y = roll(%1) axes=[0] shifts=[1]";
+        let run = run(body, "%y");
+        assert_eq!((run.rewrites, run.reasons()), (0, vec!["the sum of two shifts may be larger than the axis"]));
     }
 
     #[test]

@@ -82,6 +82,7 @@ mod normal;
 mod pass;
 mod pattern;
 mod pipeline;
+mod progression;
 #[cfg(test)]
 mod random;
 mod report;

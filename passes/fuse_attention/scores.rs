@@ -31,6 +31,16 @@ enum Part {
     Add(ValueRef),
     /// Where it is false, the key is hidden.
     Keep(ValueRef),
+    /// Where it is false, the score is the lowest number: that of a query whose keys are all hidden too, which then sees
+    /// all of them alike.
+    Lowest(ValueRef),
+}
+
+impl Part {
+    fn value(self) -> ValueRef {
+        let (Self::Add(mask) | Self::Keep(mask) | Self::Lowest(mask)) = self;
+        mask
+    }
 }
 
 /// All masks as one.
@@ -59,15 +69,13 @@ impl Scores {
                 }
                 found.nodes.extend(nodes);
                 found.masks = masks.into_iter().map(|(_, part)| part).collect();
-                let ranks = found.masks.iter().map(|part| {
-                    let (Part::Add(mask) | Part::Keep(mask)) = part;
-                    graph.info(*mask).and_then(|info| info.rank()).unwrap_or(0)
-                });
+                let ranks =
+                    found.masks.iter().map(|part| graph.info(part.value()).and_then(|info| info.rank()).unwrap_or(0));
                 found.mask_rank = ranks.max().unwrap_or(0);
                 return Ok(found);
             }
             let (inner, part) = masked(graph, at)?;
-            if matches!(part, Part::Keep(_)) && fill(graph, at) != Some(f64::NEG_INFINITY) {
+            if !matches!(part, Part::Add(_)) && fill(graph, at) != Some(f64::NEG_INFINITY) {
                 finite = Some(at.node);
             }
             nodes.push(at.node);
@@ -78,7 +86,7 @@ impl Scores {
 
     /// What the scores are masked with.
     pub(super) fn masks(&self) -> impl Iterator<Item = ValueRef> + '_ {
-        self.masks.iter().map(|(Part::Add(mask) | Part::Keep(mask))| *mask)
+        self.masks.iter().map(|part| part.value())
     }
 
     /// Whether a mask has a row for each query and a column for each key, none of them broadcast.
@@ -97,6 +105,12 @@ impl Scores {
     /// # Errors
     /// No match where the dtype has no infinity.
     pub(super) fn mask(&self, graph: &Graph, patch: &mut Patch, dtype: DType) -> Result<Mask, Miss> {
+        let number = |patch: &mut Patch, value| Some(patch.constant(Tensor::number(dtype, value)?));
+        if let [Part::Lowest(keep)] = self.masks.as_slice() {
+            let (zero, lowest) = (number(patch, 0.0), number(patch, lowest(dtype)));
+            let (zero, lowest) = (zero.ok_or(Miss::NoMatch)?, lowest.ok_or(Miss::NoMatch)?);
+            return Ok(Mask::Value(patch.add(Op::Where, &[Some(*keep), Some(zero), Some(lowest)])));
+        }
         if let [Part::Add(mask) | Part::Keep(mask)] = self.masks.as_slice()
             && graph.constant(*mask).is_some_and(|mask| is_causal(mask) && self.fills(graph, mask))
         {
@@ -108,6 +122,8 @@ impl Scores {
             let (all, mask, op) = match part {
                 Part::Add(mask) => (&mut sum, *mask, BinaryOp::Add),
                 Part::Keep(mask) => (&mut keep, *mask, BinaryOp::And),
+                // Alone, if at all.
+                Part::Lowest(_) => return Err(Miss::NoMatch),
             };
             *all = Some(all.map_or(mask, |before| patch.add(Op::Binary(op), &[Some(before), Some(mask)])));
         }
@@ -115,7 +131,7 @@ impl Scores {
             (None, None) => Mask::None,
             (Some(mask), None) | (None, Some(mask)) => Mask::Value(mask),
             (Some(sum), Some(keep)) => {
-                let hidden = patch.constant(Tensor::number(dtype, f64::NEG_INFINITY).ok_or(Miss::NoMatch)?);
+                let hidden = number(patch, f64::NEG_INFINITY).ok_or(Miss::NoMatch)?;
                 Mask::Value(patch.add(Op::Where, &[Some(keep), Some(sum), Some(hidden)]))
             }
         })
@@ -123,6 +139,11 @@ impl Scores {
 }
 
 const HIDDEN_BY_NUMBER: &str = "a query whose keys are all hidden by a finite number";
+
+const NOT_LOW: &str = "the number in place of hidden scores may be a score";
+
+/// A number that hides a key beside one that is seen, being too low for a score: its weight is 0.
+const LEAST_LOW: f64 = -1e4;
 
 /// The number that a Where puts in place of hidden scores.
 fn fill(graph: &Graph, value: ValueRef) -> Option<f64> {
@@ -141,13 +162,22 @@ fn masked(graph: &Graph, value: ValueRef) -> Result<(ValueRef, Part), Miss> {
         Some(Op::Where) => {
             let (keep, scores) = (slot(0)?, slot(1)?);
             let fill = fill(graph, value).ok_or(Miss::NoMatch)?;
-            if !leads_to_product(graph, scores) || !hides(fill, graph.dtype(scores)) {
+            if !leads_to_product(graph, scores) {
                 return Err(Miss::NoMatch);
             }
-            if fill != f64::NEG_INFINITY && !graph.constant(keep).is_some_and(each_row_sees) {
-                return Err(Miss::Blocked { reason: HIDDEN_BY_NUMBER, at: value.node });
+            if fill.is_nan() || fill > LEAST_LOW {
+                return Err(Miss::Blocked { reason: NOT_LOW, at: value.node });
             }
-            Ok((scores, Part::Keep(keep)))
+            if fill == f64::NEG_INFINITY || graph.constant(keep).is_some_and(each_row_sees) {
+                return Ok((scores, Part::Keep(keep)));
+            }
+            let dtype = graph.dtype(scores);
+            // What is added to the lowest number is lost, if it is not as large as the step to the next one. A half type
+            // with small exponents takes steps of the size of scores.
+            if hides(fill, dtype) && matches!(dtype, DType::F32 | DType::BF16) {
+                return Ok((scores, Part::Lowest(keep)));
+            }
+            Err(Miss::Blocked { reason: HIDDEN_BY_NUMBER, at: value.node })
         }
         _ => Err(Miss::NoMatch),
     }
@@ -210,12 +240,16 @@ fn product(graph: &Graph, value: ValueRef) -> Option<Scores> {
 
 /// Whether a number hides a key to which it is added, or in whose place it stands: infinite, or as low as the dtype goes.
 fn hides(number: f64, dtype: DType) -> bool {
-    let lowest = match dtype {
-        DType::F16 => -65504.0,
-        _ => f64::from(f32::MIN),
-    };
     // Exporters write the lowest number of another precision too.
-    number <= lowest || (dtype == DType::BF16 && number <= -3e38)
+    number <= lowest(dtype) || (dtype == DType::BF16 && number <= -3e38)
+}
+
+fn lowest(dtype: DType) -> f64 {
+    match dtype {
+        DType::F16 => -65504.0,
+        DType::BF16 => f64::from(half::bf16::MIN.to_f32()),
+        _ => f64::from(f32::MIN),
+    }
 }
 
 /// Whether a constant mask of `[.., n, n]` shows query i the keys up to i, and no other.

@@ -91,11 +91,7 @@ fn is_twice(graph: &Graph, value: ValueRef, size: i64, angles: Angles, left: usi
         return false;
     }
     if let Some(constant) = graph.constant(value) {
-        if constant.splat_element().is_some() {
-            return true;
-        }
-        let (Some(numbers), Ok(size)) = (constant.to_f64s(), usize::try_from(size)) else { return false };
-        return numbers.chunks(size).all(|row| is_row_of_twice(row, angles));
+        return has_rows_of_twice(constant, size, angles);
     }
     let input = |slot| graph.input(value.node, slot);
     let Some(x) = input(0) else { return false };
@@ -115,12 +111,12 @@ fn is_twice(graph: &Graph, value: ValueRef, size: i64, angles: Angles, left: usi
         Some(Op::Gather(op)) => {
             let rank = graph.info(x).and_then(|info| info.rank()).unwrap_or(0);
             let indices = input(1).and_then(|indices| graph.constant(indices));
-            let indices = indices.filter(|indices| i64::try_from(indices.numel()) == Ok(size));
-            let indices = indices.and_then(Tensor::to_f64s);
             match usize::try_from(op.axis) {
                 // Rows of a table.
                 Ok(axis) if axis + 1 < rank => within(x),
-                Ok(axis) if axis + 1 == rank => indices.is_some_and(|indices| is_row_of_twice(&indices, angles)),
+                Ok(axis) if axis + 1 == rank => {
+                    indices.is_some_and(|indices| indices.rank() == 1 && has_rows_of_twice(indices, size, angles))
+                }
                 _ => false,
             }
         }
@@ -128,12 +124,19 @@ fn is_twice(graph: &Graph, value: ValueRef, size: i64, angles: Angles, left: usi
     }
 }
 
-fn is_row_of_twice(row: &[f64], angles: Angles) -> bool {
-    match angles {
+/// Whether each row of so many numbers of a constant holds them twice, bit by bit.
+fn has_rows_of_twice(constant: &Tensor, size: i64, angles: Angles) -> bool {
+    if constant.splat_element().is_some() {
+        return true;
+    }
+    let width = constant.dtype().bits() / 8;
+    let row = usize::try_from(size).ok().and_then(|size| size.checked_mul(width)).filter(|row| *row > 0);
+    let Some(row) = row else { return false };
+    constant.bytes().chunks_exact(row).all(|row| match angles {
         Angles::Once => true,
         Angles::Halves => row.get(..row.len() / 2) == row.get(row.len() / 2..),
-        Angles::Pairs => row.chunks(2).all(|pair| pair.first() == pair.get(1)),
-    }
+        Angles::Pairs => row.chunks(2 * width).all(|pair| pair.get(..width) == pair.get(width..)),
+    })
 }
 
 /// Whether a value is `[.., count, 2]` with both elements of each pair the same: an expansion, or a concatenation of a

@@ -181,3 +181,75 @@ impl<'g, S: NetworkSink<'g>> DimAlgebra for Site<'_, '_, 'g, S> {
         self.elementwise(a, b, kind, "dim")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use trt_fuse_ir::{Capabilities, Graph, verify};
+
+    use crate::emit::emit;
+    use crate::emit::record::Record;
+
+    fn layers(text: &str) -> String {
+        let graph: Graph = text.parse().unwrap();
+        let mut record = Record::new();
+        emit(verify(&graph).unwrap(), &Capabilities::default(), &mut record).unwrap();
+        let text = record.text();
+        text.lines().filter(|line| !line.contains("= input")).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn extents_are_made_once() {
+        let text = "graph g(%x: f32[n, m, 6]) -> (%b, %d) {
+            %a = reshape(%x) shape=[n, m, 2, 3] %b = relu(%a) %c = neg(%x) %d = reshape(%c) shape=[n, m, 2, 3] }";
+        insta::assert_snapshot!(layers(text), @r#"
+        %a::shape_out = shape "a::shape" (%x) ; a
+        %a::n_out = slice "a::n" (%a::shape_out) start=[0] size=[1] stride=[1] ; a
+        %a::m_out = slice "a::m" (%a::shape_out) start=[1] size=[1] stride=[1] ; a
+        %a::dims_out = constant "a::dims" value=i64[2]#4f3c4324ac05c493 ; a
+        %a::dims.2_out = concatenation "a::dims.2" (%a::n_out, %a::m_out, %a::dims_out) axis=0 ; a
+        %a f32[n,m,2,3] = shuffle "a" (%x) reshape=%a::dims.2_out
+        %b f32[n,m,2,3] = activation "b" (%a) kind=relu
+        %c f32[n,m,6] = unary "c" (%x) kind=neg
+        %d f32[n,m,2,3] = shuffle "d" (%c) reshape=%a::dims.2_out
+        output "b" (%b) type=f32
+        output "d" (%d) type=f32
+        "#);
+    }
+
+    #[test]
+    fn shape_arithmetic_that_no_layer_reads_is_left_out() {
+        let text = "graph g(%x: f32[n, 4]) -> (%y) {
+            %zero = constant() value=i64[] {0} %one = constant() value=i64[] {1}
+            %s = shape(%x) start=0 %n = gather(%s, %zero) axis=0 %y = range(%zero, %n, %one) }";
+        insta::assert_snapshot!(layers(text), @r#"
+        %y::shape_out = shape "y::shape" (%x) ; y
+        %y::n_out = slice "y::n" (%y::shape_out) start=[0] size=[1] stride=[1] ; y
+        %zero_out = constant "zero" value=i64[]#8518530a4a82bcd8
+        %one_out = constant "one" value=i64[]#95857985956d4790
+        %y::step_out = shuffle "y::step" (%one_out) reshape=[1] ; y
+        %y i64[n] = fill "y" dims=%y::n_out type=i64 alpha=%zero_out beta=%y::step_out
+        output "y" (%y) type=i64
+        "#);
+    }
+
+    #[test]
+    fn shape_arithmetic_that_a_layer_reads_is_made_of_its_symbols() {
+        let text = "graph g(%x: i64[n, 4]) -> (%y, %n, %m) {
+            %zero = constant() value=i64[] {0} %s = shape(%x) start=0 %n = gather(%s, %zero) axis=0
+            %y = mul(%x, %n) %m = mul(%n, %n) }";
+        insta::assert_snapshot!(layers(text), @r#"
+        %n::shape_out = shape "n::shape" (%x) ; n
+        %n::n_out = slice "n::n" (%n::shape_out) start=[0] size=[1] stride=[1] ; n
+        %n_out = shuffle "n" (%n::n_out) reshape=[]
+        %y::broadcast_out = shuffle "y::broadcast" (%n_out) reshape=[1,1] ; y
+        %y i64[n,4] = elementwise "y" (%x, %y::broadcast_out) kind=prod
+        output "y" (%y) type=i64
+        %n = identity "n.2" (%n_out) ; n
+        output "n" (%n) type=i64
+        %m::dim_out = elementwise "m::dim" (%n::n_out, %n::n_out) kind=prod ; m
+        %m.2_out = shuffle "m.2" (%m::dim_out) reshape=[] ; m
+        %m = identity "m" (%m.2_out)
+        output "m" (%m) type=i64
+        "#);
+    }
+}

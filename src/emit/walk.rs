@@ -166,9 +166,7 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
         let [value] = node.outputs.as_slice() else { return None };
         let Known::Elements(elements) = &value.info.known else { return None };
         let is_vector = value.info.dtype == DType::I64 && value.info.rank()? <= 1 && elements.len() <= MOST_DEFERRED;
-        // One layer gives all of a tensor's dimensions.
-        let is_whole = matches!(node.op, Op::ShapeOf(_)) && elements.len() > 1;
-        let deferred = is_vector && !is_whole && self.graph.input(id, 0).is_some();
+        let deferred = is_vector && self.graph.input(id, 0).is_some();
         (deferred && elements.iter().all(|dim| self.symbols.tell(dim))).then(|| elements.to_vec())
     }
 
@@ -180,10 +178,18 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             return self.known(value, reader);
         };
         let mut site = Site::new(value.node, node, self);
-        let mut tensor = site.dims_tensor(&elements.into_iter().collect())?;
-        if site.output().and_then(ValueInfo::rank) == Some(0) {
-            tensor = site.shuffle(tensor, None, Some(DimsArg::Fixed(&[])), None, "")?;
-        }
+        let tensor = match (&node.op, site.output().and_then(ValueInfo::rank)) {
+            // One layer gives all dimensions.
+            (Op::ShapeOf(_), _) if elements.len() > 1 => match ops::emit(&mut site)?.first() {
+                Some(shape) => *shape,
+                None => return self.known(value, reader),
+            },
+            (_, Some(0)) => {
+                let one = site.dims_tensor(&elements.into_iter().collect())?;
+                site.shuffle(one, None, Some(DimsArg::Fixed(&[])), None, "")?
+            }
+            _ => site.dims_tensor(&elements.into_iter().collect())?,
+        };
         self.tensors.insert(value, tensor);
         Ok(tensor)
     }

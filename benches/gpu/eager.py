@@ -1,6 +1,6 @@
 """Times models in PyTorch on this machine's GPU: eagerly, and compiled where named in COMPILED. One line of JSON each.
 
-    python3 benches/gpu/pytorch.py OUT.jsonl [WAIT]
+    python3 benches/gpu/eager.py OUT.jsonl [WAIT]
 
 Needs torch, torchvision and transformers; weights are random. What is compiled is measured once the file WAIT exists, so that
 other measurements do not overlap; OUT.jsonl.eager appears when the eager ones are done. Times are medians of 200 runs by
