@@ -47,6 +47,8 @@ pub struct Capabilities {
     pub plain_i8: bool,
     /// Layers that move elements take booleans: seen to be missing for a Shuffle in 8.5.3.
     pub moves_booleans: bool,
+    /// The unary layer takes scalars (9.0 and later): 8.5.3 wants an axis.
+    pub unary_scalars: bool,
     /// TopK, NonZero and NMS can give their indices in 64 bits (10.14 and later).
     pub wide_indices: bool,
 }
@@ -72,6 +74,7 @@ impl Capabilities {
             wrapping_slices: true,
             moves_booleans: true,
             plain_i8: true,
+            unary_scalars: true,
             wide_indices: true,
         }
     }
@@ -110,6 +113,7 @@ impl Capabilities {
             wrapping_slices: least((9, 0)),
             moves_booleans: least((9, 0)),
             plain_i8: least((9, 0)),
+            unary_scalars: least((9, 0)),
             wide_indices: least((10, 14)),
         }
     }

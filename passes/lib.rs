@@ -66,6 +66,7 @@ mod lower_remainder;
 mod lower_resize;
 mod lower_roll;
 mod lower_rotary_embedding;
+mod lower_scalars;
 mod lower_scatter;
 mod lower_shape_input;
 mod lower_triangle;

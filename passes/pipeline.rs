@@ -66,6 +66,7 @@ use crate::lower_remainder::LowerRemainder;
 use crate::lower_resize::LowerResize;
 use crate::lower_roll::LowerRoll;
 use crate::lower_rotary_embedding::LowerRotaryEmbedding;
+use crate::lower_scalars::LowerScalars;
 use crate::lower_scatter::LowerScatter;
 use crate::lower_shape_input::LowerShapeInput;
 use crate::lower_triangle::LowerTriangle;
@@ -503,6 +504,7 @@ fn lowering_passes() -> Vec<Box<dyn Pass>> {
         Box::new(LowerResize),
         Box::new(LowerRoll),
         Box::new(LowerRotaryEmbedding),
+        Box::new(LowerScalars),
         Box::new(LowerScatter),
         Box::new(LowerShapeInput),
         Box::new(LowerTriangle),
