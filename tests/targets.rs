@@ -85,18 +85,17 @@ fn attention_is_written_out_for_old_targets() {
     %y.2 f16[b,2,t,64] = elementwise "y.2" (%k, %y.lower_attention.1_out) kind=prod ; y
     %y.3::shape_out = shape "y.3::shape" (%q) ; y
     %y.3::b_out = slice "y.3::b" (%y.3::shape_out) start=[0] size=[1] stride=[1] ; y
-    %y.3::dim_out = constant "y.3::dim" value=i32[1]#b156493ed09a262c ; y
-    %y.3::dim.2_out = constant "y.3::dim.2" value=i32[1]#f8ff3ef171be2883 ; y
+    %y.3::dims_out = constant "y.3::dims" value=i32[2]#da06f8b2b6644285 ; y
     %y.3::shape.2_out = shape "y.3::shape.2" (%k) ; y
     %y.3::t_out = slice "y.3::t" (%y.3::shape.2_out) start=[2] size=[1] stride=[1] ; y
-    %y.3::dim.3_out = constant "y.3::dim.3" value=i32[1]#29f015f28b79e4eb ; y
-    %y.3::dims_out = concatenation "y.3::dims" (%y.3::b_out, %y.3::dim_out, %y.3::dim.2_out, %y.3::t_out, %y.3::dim.3_out) axis=0 ; y
-    %y.3 f16[b,2,1,t,64] = shuffle "y.3" (%y.2) reshape=%y.3::dims_out ; y
-    %y.4::dim_out = constant "y.4::dim" value=i32[1]#08347f5e347c28fe ; y
-    %y.4::dims_out = concatenation "y.4::dims" (%y.3::b_out, %y.3::dim_out, %y.4::dim_out, %y.3::t_out, %y.3::dim.3_out) axis=0 ; y
-    %y.4 f16[b,2,4,t,64] = slice "y.4" (%y.3) start=[0,0,0,0,0] size=%y.4::dims_out stride=[1,1,0,1,1] ; y
+    %y.3::dim_out = constant "y.3::dim" value=i32[1]#29f015f28b79e4eb ; y
+    %y.3::dims.2_out = concatenation "y.3::dims.2" (%y.3::b_out, %y.3::dims_out, %y.3::t_out, %y.3::dim_out) axis=0 ; y
+    %y.3 f16[b,2,1,t,64] = shuffle "y.3" (%y.2) reshape=%y.3::dims.2_out ; y
+    %y.4::dims_out = constant "y.4::dims" value=i32[2]#1c3038bd2c12f5ad ; y
+    %y.4::dims.2_out = concatenation "y.4::dims.2" (%y.3::b_out, %y.4::dims_out, %y.3::t_out, %y.3::dim_out) axis=0 ; y
+    %y.4 f16[b,2,4,t,64] = slice "y.4" (%y.3) start=[0,0,0,0,0] size=%y.4::dims.2_out stride=[1,1,0,1,1] ; y
     %y.5::dim_out = constant "y.5::dim" value=i32[1]#d607846504f6c6b3 ; y
-    %y.5::dims_out = concatenation "y.5::dims" (%y.3::b_out, %y.5::dim_out, %y.3::t_out, %y.3::dim.3_out) axis=0 ; y
+    %y.5::dims_out = concatenation "y.5::dims" (%y.3::b_out, %y.5::dim_out, %y.3::t_out, %y.3::dim_out) axis=0 ; y
     %y.5 f16[b,8,t,64] = shuffle "y.5" (%y.4) reshape=%y.5::dims_out ; y
     %y.9 f16[b,8,s,t] = matrix_multiply "y.9" (%y.1, %y.5) op1=transpose ; y
     %y.lower_attention.2_out = constant "y.lower_attention.2" value=f16[1,1,1,1]#4b07abf87f4a403e
@@ -104,12 +103,9 @@ fn attention_is_written_out_for_old_targets() {
     %y.14 f16[b,8,s,t] = softmax "y.14" (%y.10) axis=3 ; y
     %y.lower_attention.4_out = constant "y.lower_attention.4" value=f16[1,1,1,1]#9516b9234c0102b2
     %y.15 f16[b,8,s,t] = select "y.15" (%y.13, %y.14, %y.lower_attention.4_out) ; y
-    %y.6::dims_out = concatenation "y.6::dims" (%y.3::b_out, %y.3::dim_out, %y.3::dim.2_out, %y.3::t_out, %y.3::dim.3_out) axis=0 ; y
-    %y.6 f16[b,2,1,t,64] = shuffle "y.6" (%v) reshape=%y.6::dims_out ; y
-    %y.7::dims_out = concatenation "y.7::dims" (%y.3::b_out, %y.3::dim_out, %y.4::dim_out, %y.3::t_out, %y.3::dim.3_out) axis=0 ; y
-    %y.7 f16[b,2,4,t,64] = slice "y.7" (%y.6) start=[0,0,0,0,0] size=%y.7::dims_out stride=[1,1,0,1,1] ; y
-    %y.8::dims_out = concatenation "y.8::dims" (%y.3::b_out, %y.5::dim_out, %y.3::t_out, %y.3::dim.3_out) axis=0 ; y
-    %y.8 f16[b,8,t,64] = shuffle "y.8" (%y.7) reshape=%y.8::dims_out ; y
+    %y.6 f16[b,2,1,t,64] = shuffle "y.6" (%v) reshape=%y.3::dims.2_out ; y
+    %y.7 f16[b,2,4,t,64] = slice "y.7" (%y.6) start=[0,0,0,0,0] size=%y.4::dims.2_out stride=[1,1,0,1,1] ; y
+    %y.8 f16[b,8,t,64] = shuffle "y.8" (%y.7) reshape=%y.5::dims_out ; y
     %y f16[b,8,s,64] = matrix_multiply "y" (%y.15, %y.8)
     output "y" (%y) type=f16
     "#);
