@@ -19,7 +19,7 @@
 //! Numerics: bit-exact.
 
 use trt_fuse_ir::op::Squeeze;
-use trt_fuse_ir::{Graph, Ints, NodeId, Op, OpKind, Patch};
+use trt_fuse_ir::{Graph, Ints, NodeId, OpKind, Patch};
 
 use crate::formula::Formula;
 use crate::pass::{Miss, Rule, RuleContext};
