@@ -126,8 +126,9 @@ public:
     virtual void set_address(rust::Str name, size_t address) = 0;
     virtual void set_output(rust::Str name, size_t address, uint64_t capacity) = 0;
     virtual int64_t most_bytes(rust::Str name) const = 0;
-    // One entry -1 for each extent that the data tell, until they told.
+    // One entry -1 for each extent that the data tell.
     virtual rust::Vec<int64_t> shape(rust::Str name) = 0;
+    virtual rust::Vec<int64_t> told_shape(rust::Str name) const = 0;
     virtual void enqueue(size_t stream) = 0;
     virtual void set_memory(size_t address, uint64_t length) = 0;
     virtual void profile(bool wanted) = 0;

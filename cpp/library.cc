@@ -74,6 +74,9 @@ Library::Library(std::string path, void* handle)
     }
     patch_ = number_ % 100;
     rtx_ = major_ < 8;
+    if (!rtx_ && major_ == 8 && minor_ < 5) {
+        throw std::runtime_error("is " + version_text(false, major_, minor_) + ", but at least TensorRT 8.5 is needed");
+    }
     headers_ = choose(rtx_, major_, minor_);
     if (rtx_ && minor_ < headers_->minor) {
         throw std::runtime_error("is " + version_text(true, major_, minor_) + ", but at least "

@@ -118,8 +118,11 @@ public:
     }
 
     void set_address(rust::Str name, size_t address) override {
-        check(context_->setTensorAddress(std::string(name).c_str(), reinterpret_cast<void*>(address)),
-            "setTensorAddress");
+        std::string const key(name);
+        if (outputs_.count(key) != 0) {
+            check(context_->setOutputAllocator(key.c_str(), nullptr), "setOutputAllocator");
+        }
+        check(context_->setTensorAddress(key.c_str(), reinterpret_cast<void*>(address)), "setTensorAddress");
     }
 
     void set_output(rust::Str name, size_t address, uint64_t capacity) override {
@@ -134,16 +137,20 @@ public:
     }
 
     rust::Vec<int64_t> shape(rust::Str name) override {
-        auto const output = outputs_.find(std::string(name));
-        if (output != outputs_.end() && output->second.shape()) {
-            return values_of(*output->second.shape());
-        }
         loaded_->log.mark();
         nvinfer1::Dims const dims = context_->getTensorShape(std::string(name).c_str());
         if (dims.nbDims < 0) {
             loaded_->log.fail("getTensorShape failed");
         }
         return values_of(dims);
+    }
+
+    rust::Vec<int64_t> told_shape(rust::Str name) const override {
+        auto const output = outputs_.find(std::string(name));
+        if (output == outputs_.end() || !output->second.shape()) {
+            throw std::runtime_error("TensorRT told no shape of output '" + std::string(name) + "'");
+        }
+        return values_of(*output->second.shape());
     }
 
     void set_memory(size_t address, uint64_t length) override {

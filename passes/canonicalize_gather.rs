@@ -102,12 +102,18 @@ fn counts_axis(graph: &Graph, data: &Shape, axis: i64, indices: ValueRef) -> boo
 
 /// The first of numbers that count up by one.
 fn first_of_run(places: &[i64]) -> Option<i64> {
-    places.windows(2).all(|pair| matches!(pair, [a, b] if a + 1 == *b)).then(|| places.first().copied())?
+    places
+        .windows(2)
+        .all(|pair| matches!(pair, [a, b] if a.checked_add(1) == Some(*b)))
+        .then(|| places.first().copied())?
 }
 
 fn along_axis(data: &Shape, axis: i64, indices: &Tensor) -> Option<Run> {
     let axis = resolve_axis(axis, data.len()).ok()?;
     let size = data.get(axis)?.value()?;
+    if indices.splat_element().is_some() && indices.numel() > 1 {
+        return None;
+    }
     let places: Vec<i64> = indices.to_i64s()?.iter().map(|at| if *at < 0 { at + size } else { *at }).collect();
     let start = first_of_run(&places)?;
     let length = places.len() as i64;

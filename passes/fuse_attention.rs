@@ -15,8 +15,9 @@
 //!
 //! Fires on three and four dimensions; with the scale on the scores, the queries, the keys or both; with a cap on the
 //! scores; with any number of additive masks and with a boolean one that selects scores or negative infinity, or the
-//! lowest number of f32 or bf16, which is the same as adding it; with one that selects scores or some number of -10,000 or
-//! less, if it is constant and leaves each query a key; with a constant mask that hides what comes later, which becomes the causal flag; with the softmax of a half type in f32; with
+//! lowest number of f32 or bf16, which is the same as adding it; with one that selects scores or a number below all scores
+//! (-1e30; of f16 the lowest), if it is constant and leaves each query a key; with a constant mask that hides what comes
+//! later, which becomes the causal flag; with the softmax of a half type in f32; with
 //! NaN replaced by 0 where all keys are hidden. Heads of keys and values that are repeated for several heads of queries
 //! lose their repetition.
 //!
@@ -29,7 +30,7 @@
 //! into a product.
 //!
 //! Numerics: the scale moves to the queries; 1e-5 in f32. Where a finite number takes the place of scores, these must be
-//! smaller than what it absorbs (1e31 of the lowest f32), and some score that a query sees larger than it by 104.
+//! finite and smaller than what it absorbs (1e31 of the lowest f32), and some score that a query sees larger than it by 104.
 
 mod heads;
 mod scores;
@@ -409,13 +410,18 @@ mod tests {
 
     #[test]
     fn a_low_number_hides_where_each_query_sees_a_key() {
-        for low in ["-10000.0", "-1e9"] {
+        for (low, fires) in [("-1e30", 1), ("-3.4028235e38", 1), ("-1e9", 0), ("-10000.0", 0)] {
             let body = format!(
                 "%1 = matmul(%q, %kt) %some = constant() value=f32[] {{{low}}}
                 %keep = constant() value=bool[1, 5] {{true, true, false, true, false}} %3 = where(%keep, %1, %some)
                 %4 = softmax(%3) axis=-1 %y = matmul(%4, %v)"
             );
-            assert_eq!(run(&body, "%y").equal_within(1e-5, 1).rewrites, 1, "{low}");
+            let run = run(&body, "%y");
+            assert_eq!(run.equal_within(1e-5, 1).rewrites, fires, "{low}");
+            if fires == 0 {
+                // Scores of -2e4 are lower.
+                assert_eq!(run.reasons(), ["the number in place of hidden scores may be a score"], "{low}");
+            }
         }
     }
 

@@ -51,7 +51,7 @@ impl Rule for FuseGlobalPool {
         let counts = op.kind == PoolKind::AverageIncludePad;
         let covers = |((size, side), before): ((&Dim, &i64), &i64)| match size.value() {
             Some(size) if counts => size == *side,
-            Some(size) => size <= side.saturating_sub(*before),
+            Some(size) => (1..=side.saturating_sub(*before)).contains(&size),
             None => false,
         };
         let covers_all = output.iter().all(|size| size.is(1))

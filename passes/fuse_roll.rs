@@ -62,7 +62,8 @@ fn found(graph: &Graph, root: NodeId, axis: i64) -> Option<Patch> {
     if !is_whole {
         return None;
     }
-    let shift = if front.end == size { 0 } else { front.end.value()? };
+    // Where the axis is shorter than the shift, the parts are no roll.
+    let shift = if front.end == size { 0 } else { front.end.value().filter(|_| (size - front.end).at_least(0))? };
     let mut patch = Patch::new("fuse_roll", root);
     let y = rolled(&mut patch, front.x, &[(axis, shift)]);
     patch.replace(root.into(), y).absorb([root, first.node, second.node]);
@@ -143,9 +144,16 @@ mod tests {
 
     #[test]
     fn fires_on_a_symbolic_axis() {
-        let body = "%1 = slice(%x) axes=[0] starts=[1] ends=[n] steps=[1]
-            %2 = slice(%x) axes=[0] starts=[0] ends=[1] steps=[1] %y = concat(%1, %2) axis=0";
-        assert_eq!(run(body, "%y").equal_within(0.0, 3).rewrites, 1);
+        let text = |shift: i64| {
+            format!(
+                "graph g(%x: f32[n + 1, 4]) -> (%y) {{
+                %1 = slice(%x) axes=[0] starts=[{shift}] ends=[n + 1] steps=[1]
+                %2 = slice(%x) axes=[0] starts=[0] ends=[{shift}] steps=[1] %y = concat(%1, %2) axis=0 }}"
+            )
+        };
+        assert_eq!(run_rule(FuseRoll, &text(1)).equal_within(0.0, 3).rewrites, 1);
+        // Of two rows, two is no roll by two.
+        assert_eq!(run_rule(FuseRoll, &text(2)).rewrites, 0);
     }
 
     #[test]

@@ -21,7 +21,7 @@
 //!
 //! Numerics: exact.
 
-use trt_fuse_ir::op::Cast;
+use trt_fuse_ir::op::{Cast, ScatterReduction};
 use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, ValueRef};
 
 use crate::formula::Formula;
@@ -82,11 +82,17 @@ impl Rule for LowerBooleans {
 fn moved(graph: &Graph, root: NodeId, op: Op) -> Result<Patch, Miss> {
     let outputs = graph.node(root).ok_or(Miss::NoMatch)?.outputs.len();
     let first = usize::from(matches!(op, Op::Where));
+    // What is added up or compared must be 0 or 1.
+    let is_move = match &op {
+        Op::ScatterElements(op) => op.reduction == ScatterReduction::None,
+        Op::ScatterNd(op) => op.reduction == ScatterReduction::None,
+        _ => true,
+    };
     let mut f = Formula::new("lower_booleans", graph, root);
     let mut inputs: Vec<Option<ValueRef>> = graph.node_inputs(root).to_vec();
     for input in inputs.iter_mut().skip(first).flatten() {
         if graph.dtype(*input) == DType::Bool {
-            *input = match integer_before(graph, *input) {
+            *input = match integer_before(graph, *input).filter(|_| is_move) {
                 Some(integer) => integer,
                 None => f.cast(*input, DType::I32),
             };
@@ -165,8 +171,8 @@ fn aligned(graph: &Graph, root: NodeId) -> Result<Patch, Miss> {
 
 #[cfg(test)]
 mod tests {
-    use trt_fuse_ir::Capabilities;
     use trt_fuse_ir::eval::eval_graph;
+    use trt_fuse_ir::{Capabilities, Tensor};
 
     use super::*;
     use crate::testing::{random_inputs, run_for};
@@ -201,6 +207,17 @@ mod tests {
     fn numbers_other_than_bits_stay_booleans_in_between() {
         let text = "graph g(%i: i32[4]) -> (%k) { %b = cast(%i) to=bool %k = cast(%b) to=i32 }";
         assert_eq!(lowered(text).live().len(), text.parse::<Graph>().unwrap().live().len());
+    }
+
+    #[test]
+    fn what_is_compared_is_a_bit() {
+        let before: Graph = "graph g(%x: i32[1], %u: bool[1]) -> (%y) { %i = constant() value=i64[1] {0}
+            %b = cast(%x) to=bool %y = scatter_elements(%b, %i, %u) axis=0 reduction=max }"
+            .parse()
+            .unwrap();
+        let after = run_for(LowerBooleans, &before, &Capabilities::tensorrt((8, 5, 3)));
+        let inputs = [Tensor::vector(vec![-3_i32]), Tensor::vector(vec![false])];
+        assert_eq!(eval_graph(&before, &inputs).unwrap(), eval_graph(&after, &inputs).unwrap());
     }
 
     #[test]

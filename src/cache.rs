@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use trt_fuse_ir::Graph;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::Options;
@@ -19,10 +20,17 @@ impl<'p> EngineCache<'p> {
     }
 
     /// Where the plan of a network lies that `built_by`, a TensorRT on a GPU, makes.
-    pub(crate) fn place(&self, network: &Record, options: &Options, built_by: &str) -> PathBuf {
+    ///
+    /// A plan also tells the model's types, which the network does not: those of `graph` count too.
+    pub(crate) fn place(&self, graph: &Graph, network: &Record, options: &Options, built_by: &str) -> PathBuf {
         // What decides nothing of the engine is left out.
         let config = BuilderConfig { timing_cache: None, verbose: false, ..options.build.clone() };
-        let decisive = format!("{built_by}\n{config:?}\n{:?}\n{}", options.ranges, network.text());
+        let inputs = graph.inputs().iter().filter_map(|id| graph.value((*id).into()));
+        let inputs = inputs.map(|value| format!("{}: {}", value.name, value.info.dtype));
+        let outputs = graph.outputs().iter();
+        let outputs = outputs.map(|output| format!("{}: {}", output.name, graph.dtype(output.value)));
+        let types: Vec<String> = inputs.chain(outputs).collect();
+        let decisive = format!("{built_by}\n{config:?}\n{:?}\n{types:?}\n{}", options.ranges, network.text());
         self.folder.join(format!("{:032x}.plan", xxh3_128(decisive.as_bytes())))
     }
 

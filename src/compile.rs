@@ -219,7 +219,7 @@ pub fn build(
         Some(cache) => {
             let mut record = Record::new();
             let layers = lowered.emit(&capabilities, &mut record)?;
-            let place = cache.place(&record, options, &builder_of(library)?);
+            let place = cache.place(graph, &record, options, &builder_of(library)?);
             let emit = start.elapsed();
             match cache.find(&place) {
                 Ok(Some(plan)) => {

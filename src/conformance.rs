@@ -191,7 +191,7 @@ fn difference(expected: &Tensor, found: &Tensor) -> Option<String> {
     let wrong = a.iter().zip(&b).enumerate().find(|(_, (a, b))| {
         let same = a == b || (a.is_nan() && b.is_nan());
         let gap = (*a - *b).abs();
-        !same && (gap.is_nan() || gap > ABSOLUTE + relative * a.abs())
+        !same && (!a.is_finite() || gap.is_nan() || gap > ABSOLUTE + relative * a.abs())
     });
     wrong.map(|(at, (a, b))| format!("element {at} is {b}, {a} was expected"))
 }

@@ -120,7 +120,7 @@ fn commands_say_in_one_line_that_there_is_no_gpu() {
         println!("skipped: this machine has a GPU");
         return;
     }
-    for arguments in [["verify", "model.onnx"], ["bench", "model.onnx"]] {
+    for arguments in [["verify", "model.onnx"], ["bench", "model.onnx"], ["compare", "model.onnx"]] {
         let output = Command::new(env!("CARGO_BIN_EXE_trt-fuse")).args(arguments).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1));
@@ -338,6 +338,15 @@ fn builds_take_from_the_caches() {
     let mut larger = options.clone();
     larger.ranges = vec!["n=1:2:16".parse().unwrap()];
     assert!(!build(&graph(), &library, &larger, None).unwrap().cached);
+
+    // The same network for other types of the model.
+    let typed = |dtype: &str| -> Graph {
+        format!("graph g(%x: {dtype}[4]) -> (%y) {{ %z = cast(%x) to=f32 %y = relu(%z) }}").parse().unwrap()
+    };
+    for dtype in ["u16", "i32", "i16"] {
+        let built = build(&typed(dtype), &library, &Options { ranges: Vec::new(), ..options.clone() }, None).unwrap();
+        assert_eq!((built.cached, built.plan.header().types["x"].as_str()), (false, dtype));
+    }
 
     // Broken files are told of, and replaced.
     for entry in std::fs::read_dir(folder.path().join("engines")).unwrap() {

@@ -142,8 +142,10 @@ const HIDDEN_BY_NUMBER: &str = "a query whose keys are all hidden by a finite nu
 
 const NOT_LOW: &str = "the number in place of hidden scores may be a score";
 
-/// A number that hides a key beside one that is seen, being too low for a score: its weight is 0.
-const LEAST_LOW: f64 = -1e4;
+/// The largest number that is too low for a score, so that a key of it has weight 0 beside one that is seen.
+fn least_low(dtype: DType) -> f64 {
+    if dtype == DType::F16 { -65504.0 } else { -1e30 }
+}
 
 /// The number that a Where puts in place of hidden scores.
 fn fill(graph: &Graph, value: ValueRef) -> Option<f64> {
@@ -165,7 +167,7 @@ fn masked(graph: &Graph, value: ValueRef) -> Result<(ValueRef, Part), Miss> {
             if !leads_to_product(graph, scores) {
                 return Err(Miss::NoMatch);
             }
-            if fill.is_nan() || fill > LEAST_LOW {
+            if fill.is_nan() || fill > least_low(graph.dtype(scores)) {
                 return Err(Miss::Blocked { reason: NOT_LOW, at: value.node });
             }
             if fill == f64::NEG_INFINITY || graph.constant(keep).is_some_and(each_row_sees) {

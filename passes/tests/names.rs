@@ -9,8 +9,21 @@ const VERBS: &[&str] = &["fold", "drop", "merge", "fuse", "sink", "split", "cano
 
 /// Files that are no pass.
 const OTHERS: &[&str] = &[
-    "axes", "channels", "formula", "layout", "lib", "normal", "pass", "pattern", "pipeline", "random", "report",
-    "siblings", "testing", "trace",
+    "axes",
+    "channels",
+    "formula",
+    "layout",
+    "lib",
+    "normal",
+    "pass",
+    "pattern",
+    "pipeline",
+    "progression",
+    "random",
+    "report",
+    "siblings",
+    "testing",
+    "trace",
 ];
 
 fn stems() -> BTreeSet<String> {

@@ -10,6 +10,8 @@ use trt_fuse::import::import_file;
 use trt_fuse::tensorrt::TrtNetwork;
 use trt_fuse::{Error, Finding, check, open_library};
 
+#[path = "shared/compare.rs"]
+mod compare;
 #[path = "shared/engines.rs"]
 mod engines;
 #[path = "shared/mod.rs"]
@@ -24,6 +26,7 @@ mod shared;
   trt-fuse build bert.onnx -o bert.plan --range batch=1:8:32 --range seq=1:128:512
   trt-fuse check model.onnx
   trt-fuse verify resnet50.onnx --plan resnet50.plan
+  trt-fuse compare resnet50.onnx
   trt-fuse bench resnet50.plan --useCudaGraph
   trt-fuse run resnet50.plan --input x=x.npy --output-dir outputs
   trt-fuse conformance node-tests --build --tsv results.tsv
@@ -47,12 +50,18 @@ enum Command {
         /// Write TensorRT's bytes alone, as trtexec and Triton take them, without the header that this program checks.
         #[arg(long)]
         bare: bool,
+        /// Compare the engine with the evaluator first, as `verify` does, and write no plan if it is wrong. Needs a GPU.
+        #[arg(long)]
+        verify: bool,
         #[command(flatten)]
         making: engines::Making,
     },
     /// Compare an engine with the evaluator on random inputs at the ends of its ranges, and name the first tensor that
     /// is wrong. Needs a GPU. Exit code 1 if they differ.
     Verify(engines::Verify),
+    /// Compare our engine and OnnxParser's: outputs, layers, build time, latency. Needs a GPU. Exit code 1 if ours is
+    /// wrong.
+    Compare(compare::Compare),
     /// Measure an engine, and print one line of JSON. Needs a GPU.
     Bench(engines::Bench),
     /// Run an engine once on tensors in files. Needs a GPU.
@@ -93,9 +102,11 @@ enum Command {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Build { model, output, bare, making } => {
-            shared::exit(engines::build_plan(&model, &output, bare, &making))
+        Command::Build { model, output, bare, verify, making } => {
+            let built = engines::build_plan(&model, &output, bare, verify, &making);
+            built.unwrap_or_else(|error| shared::exit(Err(error)))
         }
+        Command::Compare(arguments) => compare::compare(&arguments),
         Command::Verify(arguments) => engines::verify(&arguments),
         Command::Bench(arguments) => shared::exit(engines::bench(&arguments)),
         Command::Run(arguments) => shared::exit(engines::run(&arguments)),

@@ -1,5 +1,6 @@
 //! Symbolic dimensions as layers: only what a symbol really needs becomes shape arithmetic in the network.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -67,6 +68,32 @@ impl<T: Copy> Symbols<T> {
             told &= self.sources.contains_key(name) || self.values.contains_key(&Dim::symbol(name.clone()));
         });
         told || self.values.contains_key(dim)
+    }
+}
+
+/// Whether a dimension has a quotient or a remainder in it. TensorRT 10.7 rounds some quotients of its floored division of
+/// integers up, as of 18,542,495 by 32.
+pub(super) fn divides(dim: &Dim) -> bool {
+    dim.compute(&mut Divisions).unwrap_or(true)
+}
+
+/// True where there is a division.
+struct Divisions;
+
+impl DimAlgebra for Divisions {
+    type Value = bool;
+    type Error = Infallible;
+
+    fn number(&mut self, _: i64) -> Result<bool, Infallible> {
+        Ok(false)
+    }
+
+    fn symbol(&mut self, _: &Arc<str>) -> Result<bool, Infallible> {
+        Ok(false)
+    }
+
+    fn binary(&mut self, op: DimOp, a: bool, b: bool) -> Result<bool, Infallible> {
+        Ok(a || b || matches!(op, DimOp::FloorDiv | DimOp::Mod))
     }
 }
 

@@ -15,7 +15,7 @@ use super::layers::{DimsArg, Input};
 use super::ops;
 use super::sink::{Label, LayerCounts, NetworkSink, Outputs, Weights};
 use super::site::Site;
-use super::symbols::Symbols;
+use super::symbols::{Symbols, divides};
 
 /// Makes the layers of a graph in a sink, and counts them.
 ///
@@ -166,7 +166,7 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
         let [value] = node.outputs.as_slice() else { return None };
         let Known::Elements(elements) = &value.info.known else { return None };
         let is_vector = value.info.dtype == DType::I64 && value.info.rank()? <= 1 && elements.len() <= MOST_DEFERRED;
-        let deferred = is_vector && self.graph.input(id, 0).is_some();
+        let deferred = is_vector && self.graph.input(id, 0).is_some() && !elements.iter().any(divides);
         (deferred && elements.iter().all(|dim| self.symbols.tell(dim))).then(|| elements.to_vec())
     }
 

@@ -1,4 +1,4 @@
-//! Timing an engine as `trtexec` does.
+//! Timing an engine, in the terms of `trtexec`. Each run of a session waits for the one before, copies included.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -185,8 +185,14 @@ impl Stream {
         // Ended in any case: a stream that captures is of no use for anything else.
         // SAFETY: as above.
         let graph = unsafe { result::stream::end_capture(self.raw) }.map_err(failed("cuStreamEndCapture"));
-        enqueued?;
         let graph = graph?;
+        if let Err(why) = enqueued {
+            if !graph.is_null() {
+                // SAFETY: just made, and used for nothing.
+                let _ = unsafe { result::graph::destroy(graph) };
+            }
+            return Err(why);
+        }
         if graph.is_null() {
             return Err(RuntimeError::Cuda { call: "cuStreamEndCapture", message: "no graph was captured".to_owned() });
         }
@@ -310,7 +316,10 @@ impl DeviceBuffer {
             return Err(too_long());
         }
         // SAFETY: the buffer is as long, and borrowed alone.
-        unsafe { result::memcpy_htod_sync(self.raw, bytes) }.map_err(failed("cuMemcpyHtoD"))
+        unsafe { result::memcpy_htod_sync(self.raw, bytes) }.map_err(failed("cuMemcpyHtoD"))?;
+        // The copy may still be on its way from the driver's own memory, and other streams do not wait for it.
+        // SAFETY: null is the default stream, which is always there.
+        unsafe { result::stream::synchronize(std::ptr::null_mut()) }.map_err(failed("cuStreamSynchronize"))
     }
 
     /// Copies bytes from its beginning.

@@ -34,6 +34,13 @@ impl fmt::Debug for Engine {
     }
 }
 
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // TensorRT frees memory of the current GPU.
+        let _ = self.device.bind();
+    }
+}
+
 pub(super) fn refused(why: &cxx::Exception) -> RuntimeError {
     RuntimeError::TensorRt { message: why.what().to_owned() }
 }

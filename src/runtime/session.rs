@@ -62,8 +62,16 @@ impl Slot {
     }
 }
 
-/// Where each tensor lies and how large it is, and where temporaries lie: what a captured graph is good for.
-type Layout = (Vec<(usize, Option<Vec<usize>>)>, usize);
+/// What a captured graph is good for.
+#[derive(PartialEq, Eq)]
+struct Layout {
+    /// Where each tensor lies and how large it is.
+    tensors: Vec<(usize, Option<Vec<usize>>)>,
+    /// Where temporaries lie.
+    memory: usize,
+    /// What TensorRT reads on the host, which it does while work is put on a stream: the graph has it in itself.
+    host_inputs: Vec<Vec<u8>>,
+}
 
 /// An execution context with its own stream and memory. Not for several threads at once: make one for each.
 pub struct Session {
@@ -358,8 +366,15 @@ impl Session {
         if !self.options.cuda_graph || self.graph_refusal.is_some() {
             return self.enqueue_plainly();
         }
-        let slots = self.slots.iter().map(|slot| (slot.address, slot.dims.clone())).collect();
-        let layout: Layout = (slots, memory);
+        let specs = self.engine.tensors().iter().zip(&self.slots);
+        let host_inputs = specs.filter(|(spec, _)| spec.on_host && spec.is_input);
+        let layout = Layout {
+            tensors: self.slots.iter().map(|slot| (slot.address, slot.dims.clone())).collect(),
+            memory,
+            host_inputs: host_inputs
+                .map(|(_, slot)| slot.host.bytes().get(..slot.length).unwrap_or_default().to_vec())
+                .collect(),
+        };
         if self.graph.as_ref().is_none_or(|(captured, _)| *captured != layout) {
             self.graph = None;
             // TensorRT allocates on the first run of a shape, which cannot be captured.
@@ -397,9 +412,11 @@ impl Session {
         for (at, spec) in engine.tensors().iter().enumerate().filter(|(_, spec)| !spec.is_input) {
             if self.slot(at)?.dims.is_none() {
                 // TensorRT has waited for the data by now.
-                let dims = self.extents(&spec.name)?.ok_or_else(|| RuntimeError::Tensor {
+                let told = self.context.told_shape(&spec.name).map_err(|why| refused(&why))?;
+                let dims: Option<Vec<usize>> = told.iter().map(|dim| usize::try_from(*dim).ok()).collect();
+                let dims = dims.ok_or_else(|| RuntimeError::Tensor {
                     name: spec.name.clone(),
-                    reason: "TensorRT told no shape of it".to_owned(),
+                    reason: format!("TensorRT tells its shape {told:?}"),
                 })?;
                 let slot = self.slot(at)?;
                 slot.length = byte_length(spec, spec.carried, &dims)?.min(slot.length);

@@ -165,7 +165,7 @@ pub(super) fn build(
         };
         Mutex::new(Box::new(watched) as Box<ffi::ProgressFn<'_>>)
     });
-    let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     let plan = network.pin_mut().build(&raw, &ffi::Progress(callback)).map_err(|why| {
         if stopped.load(Ordering::Relaxed) {
             EngineError::Stopped
@@ -173,6 +173,8 @@ pub(super) fn build(
             EngineError::Build { message: why.what().to_owned() }
         }
     })?;
+    // Another process may keep the timing cache's lock.
+    drop(building);
     if let Some(file) = timing_file {
         let refused = Some(network.timings_refused()).filter(|why| !why.is_empty());
         let written = file.update(|others| network.pin_mut().timings(others).map_err(|why| why.what().to_owned()));

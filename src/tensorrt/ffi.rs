@@ -193,8 +193,10 @@ pub(crate) mod bridge {
         unsafe fn set_output(self: Pin<&mut Context>, name: &str, address: usize, capacity: u64) -> Result<()>;
         /// Most bytes that an output can need in the present shapes; negative if not known.
         fn most_bytes(self: &Context, name: &str) -> Result<i64>;
-        /// Entries -1: the data tell, and did not yet.
+        /// Entries -1: the data tell.
         fn shape(self: Pin<&mut Context>, name: &str) -> Result<Vec<i64>>;
+        /// What the data of the last `enqueue` told of an output that has memory by `set_output`.
+        fn told_shape(self: &Context, name: &str) -> Result<Vec<i64>>;
         /// Where a context without memory has its temporaries.
         unsafe fn set_memory(self: Pin<&mut Context>, address: usize, length: u64) -> Result<()>;
         /// Whether `enqueue` measures each layer, and returns only after the last.

@@ -101,7 +101,8 @@ impl PlanHeader {
 
     /// Tells the values that the engine was built for.
     pub(super) fn limit(&mut self, profiles: &[Profile]) {
-        let ranges = profiles.iter().flat_map(|profile| &profile.ranges);
+        // Sessions run in the first profile.
+        let ranges = profiles.first().into_iter().flat_map(|profile| &profile.ranges);
         let values = ranges.filter(|range| range.kind == RangeKind::Values);
         self.values = values.map(|range| (range.input.clone(), (range.min.clone(), range.max.clone()))).collect();
     }

@@ -23,7 +23,7 @@ use trt_fuse::{
 use crate::shared;
 
 /// The GPU that is used: CUDA_VISIBLE_DEVICES makes another one the first.
-const GPU: i32 = 0;
+pub(crate) const GPU: i32 = 0;
 
 /// How a model is made an engine.
 #[derive(Args)]
@@ -36,33 +36,59 @@ pub(crate) struct Making {
 }
 
 impl Making {
-    /// The library, and the options for it.
-    fn open(&self) -> Result<(Library, Options), Error> {
-        let mut options = self.common.options();
-        let library = open_library(&options)?;
-        options.capabilities = Some(library.capabilities());
-        Ok((library, options))
-    }
-
     fn build(&self, model: &Path, library: &Library, options: &Options) -> Result<Built, Error> {
-        let progress = shared::BuildProgress::new(true);
-        let built = if self.parser {
-            build_with_parser(model, library, options, Some(&mut progress.callback()))?
-        } else {
-            let optimized = optimize(import_file(model, &options.import)?, options)?;
-            shared::warn(&optimized.notes);
-            build(&optimized.graph, library, options, Some(&mut progress.callback()))?
-        };
-        progress.finish();
-        shared::warn(&built.notes);
-        Ok(built)
+        build_engine(model, self.parser, library, options)
     }
 }
 
-/// Builds a model's engine, and writes the plan.
-pub(crate) fn build_plan(model: &Path, output: &Path, bare: bool, making: &Making) -> Result<(), Error> {
-    let (library, options) = making.open()?;
+/// The library, and the options for it.
+pub(crate) fn open(common: &shared::Common) -> Result<(Library, Options), Error> {
+    let mut options = common.options();
+    let library = open_library(&options)?;
+    options.capabilities = Some(library.capabilities());
+    Ok((library, options))
+}
+
+/// Builds a model's engine, through NVIDIA's parser if `parser`, and tells of what is worth knowing.
+pub(crate) fn build_engine(model: &Path, parser: bool, library: &Library, options: &Options) -> Result<Built, Error> {
+    let progress = shared::BuildProgress::new(true);
+    let built = if parser {
+        build_with_parser(model, library, options, Some(&mut progress.callback()))?
+    } else {
+        let optimized = optimize(import_file(model, &options.import)?, options)?;
+        shared::warn(&optimized.notes);
+        build(&optimized.graph, library, options, Some(&mut progress.callback()))?
+    };
+    progress.finish();
+    shared::warn(&built.notes);
+    Ok(built)
+}
+
+/// Builds a model's engine, and writes the plan; verified on the GPU first if `checked`, and not written if it is wrong.
+pub(crate) fn build_plan(
+    model: &Path,
+    output: &Path,
+    bare: bool,
+    checked: bool,
+    making: &Making,
+) -> Result<ExitCode, Error> {
+    if checked {
+        // Nothing is built in vain.
+        Device::open(GPU)?;
+    }
+    let (library, options) = open(&making.common)?;
     let built = making.build(model, &library, &options)?;
+    if checked {
+        let graph = import_file(model, &options.import)?.graph;
+        let engine = Engine::from_plan(&library, GPU, &built.plan)?;
+        let compared = verify_engine(&engine, &graph, &options, &VerifyOptions::default())?;
+        shared::print(&text(&compared, None));
+        if !compared.iter().all(|compared| compared.fits) {
+            return Ok(shared::fail(
+                "the engine's outputs are wrong; no plan is written: `trt-fuse verify` finds the first wrong tensor",
+            ));
+        }
+    }
     if bare {
         built.plan.save_bare(output)?;
     } else {
@@ -76,7 +102,7 @@ pub(crate) fn build_plan(model: &Path, output: &Path, bare: bool, making: &Makin
         library.version(),
         built.build.as_secs_f64()
     ));
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What `trt-fuse verify` takes.
@@ -114,7 +140,7 @@ fn verified(arguments: &Verify) -> Result<bool, Error> {
     let how = VerifyOptions { seed: *seed, tolerance: *tolerance };
     // Nothing is built in vain.
     Device::open(GPU)?;
-    let (library, options) = making.open()?;
+    let (library, options) = open(&making.common)?;
     let imported = import_file(model, &options.import)?;
     let engine = match plan {
         Some(plan) => Engine::open(&library, GPU, plan)?,
@@ -201,7 +227,7 @@ pub(crate) fn bench(arguments: &Bench) -> Result<(), Error> {
     let Bench { file, iterations, warm_up, duration, use_cuda_graph, no_data_transfers, streams, .. } = arguments;
     let Bench { percentile, dump_profile, save_engine, making, .. } = arguments;
     let device = Device::open(GPU)?;
-    let (library, options) = making.open()?;
+    let (library, options) = open(&making.common)?;
     let mut line = json!({
         "bench": file.display().to_string(), "parser": making.parser, "tensorrt": library.version().to_string(),
         "gpu": device.name(), "fp16": options.build.fp16, "tf32": options.build.tf32,
