@@ -366,7 +366,7 @@ mod tests {
     #[test]
     fn refuses_a_finite_number_that_may_hide_all_keys() {
         // Another number than the lowest, and one of a type of coarse steps.
-        let body = "%1 = matmul(%q, %kt) %low9 = constant() value=f32[] {-1e9} %keep = greater(%flag, %zero)
+        let body = "%1 = matmul(%q, %kt) %low9 = constant() value=f32[] {-1e31} %keep = greater(%flag, %zero)
             %3 = where(%keep, %1, %low9) %4 = softmax(%3) axis=-1 %y = matmul(%4, %v)";
         assert_eq!(refused(body, "%y"), "a query whose keys are all hidden by a finite number");
         let text = "graph g(%q: f16[1, 2, 3, 4], %keep: bool[3, 3]) -> (%y) {

@@ -146,8 +146,8 @@ mod tests {
     fn fires_on_a_symbolic_axis() {
         let text = |shift: i64| {
             format!(
-                "graph g(%x: f32[n + 1, 4]) -> (%y) {{
-                %1 = slice(%x) axes=[0] starts=[{shift}] ends=[n + 1] steps=[1]
+                "graph g(%x: f32[n+1, 4]) -> (%y) {{
+                %1 = slice(%x) axes=[0] starts=[{shift}] ends=[(n+1)] steps=[1]
                 %2 = slice(%x) axes=[0] starts=[0] ends=[{shift}] steps=[1] %y = concat(%1, %2) axis=0 }}"
             )
         };
