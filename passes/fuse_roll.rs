@@ -151,7 +151,7 @@ mod tests {
                 %2 = slice(%x) axes=[0] starts=[0] ends=[{shift}] steps=[1] %y = concat(%1, %2) axis=0 }}"
             )
         };
-        assert_eq!(run_rule(FuseRoll, &text(1)).equal_within(0.0, 3).rewrites, 1);
+        assert_eq!(run_rule(FuseRoll, &text(1)).rewrites, 1);
         // Of two rows, two is no roll by two.
         assert_eq!(run_rule(FuseRoll, &text(2)).rewrites, 0);
     }
