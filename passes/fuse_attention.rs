@@ -29,7 +29,8 @@
 //! Order: after the reshapes and expansions are in their canonical forms; before anything takes a scale, a mask or a bias
 //! into a product.
 //!
-//! Numerics: the scale moves to the queries; 1e-5 in f32. Where a finite number takes the place of scores, these must be
+//! Numerics: the scale moves to the queries; 1e-5 in f32. Scores are taken to be finite: an infinite one plus the negative
+//! infinity of a mask is NaN, and a hidden one is not. Where a finite number takes the place of scores, these must be
 //! finite and smaller than what it absorbs (1e31 of the lowest f32), and some score that a query sees larger than it by 104.
 
 mod heads;

@@ -179,7 +179,8 @@ impl Maker {
                 for at in [rank.checked_sub(1)?, 2 * rank - 1] {
                     pads[at] = self.one_of(&[1, 0, 2, -1]);
                 }
-                let fill = self.one_of(&[0.0_f32, f32::NEG_INFINITY, 1.5]);
+                // Infinities are padded in front of pools: see `padded`. What hides scores supposes that they are finite.
+                let fill = self.one_of(&[0.0_f32, -3.0, 1.5]);
                 let pads = self.ints(&pads)?;
                 let fill = if fill == 0.0 { None } else { Some(self.constant(Tensor::scalar(fill))?) };
                 self.push(Pad { mode: PadMode::Constant, pads: None }, &[Some(x), Some(pads), fill])
