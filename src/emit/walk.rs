@@ -190,6 +190,9 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
             }
             _ => site.dims_tensor(&elements.into_iter().collect())?,
         };
+        if let Some(output) = node.outputs.first() {
+            self.check(node, output, tensor)?;
+        }
         self.tensors.insert(value, tensor);
         Ok(tensor)
     }
