@@ -11,7 +11,8 @@
 //!
 //! Fires on constant indices of rank 1 or more that count up by one, wherever in the axis; if they are all of the axis, on
 //! the reshape alone. Computed indices of a Gather that are all places of the axis in order are known too, whatever the
-//! sizes: `range(0, n) * m + range(0, m)` of an axis of `n*m`. The tuples of a GatherND are taken as places in the leading axes that they index.
+//! sizes: `range(0, n) * m + range(0, m)` of an axis of `n*m`. The tuples of a GatherND are taken as places in the leading
+//! axes that they index.
 //!
 //! Never refuses: other indices, and a single one of rank 0, are no match.
 //!

@@ -23,8 +23,8 @@
 //!
 //! Refuses: "the softmax is not over the keys"; "the mask makes the scores larger"; "a query whose keys are all hidden by a
 //! finite number", which a half type or another number than the lowest does not tell from what is added to it, and which
-//! another mask may still change; "the number in place of hidden scores may be a score"; "batch or heads of queries, keys and values are not known to be equal"; and a part of the formula with
-//! another reader.
+//! another mask may still change; "the number in place of hidden scores may be a score"; "batch or heads of queries, keys
+//! and values are not known to be equal"; and a part of the formula with another reader.
 //!
 //! Order: after the reshapes and expansions are in their canonical forms; before anything takes a scale, a mask or a bias
 //! into a product.
