@@ -14,7 +14,7 @@ pub enum Siblings {
     /// Those that were measured to gain from it.
     #[default]
     Auto,
-    /// All that can.
+    /// All that can. A weight known only at run time keeps its whole group apart.
     Always,
     /// None.
     Never,

@@ -212,28 +212,22 @@ pub fn build(
     check_ranges(graph, &options.ranges)?;
     let start = Instant::now();
     let lowered = Lowered::of(graph, &capabilities)?;
-    let mut cache_notes = Vec::new();
     // An engine read from a file does not tell of its layers.
     let cache = options.engine_cache.as_deref().filter(|_| !options.build.detailed).map(EngineCache::new);
-    let place = match &cache {
-        Some(cache) => {
-            let mut record = Record::new();
-            let layers = lowered.emit(&capabilities, &mut record)?;
-            let place = cache.place(graph, &record, options, &builder_of(library)?);
-            let emit = start.elapsed();
-            match cache.find(&place) {
-                Ok(Some(plan)) => {
-                    let notes = plan.header().notes.iter().filter_map(|note| serde_json::from_value(note.clone()).ok());
-                    let notes = notes.collect();
-                    return Ok(Built { plan, layers, emit, build: start.elapsed() - emit, notes, cached: true });
-                }
-                Ok(None) => {}
-                Err(why) => cache_notes.push(Note::Cache { file: place.clone(), reason: why.to_string() }),
-            }
-            Some(place)
+    let mut missed = None;
+    if let Some(cache) = &cache {
+        let mut record = Record::new();
+        let layers = lowered.emit(&capabilities, &mut record)?;
+        let place = cache.place(graph, &record, options, &builder_of(library)?);
+        let emit = start.elapsed();
+        let found = cache.find(&place);
+        if let Ok(Some(plan)) = found {
+            let notes =
+                plan.header().notes.iter().filter_map(|note| serde_json::from_value(note.clone()).ok()).collect();
+            return Ok(Built { plan, layers, emit, build: start.elapsed() - emit, notes, cached: true });
         }
-        None => None,
-    };
+        missed = Some((cache, place, found.err()));
+    }
     let mut network = TrtNetwork::new(library)?;
     let layers = lowered.emit(&capabilities, &mut network)?;
     let emit = start.elapsed();
@@ -246,12 +240,11 @@ pub fn build(
     let mut plan = network.build(&config, progress)?;
     describe(&mut plan, graph, library)?;
     plan.header.notes = notes.iter().filter_map(|note| serde_json::to_value(note).ok()).collect();
-    notes.extend(cache_notes);
     notes.extend(timing_note(&plan, &config));
-    if let (Some(cache), Some(place)) = (&cache, &place)
-        && let Err(why) = cache.keep(place, &plan)
-    {
-        notes.push(Note::Cache { file: place.clone(), reason: why.to_string() });
+    if let Some((cache, place, unread)) = missed {
+        let unkept = cache.keep(&place, &plan).err().map(|why| why.to_string());
+        let reasons = unread.map(|why| why.to_string()).into_iter().chain(unkept);
+        notes.extend(reasons.map(|reason| Note::Cache { file: place.clone(), reason }));
     }
     Ok(Built { plan, layers, emit, build: start.elapsed(), notes, cached: false })
 }

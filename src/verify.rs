@@ -191,7 +191,8 @@ fn evaluate(graph: &Graph, inputs: &[(String, Tensor)]) -> Result<BTreeMap<Strin
 }
 
 /// The largest difference relative to the largest number expected, of other types whether they are equal; infinite if
-/// shapes, types or the places of NaN differ.
+/// shapes, types or the places of NaN differ. Stricter than the one of the evaluator: integers have all their digits, and
+/// outputs of tiny numbers no floor.
 fn difference(expected: &Tensor, found: &Tensor) -> f64 {
     if expected.dtype() != found.dtype() || expected.dims() != found.dims() {
         return f64::INFINITY;

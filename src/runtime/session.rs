@@ -189,14 +189,14 @@ impl Session {
         let taken = take_placed(engine.tensors(), true, &given)?;
         for (at, tensor) in taken {
             self.place(at, tensor)?;
-            let spec = self.spec(at)?;
+            let spec = engine.tensors().get(at).ok_or_else(|| no_tensor(at))?;
             let extents: Vec<i64> = tensor.dims().iter().map(|dim| i64::try_from(*dim).unwrap_or(i64::MAX)).collect();
             self.context.pin_mut().set_shape(&spec.name, &extents).map_err(|why| refused(&why))?;
         }
         given.clear();
         given.extend(outputs.iter().map(|(name, tensor)| (*name, &**tensor)));
         for (at, tensor) in take_placed(engine.tensors(), false, &given)? {
-            let spec = self.spec(at)?;
+            let spec = engine.tensors().get(at).ok_or_else(|| no_tensor(at))?;
             let wanted = self.extents(&spec.name)?.ok_or_else(|| RuntimeError::Tensor {
                 name: spec.name.clone(),
                 reason: "its shape depends on the data, so that it cannot be given beforehand".to_owned(),
