@@ -133,6 +133,18 @@ void NetworkImpl::set_range(uint32_t id, RawRange const& range) {
     }
 }
 
+#if NV_TENSORRT_MAJOR == 8
+bool NetworkImpl::data_tell_shapes() const {
+    for (int32_t i = 0; i < network_->getNbLayers(); ++i) {
+        nvinfer1::LayerType const type = network_->getLayer(i)->getType();
+        if (type == nvinfer1::LayerType::kNON_ZERO || type == nvinfer1::LayerType::kNMS) {
+            return true;
+        }
+    }
+    return false;
+}
+#endif
+
 std::unique_ptr<Plan> NetworkImpl::build(RawBuildConfig const& raw, Progress const& progress) {
     log_.mark();
     log_.set_verbose(raw.verbose);
@@ -157,6 +169,12 @@ std::unique_ptr<Plan> NetworkImpl::build(RawBuildConfig const& raw, Progress con
         config->clearFlag(nvinfer1::BuilderFlag::kTF32);
     }
     set_types(*config, raw.fp16);
+#if NV_TENSORRT_MAJOR == 8 && TRTFUSE_API >= 806
+    if (api_ >= 806) {
+        // So that several contexts can have one profile.
+        config->setPreviewFeature(nvinfer1::PreviewFeature::kPROFILE_SHARING_0806, true);
+    }
+#endif
 #if NV_TENSORRT_MAJOR == 8
     config->setTacticSources(config->getTacticSources() & installed_sources());
 #endif
@@ -180,6 +198,12 @@ std::unique_ptr<Plan> NetworkImpl::build(RawBuildConfig const& raw, Progress con
     if (raw.keeps_timings) {
         use_timings(raw.timings);
     }
+#if NV_TENSORRT_MAJOR == 8
+    if (profiles_.empty() && data_tell_shapes()) {
+        // TensorRT 8 asks for one even where no input has a range.
+        add_profile();
+    }
+#endif
     for (nvinfer1::IOptimizationProfile* const profile : profiles_) {
         check(profile->isValid(), "an optimization profile");
         check(config->addOptimizationProfile(profile) >= 0, "addOptimizationProfile");

@@ -174,6 +174,11 @@ private:
     template <typename Layer>
     void set_convolution(Layer& layer, RawConvolution const& raw) const;
 
+#if NV_TENSORRT_MAJOR == 8
+    // Whether a layer's output is as large as its data say.
+    bool data_tell_shapes() const;
+#endif
+
     Log log_;
     int32_t number_;
     int32_t api_;

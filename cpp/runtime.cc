@@ -1,5 +1,7 @@
 // Deserialized engines, and the contexts that run them.
 
+#include <algorithm>
+
 #include "network.h"
 
 namespace trtfuse {
@@ -7,8 +9,21 @@ namespace TRTFUSE_SET {
 
 namespace {
 
+using CreateRuntime = void* (*) (void*, int32_t);
+
 // An engine and what must outlive it. Contexts share it.
 struct Loaded {
+    Loaded(CreateRuntime create, int32_t number, rust::Slice<uint8_t const> plan) {
+        runtime.reset(static_cast<nvinfer1::IRuntime*>(create(static_cast<nvinfer1::ILogger*>(&log), number)));
+        if (!runtime) {
+            log.fail("createInferRuntime failed");
+        }
+        engine.reset(runtime->deserializeCudaEngine(plan.data(), plan.size()));
+        if (!engine) {
+            log.fail("deserializeCudaEngine failed");
+        }
+    }
+
     Log log;
     // Destroyed in reverse order: an engine must go before its runtime.
     std::unique_ptr<nvinfer1::IRuntime> runtime;
@@ -100,6 +115,11 @@ public:
         if (!context_) {
             loaded_->log.fail("createExecutionContext failed");
         }
+    }
+
+    // Whether there is an optimization profile for this context.
+    bool has_profile() const noexcept {
+        return context_->getOptimizationProfile() >= 0;
     }
 
     void set_shape(rust::Str name, Dims extents) override {
@@ -198,19 +218,14 @@ private:
 class EngineImpl final : public Engine {
 public:
     EngineImpl(void* create_runtime, int32_t number, rust::Slice<uint8_t const> plan)
-        : loaded_(std::make_shared<Loaded>()) {
-        using CreateRuntime = void* (*) (void*, int32_t);
-        auto const create = reinterpret_cast<CreateRuntime>(create_runtime);
-        Log& log = loaded_->log;
-        loaded_->runtime.reset(
-            static_cast<nvinfer1::IRuntime*>(create(static_cast<nvinfer1::ILogger*>(&log), number)));
-        if (!loaded_->runtime) {
-            log.fail("createInferRuntime failed");
+        : create_(reinterpret_cast<CreateRuntime>(create_runtime))
+        , number_(number)
+        , loaded_(std::make_shared<Loaded>(create_, number, plan)) {
+#if NV_TENSORRT_MAJOR == 8
+        if (has_ranges()) {
+            plan_.assign(plan.begin(), plan.end());
         }
-        loaded_->engine.reset(loaded_->runtime->deserializeCudaEngine(plan.data(), plan.size()));
-        if (!loaded_->engine) {
-            log.fail("deserializeCudaEngine failed");
-        }
+#endif
     }
 
     rust::Vec<RawTensorInfo> tensors() const override {
@@ -248,11 +263,37 @@ public:
     }
 
     std::unique_ptr<Context> create_context(bool with_memory) const override {
-        return std::make_unique<ContextImpl>(loaded_, with_memory);
+        auto context = std::make_unique<ContextImpl>(loaded_, with_memory);
+        if (context->has_profile() || plan_.empty()) {
+            return context;
+        }
+        // TensorRT 8 lets one context at a time have a profile: another one needs an engine of its own.
+        context.reset();
+        rust::Slice<uint8_t const> const plan{plan_.data(), plan_.size()};
+        return std::make_unique<ContextImpl>(std::make_shared<Loaded>(create_, number_, plan), with_memory);
     }
 
 private:
+#if NV_TENSORRT_MAJOR == 8
+    bool has_ranges() const noexcept {
+        nvinfer1::ICudaEngine const& engine = *loaded_->engine;
+        for (int32_t i = 0; i < engine.getNbIOTensors(); ++i) {
+            char const* const name = engine.getIOTensorName(i);
+            nvinfer1::Dims const dims = engine.getTensorShape(name);
+            bool const is_fixed = std::all_of(dims.d, dims.d + std::max(dims.nbDims, 0), [](auto d) { return d >= 0; });
+            if (!is_fixed || engine.isShapeInferenceIO(name)) {
+                return true;
+            }
+        }
+        return false;
+    }
+#endif
+
+    CreateRuntime create_;
+    int32_t number_;
     std::shared_ptr<Loaded> loaded_;
+    // What further engines are made of, where contexts need their own.
+    std::vector<uint8_t> plan_;
 };
 
 } // namespace
