@@ -76,6 +76,11 @@ void NetworkImpl::keep_type(nvinfer1::ILayer& layer) {
             halves_.insert(layer.getOutput(0));
         }
     }
+    // A constant says so too.
+    if (layer.getType() == nvinfer1::LayerType::kCONSTANT
+        && static_cast<nvinfer1::IConstantLayer const&>(layer).getWeights().type == nvinfer1::DataType::kHALF) {
+        halves_.insert(layer.getOutput(0));
+    }
     for (int32_t i = 0; i < layer.getNbOutputs(); ++i) {
         has_half_ |= type_of(*layer.getOutput(i)) == nvinfer1::DataType::kHALF;
     }
