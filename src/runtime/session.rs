@@ -31,6 +31,8 @@ struct Slot {
     device: Option<DeviceBuffer>,
     /// Extents of the present run; none while only the data can tell.
     dims: Option<Vec<usize>>,
+    /// Whether the data tell the extents. TensorRT says so before the first run, and then the extents of the last one.
+    by_data: bool,
     /// Bytes of the present run.
     length: usize,
     /// Where TensorRT reads or writes in the present run.
@@ -40,7 +42,14 @@ struct Slot {
 impl Slot {
     fn new(device: &Arc<Device>, spec: &TensorSpec) -> Result<Self, RuntimeError> {
         let on_device = if spec.on_host { None } else { Some(DeviceBuffer::new(device, 0)?) };
-        Ok(Self { host: HostBuffer::new(device, 0)?, device: on_device, dims: None, length: 0, address: 0 })
+        Ok(Self {
+            host: HostBuffer::new(device, 0)?,
+            device: on_device,
+            dims: None,
+            by_data: false,
+            length: 0,
+            address: 0,
+        })
     }
 
     /// Makes room on both sides, where TensorRT reads or writes from now on.
@@ -197,7 +206,7 @@ impl Session {
         given.extend(outputs.iter().map(|(name, tensor)| (*name, &**tensor)));
         for (at, tensor) in take_placed(engine.tensors(), false, &given)? {
             let spec = engine.tensors().get(at).ok_or_else(|| no_tensor(at))?;
-            let wanted = self.extents(&spec.name)?.ok_or_else(|| RuntimeError::Tensor {
+            let wanted = self.extents(at, &spec.name)?.ok_or_else(|| RuntimeError::Tensor {
                 name: spec.name.clone(),
                 reason: "its shape depends on the data, so that it cannot be given beforehand".to_owned(),
             })?;
@@ -241,7 +250,7 @@ impl Session {
         engine.device().bind()?;
         self.set_inputs(engine.tensors(), &taken)?;
         for (at, spec) in engine.tensors().iter().enumerate().filter(|(_, spec)| !spec.is_input) {
-            let dims = self.extents(&spec.name)?;
+            let dims = self.extents(at, &spec.name)?;
             let length = match &dims {
                 Some(dims) => byte_length(spec, spec.carried, dims)?,
                 None => self.most_bytes(spec)?,
@@ -270,10 +279,13 @@ impl Session {
         Ok(())
     }
 
-    /// A tensor's extents as far as TensorRT knows them; none if the data tell.
-    fn extents(&mut self, name: &str) -> Result<Option<Vec<usize>>, RuntimeError> {
+    /// An output's extents as far as they are known before a run; none if the data tell.
+    fn extents(&mut self, at: usize, name: &str) -> Result<Option<Vec<usize>>, RuntimeError> {
         let dims = self.context.pin_mut().shape(name).map_err(|why| refused(&why))?;
-        Ok(dims.iter().map(|dim| usize::try_from(*dim).ok()).collect())
+        let dims: Option<Vec<usize>> = dims.iter().map(|dim| usize::try_from(*dim).ok()).collect();
+        let slot = self.slot(at)?;
+        slot.by_data |= dims.is_none();
+        Ok(dims.filter(|_| !slot.by_data))
     }
 
     fn most_bytes(&self, spec: &TensorSpec) -> Result<usize, RuntimeError> {
