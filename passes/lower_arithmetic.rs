@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Fires on shifts (products with and quotients by powers of 2 from a table, in i64), on bitwise operators (arithmetic on
-//! the bits along a new last axis, in i64), on `shrink`, and on the forms of GELU where the target has no layer of
-//! theirs, those of epilogues too.
+//! the bits along a new last axis, in i64), on `shrink`, and, where the target has no layer of theirs, on the questions for
+//! NaN and infinities and on the forms of GELU, those of epilogues too.
 //!
 //! Refuses nothing.
 //!
@@ -42,6 +42,7 @@ impl Rule for LowerArithmetic {
         let f = Formula::new(self.name(), graph, root);
         match graph.op(root) {
             Some(Op::Unary(UnaryOp::BitwiseNot)) => bitwise_not(f),
+            Some(Op::Unary(op)) if !context.capabilities.float_tests => float_test(f, *op),
             Some(Op::Binary(op)) => match op {
                 BinaryOp::ShiftLeft | BinaryOp::ShiftRight => shift(f, *op),
                 BinaryOp::BitwiseAnd | BinaryOp::BitwiseOr | BinaryOp::BitwiseXor => bitwise(f, *op),
@@ -57,6 +58,25 @@ impl Rule for LowerArithmetic {
             _ => Err(Miss::NoMatch),
         }
     }
+}
+
+/// Whether numbers are NaN or infinite, by comparisons.
+fn float_test(mut f: Formula<'_>, op: UnaryOp) -> Result<Patch, Miss> {
+    let (x, dtype) = (f.input(0)?, f.info(0)?.dtype);
+    let y = match op {
+        UnaryOp::IsNan => {
+            let is_number = f.binary(BinaryOp::Equal, x, x);
+            f.unary(UnaryOp::Not, is_number)
+        }
+        UnaryOp::IsInf => {
+            let size = f.unary(UnaryOp::Abs, x);
+            f.with_number(BinaryOp::Equal, size, dtype, f64::INFINITY)?
+        }
+        UnaryOp::IsPosInf => f.with_number(BinaryOp::Equal, x, dtype, f64::INFINITY)?,
+        UnaryOp::IsNegInf => f.with_number(BinaryOp::Equal, x, dtype, f64::NEG_INFINITY)?,
+        _ => return Err(Miss::NoMatch),
+    };
+    Ok(f.result(y))
 }
 
 /// The steps of an epilogue from a GELU on as operators of their own.
@@ -265,7 +285,7 @@ fn half_gated(mut f: Formula<'_>, x: ValueRef, gate: ValueRef, dtype: DType) -> 
 #[cfg(test)]
 mod tests {
     use trt_fuse_ir::eval::eval_graph;
-    use trt_fuse_ir::{Element, Graph};
+    use trt_fuse_ir::{Capabilities, Element, Graph};
 
     use super::*;
     use crate::testing::{run_elementwise, run_for, run_rule, run_rule_on};
@@ -286,6 +306,25 @@ mod tests {
             on(op, vec![u32::MAX, 3, 1 << 31, 7], vec![31, 2, 1, 32]);
             on(op, vec![i64::MIN, 3, -1, 7, 1], vec![62, 2, 63, 64, 63]);
             on(op, vec![u64::MAX, 1 << 63, 1 << 63, u64::MAX, 7, 1], vec![1, 62, 63, 0, 64, 1]);
+        }
+    }
+
+    #[test]
+    fn fires_on_questions_that_the_target_cannot_ask() {
+        let old = Capabilities::tensorrt((8, 5, 3));
+        for dtype in [DType::F32, DType::F16] {
+            for question in ["is_nan", "is_inf", "is_pos_inf", "is_neg_inf"] {
+                let text = format!("graph g(%x: {dtype}[6]) -> (%y) {{ %y = {question}(%x) }}");
+                let before: Graph = text.parse().unwrap();
+                let after = run_for(LowerArithmetic, &before, &old);
+                let is_asked = |id: &NodeId| matches!(after.op(*id), Some(Op::Unary(op)) if op.word() == question);
+                assert!(!after.live().iter().any(is_asked), "{after}");
+                let numbers = vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -1.5, 65504.0];
+                let x = trt_fuse_ir::eval::convert(&Tensor::vector(numbers), dtype).unwrap();
+                let inputs = std::slice::from_ref(&x);
+                assert_eq!(eval_graph(&before, inputs).unwrap(), eval_graph(&after, inputs).unwrap(), "{after}");
+                assert_eq!(run_for(LowerArithmetic, &before, &Capabilities::default()).to_string(), before.to_string());
+            }
         }
     }
 
