@@ -36,14 +36,22 @@ pub(crate) fn unnamed_dims(
     let kept = f.cast(kept, DType::I64);
     let zero = f.ints(&[0]);
     let mut place = zero;
-    let mut sizes = vec![None; rank - count];
-    for axis in 0..rank as i64 {
-        let is_kept = f.cut(kept, axis, axis + 1);
-        let size = f.cut(dims, axis, axis + 1);
+    let mut sizes = vec![None; rank.saturating_sub(count)];
+    for axis in 0..rank {
+        let is_kept = f.cut(kept, axis as i64, axis as i64 + 1);
+        let size = f.cut(dims, axis as i64, axis as i64 + 1);
         let size = f.binary(BinaryOp::Mul, size, is_kept);
-        for (at, sum) in sizes.iter_mut().enumerate() {
-            let is_here = f.with_number(BinaryOp::Equal, place, DType::I64, at as f64)?;
-            let part = f.select(is_here, size, zero);
+        // No more than `count` axes before this one are left out, so that its place is one of few.
+        let first = axis.saturating_sub(count);
+        let places = sizes.iter_mut().enumerate().take(axis + 1).skip(first);
+        let is_told = places.len() == 1;
+        for (at, sum) in places {
+            let part = if is_told {
+                size
+            } else {
+                let is_here = f.with_number(BinaryOp::Equal, place, DType::I64, at as f64)?;
+                f.select(is_here, size, zero)
+            };
             *sum = Some(match *sum {
                 Some(sum) => f.binary(BinaryOp::Add, sum, part),
                 None => part,
