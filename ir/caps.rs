@@ -49,6 +49,11 @@ pub struct Capabilities {
     pub moves_booleans: bool,
     /// The unary layer takes scalars (9.0 and later): 8.5.3 wants an axis.
     pub unary_scalars: bool,
+    /// Attention written out becomes one kernel if its scores are scaled and its keys transposed beforehand (seen in 8.5.3, in
+    /// f16), and not if its queries are scaled.
+    pub scaled_scores: bool,
+    /// The unary layer tells NaN and infinities (10.1 and later).
+    pub float_tests: bool,
     /// TopK, NonZero and NMS can give their indices in 64 bits (10.14 and later).
     pub wide_indices: bool,
 }
@@ -75,6 +80,8 @@ impl Capabilities {
             moves_booleans: true,
             plain_i8: true,
             unary_scalars: true,
+            scaled_scores: false,
+            float_tests: true,
             wide_indices: true,
         }
     }
@@ -114,6 +121,8 @@ impl Capabilities {
             moves_booleans: least((9, 0)),
             plain_i8: least((9, 0)),
             unary_scalars: least((9, 0)),
+            scaled_scores: !least((9, 0)),
+            float_tests: least((10, 1)),
             wide_indices: least((10, 14)),
         }
     }

@@ -5,7 +5,8 @@
 //! %y = transpose(%1) perm=[0, 2, 1, 3]
 //! ```
 //!
-//! Fires on a reshape of known shape with a transpose in front of it, behind it or both, which nothing else reads.
+//! Fires on a reshape of known shape with a transpose in front of it, behind it or both, which nothing else reads, and on a
+//! transpose behind such a Shuffle.
 //!
 //! Never refuses.
 //!
@@ -14,7 +15,7 @@
 //! Numerics: bit-exact.
 
 use trt_fuse_ir::op::Shuffle;
-use trt_fuse_ir::{Graph, NodeId, OpKind, Patch, ValueRef};
+use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch, ValueRef};
 
 use crate::layout::Step;
 use crate::pass::{Miss, Rule, RuleContext};
@@ -33,6 +34,9 @@ impl Rule for FuseLayout {
     }
 
     fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
+        if let Some(patch) = behind_shuffle(graph, root) {
+            return Ok(patch);
+        }
         let mut x = ValueRef::from(root);
         let mut nodes = Vec::new();
         // From the back: a transpose, a reshape, a transpose.
@@ -57,6 +61,24 @@ impl Rule for FuseLayout {
         patch.replace(root.into(), y).absorb(nodes);
         Ok(patch)
     }
+}
+
+/// A transpose of what a Shuffle gives, as that Shuffle.
+fn behind_shuffle(graph: &Graph, root: NodeId) -> Option<Patch> {
+    let Some(Step::Transpose(perm)) = Step::of(graph, root) else { return None };
+    let inner = graph.input(root, 0)?;
+    let Some(Op::Shuffle(shuffle)) = graph.op(inner.node) else { return None };
+    graph.sole_consumer(inner)?;
+    let after = match &shuffle.after {
+        None => perm,
+        Some(first) => {
+            perm.iter().map(|axis| first.get(usize::try_from(*axis).ok()?).copied()).collect::<Option<_>>()?
+        }
+    };
+    let mut patch = Patch::new(FuseLayout.name(), root);
+    let y = patch.add(Shuffle { after: Some(after), ..shuffle.clone() }, &[graph.input(inner.node, 0)]);
+    patch.replace(root.into(), y).absorb([root, inner.node]);
+    Some(patch)
 }
 
 /// The parameter of the node that gives a value, if it is a step of the kind, and the value before it. Only the first node
@@ -115,11 +137,28 @@ mod tests {
     }
 
     #[test]
+    fn fires_behind_a_shuffle() {
+        let body = "%1 = shuffle(%x) shape=[n, 6, 2, 2] after=[0, 2, 3, 1] %y = transpose(%1) perm=[0, 1, 3, 2]";
+        assert_snapshot!(run(body, "%y").equal_within(0.0, 2).after, @"
+        graph g(%x: f32[n, 6, 4]) -> (%y) {
+          %y = shuffle(%x) shape=[n, 6, 2, 2] after=[0, 2, 1, 3] : f32[n, 2, 6, 2]
+        }
+        ");
+        let body = "%1 = shuffle(%x) before=[0, 2, 1] shape=[n, 8, 3] %y = transpose(%1) perm=[1, 0, 2]";
+        assert_snapshot!(run(body, "%y").equal_within(0.0, 2).after, @"
+        graph g(%x: f32[n, 6, 4]) -> (%y) {
+          %y = shuffle(%x) before=[0, 2, 1] shape=[n, 8, 3] after=[1, 0, 2] : f32[8, n, 3]
+        }
+        ");
+    }
+
+    #[test]
     fn leaves_others_alone() {
         for (body, outputs) in [
             ("%1 = reshape(%x) shape=[n, 2, 3, 4] %y = transpose(%1) perm=[0, 2, 1, 3]", "%y, %1"),
             ("%y = transpose(%x) perm=[0, 2, 1]", "%y"),
             ("%y = reshape(%x) shape=[n, 24]", "%y"),
+            ("%1 = shuffle(%x) shape=[n, 6, 2, 2] after=[0, 2, 3, 1] %y = transpose(%1) perm=[0, 1, 3, 2]", "%y, %1"),
         ] {
             assert_eq!(run(body, outputs).rewrites, 0, "{body}");
         }

@@ -20,11 +20,16 @@
 //!
 //! Order: any.
 //!
+//! Some targets make one kernel of it where the scores are scaled instead of the queries, and the keys are transposed before
+//! the product: `Capabilities::scaled_scores`.
+//!
 //! Numerics: in f16 the scale's square root goes to either side of the product, so that it does not overflow; hidden keys are
 //! selected away, so that no infinity of a score survives. 1e-6 in f32.
 
-use trt_fuse_ir::op::{Activation, Attention, BinaryOp, CausalKind, Expand, MatMul, ReduceKind, ScoreStage, Softmax};
-use trt_fuse_ir::{Capabilities, DType, Dim, Graph, NodeId, Op, OpKind, Patch, Shape, Tensor, ValueRef};
+use trt_fuse_ir::op::{
+    Activation, Attention, BinaryOp, CausalKind, Expand, MatMul, ReduceKind, ScoreStage, Softmax, Transpose,
+};
+use trt_fuse_ir::{Capabilities, DType, Dim, Graph, Ints, NodeId, Op, OpKind, Patch, Shape, Tensor, ValueRef};
 
 use crate::formula::{Formula, MAX_CONSTANT};
 use crate::pass::{Miss, Rule, RuleContext};
@@ -49,7 +54,7 @@ impl Rule for LowerAttention {
         let sizes = Sizes::of(&f)?;
         let has_mask = f.input(3).is_ok();
         if !fits_layer(op, &sizes, node.outputs.len(), context.capabilities) {
-            return written_out(f, op, &sizes, node.outputs.len(), root);
+            return written_out(f, op, &sizes, node.outputs.len(), context.capabilities);
         }
         if has_mask && op.causal != CausalKind::None { one_mask(f, op, &sizes) } else { Err(Miss::NoMatch) }
     }
@@ -106,13 +111,28 @@ fn one_mask(mut f: Formula<'_>, op: &Attention, sizes: &Sizes) -> Result<Patch, 
     Ok(f.result(y))
 }
 
-fn written_out(mut f: Formula<'_>, op: &Attention, sizes: &Sizes, outputs: usize, root: NodeId) -> Result<Patch, Miss> {
+fn written_out(
+    mut f: Formula<'_>,
+    op: &Attention,
+    sizes: &Sizes,
+    outputs: usize,
+    capabilities: &Capabilities,
+) -> Result<Patch, Miss> {
     let dtype = f.info(0)?.dtype;
     let (q, k, v) = (f.input(0)?, f.input(1)?, f.input(2)?);
-    let (q, k) = scaled(&mut f, (q, k), f64::from(op.scale.0), dtype)?;
-    let k = shared(&mut f, k, sizes, &sizes.key, root)?;
-    let v = shared(&mut f, v, sizes, &sizes.value, root)?;
-    let product = matmul(&mut f, q, k, true);
+    let scale = f64::from(op.scale.0);
+    // Scores of f16 could overflow before they are scaled.
+    let scales_scores = capabilities.scaled_scores && dtype != DType::F16;
+    let (q, k) = if scales_scores { (q, k) } else { scaled(&mut f, (q, k), scale, dtype)? };
+    let k = shared(&mut f, k, sizes, &sizes.key)?;
+    let v = shared(&mut f, v, sizes, &sizes.value)?;
+    let product = if scales_scores {
+        let k = f.op(Transpose { perm: Ints::from_slice(&[0, 1, 3, 2]) }, &[k]);
+        let product = matmul(&mut f, q, k, false);
+        f.with_number(BinaryOp::Mul, product, dtype, scale)?
+    } else {
+        matmul(&mut f, q, k, true)
+    };
     let capped = capped(&mut f, op, product, dtype)?;
     let (masked, sees) = masked(&mut f, op, sizes, capped, dtype)?;
     let wide = op.softmax_dtype.unwrap_or(dtype);
@@ -156,13 +176,13 @@ fn matmul(f: &mut Formula<'_>, a: ValueRef, b: ValueRef, transpose_b: bool) -> V
 }
 
 /// Each head of keys or values as often as it serves a head of queries.
-fn shared(f: &mut Formula<'_>, x: ValueRef, sizes: &Sizes, size: &Dim, root: NodeId) -> Result<ValueRef, Miss> {
+fn shared(f: &mut Formula<'_>, x: ValueRef, sizes: &Sizes, size: &Dim) -> Result<ValueRef, Miss> {
     if sizes.heads == sizes.groups {
         return Ok(x);
     }
     let times = sizes.heads.exact_div(&sizes.groups).ok_or(Miss::Blocked {
         reason: "the heads of queries are not known to be a multiple of those of the keys",
-        at: root,
+        at: f.root(),
     })?;
     let (batch, groups, keys) = (sizes.batch.clone(), sizes.groups.clone(), sizes.keys.clone());
     let apart = f.unsqueeze(x, &[2]);
@@ -248,8 +268,10 @@ fn triangle(f: &mut Formula<'_>, causal: CausalKind, sizes: &Sizes) -> Result<Op
 
 #[cfg(test)]
 mod tests {
+    use trt_fuse_ir::eval::eval_graph;
+
     use super::*;
-    use crate::testing::{Run, run_rule};
+    use crate::testing::{Run, difference, random_inputs, run_for, run_rule};
 
     const QKV: &str = "%q: f32[2, 4, 3, 8], %k: f32[2, 2, 5, 8], %v: f32[2, 2, 5, 8]";
 
@@ -275,6 +297,36 @@ mod tests {
           %y = matmul(%y.6, %v) : f32[b, 4, s, 16]
         }
         ");
+    }
+
+    #[test]
+    fn scales_the_scores_where_that_makes_one_kernel() {
+        let before: Graph =
+            "graph g(%q: f32[b, 4, s, 16], %k: f32[b, 2, t, 16], %v: f32[b, 2, t, 16], %m: f32[b, 1, s, t])
+            -> (%y) { %y = attention(%q, %k, %v, %m) scale=-0.25 causal=none zero_hidden=false scores=product }"
+                .parse()
+                .unwrap();
+        let after = run_for(LowerAttention, &before, &Capabilities::tensorrt((8, 5, 3)));
+        insta::assert_snapshot!(after, @"
+        graph g(%q: f32[b, 4, s, 16], %k: f32[b, 2, t, 16], %v: f32[b, 2, t, 16], %m: f32[b, 1, s, t]) -> (%y) {
+          %y.1 = unsqueeze(%k) axes=[2] : f32[b, 2, 1, t, 16]
+          %y.2 = expand(%y.1) shape=[b, 2, 2, t, 16] : f32[b, 2, 2, t, 16]
+          %y.3 = reshape(%y.2) shape=[b, 4, t, 16] allow_zero=true : f32[b, 4, t, 16]
+          %y.7 = transpose(%y.3) perm=[0, 1, 3, 2] : f32[b, 4, 16, t]
+          %y.8 = matmul(%q, %y.7) : f32[b, 4, s, t]
+          %y.lower_attention = constant() value=f32[] {-0.25}
+          %y.9 = mul(%y.8, %y.lower_attention) : f32[b, 4, s, t]
+          %y.10 = add(%y.9, %m) : f32[b, 4, s, t]
+          %y.11 = softmax(%y.10) axis=-1 : f32[b, 4, s, t]
+          %y.4 = unsqueeze(%v) axes=[2] : f32[b, 2, 1, t, 16]
+          %y.5 = expand(%y.4) shape=[b, 2, 2, t, 16] : f32[b, 2, 2, t, 16]
+          %y.6 = reshape(%y.5) shape=[b, 4, t, 16] allow_zero=true : f32[b, 4, t, 16]
+          %y = matmul(%y.11, %y.6) : f32[b, 4, s, 16]
+        }
+        ");
+        let inputs = random_inputs(&before, 3, 1);
+        let (expected, found) = (eval_graph(&before, &inputs).unwrap(), eval_graph(&after, &inputs).unwrap());
+        assert!(difference(&expected[0], &found[0]) < 1e-6, "{after}");
     }
 
     #[test]

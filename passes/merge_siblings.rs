@@ -102,9 +102,11 @@ fn has_constants(graph: &Graph, id: NodeId, op: &MatMul) -> bool {
 mod tests {
     use insta::assert_snapshot;
 
+    use trt_fuse_ir::{Capabilities, Graph};
+
     use super::*;
-    use crate::Siblings;
     use crate::testing::{run_rule, run_rule_on_siblings};
+    use crate::{Options, Pass, PassContext, Rules, Siblings};
 
     const HEADS: &str =
         "%a = reshape(%q) shape=[n, 2, 2] %b = reshape(%k) shape=[n, 2, 2] %c = reshape(%v) shape=[n, 2, 2]";
@@ -141,6 +143,23 @@ mod tests {
           %c = reshape(%v) shape=[n, 2, 2] : f32[n, 2, 2]
         }
         ");
+    }
+
+    #[test]
+    fn refuses_where_f16_has_kernels_for_products_apart() {
+        let products = "%q = matmul(%x, %wq) %k = matmul(%x, %wk) %v = matmul(%x, %wv)";
+        let rewrites = |target: &Capabilities, half: bool| {
+            let mut graph: Graph = text(products, HEADS).parse().unwrap();
+            let options = Options { half, ..Options::default() };
+            let mut context = PassContext::new(target, &options);
+            let made = Rules::one(MergeSiblings).run(&mut graph, &mut context).unwrap().rewrites();
+            (made, context.remarks.into_iter().map(|remark| remark.reason).collect::<Vec<_>>())
+        };
+        let old = Capabilities::tensorrt((8, 5, 3));
+        let refusal = vec!["such siblings are merged only if asked for".to_owned()];
+        assert_eq!(rewrites(&old, true), (0, refusal));
+        assert_eq!(rewrites(&old, false), (1, Vec::new()));
+        assert_eq!(rewrites(&Capabilities::default(), true), (1, Vec::new()));
     }
 
     #[test]

@@ -90,12 +90,14 @@ pub struct Options {
     pub fold_budget: usize,
     /// Which siblings become one wide operation.
     pub siblings: Siblings,
+    /// Whether the builder may compute f32 in f16, where other kernels are to be had.
+    pub half: bool,
 }
 
 impl Default for Options {
     /// 1 MiB for a fold, and the siblings that gain.
     fn default() -> Self {
-        Self { fold_budget: 1 << 20, siblings: Siblings::Auto }
+        Self { fold_budget: 1 << 20, siblings: Siblings::Auto, half: false }
     }
 }
 

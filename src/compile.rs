@@ -33,9 +33,9 @@ pub struct PassSelection {
 }
 
 impl PassSelection {
-    /// The standard pipeline, as far as it is selected.
-    pub(crate) fn pipeline(&self, capabilities: &Capabilities) -> Result<Pipeline, UnknownPass> {
-        let options = trt_fuse_passes::Options { siblings: self.siblings, ..Default::default() };
+    /// The standard pipeline, as far as it is selected, for a build that may compute f32 in f16 or not.
+    pub(crate) fn pipeline(&self, capabilities: &Capabilities, half: bool) -> Result<Pipeline, UnknownPass> {
+        let options = trt_fuse_passes::Options { siblings: self.siblings, half, ..Default::default() };
         let mut pipeline = Pipeline::standard(capabilities).with_options(options);
         if let Some(names) = &self.only {
             pipeline = pipeline.only(names)?;
@@ -126,7 +126,7 @@ pub fn optimize(model: Model, options: &Options) -> Result<Optimized, Error> {
 pub(crate) fn optimize_with(model: Model, options: &Options, traced: bool) -> Result<Optimized, Error> {
     verify(&model.graph)?;
     let capabilities = options.capabilities.clone().unwrap_or_default();
-    let pipeline = options.passes.pipeline(&capabilities)?;
+    let pipeline = options.passes.pipeline(&capabilities, options.build.fp16)?;
     let (graph, report) = if traced { pipeline.trace(model.graph, usize::MAX) } else { pipeline.run(model.graph) }?;
     Ok(Optimized { graph, report, notes: model.notes.into_iter().map(Note::Import).collect() })
 }

@@ -115,8 +115,10 @@ pub fn bisect(model: Model, options: &Options, folder: Option<&Path>, tolerance:
         }
     };
     let capabilities = options.capabilities.clone().unwrap_or_default();
-    let stages =
-        [("standard", options.passes.pipeline(&capabilities)?), ("lowering", Pipeline::lowering(&capabilities))];
+    let stages = [
+        ("standard", options.passes.pipeline(&capabilities, options.build.fp16)?),
+        ("lowering", Pipeline::lowering(&capabilities)),
+    ];
     bisect_pipelines(&graph, &stages, &inputs, tolerance)
 }
 
