@@ -1,26 +1,28 @@
-"""Times models in PyTorch on this machine's GPU: eagerly, and compiled where named in COMPILED. One line of JSON each.
+"""Times models in PyTorch on this machine's GPU, as told on stdin, a line each; answers lines of JSON.
 
-    python3 benches/gpu/eager.py OUT.jsonl [WAIT]
+    echo 'measure resnet50 1 fp16 eager' | python3 benches/gpu/eager.py
 
-Needs torch, torchvision and transformers; weights are random. What is compiled is measured once the file WAIT exists, so that
-other measurements do not overlap; OUT.jsonl.eager appears when the eager ones are done. Times are medians of 200 runs by
-CUDA events, inputs and outputs on the GPU. Defaults of PyTorch: convolutions of f32 in TF32, products not.
+A line is `prepare` or `measure`, the model, the batch, `fp32`, `tf32` or `fp16`, and `eager` or `compiled`. `prepare` makes a
+model ready and answers nothing; `measure` also does that if need be, and answers with the milliseconds of a run: the median
+of 200 by CUDA events, inputs and outputs on the GPU. `compiled` is torch.compile with mode="reduce-overhead" (CUDA graphs),
+images in channels-last.
+
+Needs torch, torchvision and transformers; weights are random. `fp32` is without TF32 everywhere, as TensorRT's engines in
+benches/gpu/latency.py; `tf32` lets convolutions and products have it.
 """
 
 import json
 import statistics
 import sys
-import time
-from pathlib import Path
 
 import torch
 import torchvision
 import transformers
 
 RUNS = 200
-VISION = ["resnet50", "mobilenet_v2", "vit_b_16", "swin_t", "convnext_tiny", "shufflenet_v2_x1_0", "densenet121", "googlenet"]
 SEQUENCES = {"bert_base": 128, "gpt2": 64, "llama_tiny": 64}
-COMPILED = [("resnet50", 1, "fp16"), ("resnet50", 1, "fp32"), ("bert_base", 1, "fp16")]
+TORCHVISION = {"shufflenet_v2": "shufflenet_v2_x1_0"}
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16}
 
 
 def make(name):
@@ -33,8 +35,10 @@ def make(name):
             "llama_tiny": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(use_cache=False, **llama)),
         }[name]()
     else:
-        options = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
-        model = getattr(torchvision.models, name)(weights=None, **options)
+        options = {"weights": None}
+        if name in ("googlenet", "inception_v3"):
+            options |= {"init_weights": False, "aux_logits": False}
+        model = getattr(torchvision.models, TORCHVISION.get(name, name))(**options)
     return model.eval().cuda()
 
 
@@ -42,11 +46,27 @@ def inputs(name, batch, dtype):
     if name in SEQUENCES:
         ids = torch.ones(batch, SEQUENCES[name], dtype=torch.long, device="cuda")
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return {"x": torch.rand(batch, 3, 224, 224, device="cuda", dtype=dtype)}
+    size = 299 if name == "inception_v3" else 224
+    return {"x": torch.rand(batch, 3, size, size, device="cuda", dtype=dtype)}
 
 
 def call(model, given):
     return model(given["x"]) if "x" in given else model(**given)
+
+
+def ready(name, batch, precision, how):
+    allowed = precision != "fp32"
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+    dtype = DTYPES[precision]
+    model, given = make(name).to(dtype), inputs(name, batch, dtype)
+    if how == "compiled":
+        if "x" in given:
+            model = model.to(memory_format=torch.channels_last)
+            given["x"] = given["x"].to(memory_format=torch.channels_last)
+        model = torch.compile(model, mode="reduce-overhead")
+    for _ in range(20):
+        call(model, given)
+    return model, given
 
 
 def median_ms(model, given):
@@ -62,45 +82,24 @@ def median_ms(model, given):
 
 
 def main():
-    out, wait = Path(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None
-    file = out.open("w")
-
-    def tell(name, batch, precision, how, ms):
-        line = dict(model=name, batch=batch, precision=precision, how=how, ms=ms, torch=torch.__version__)
-        print(json.dumps(line), file=file, flush=True)
-
-    def measured(name, batch, precision, how, model, given):
-        try:
-            tell(name, batch, precision, how, median_ms(model, given))
-        except Exception as error:
-            tell(name, batch, precision, how, None)
-            print(name, how, error, file=sys.stderr)
-
+    prepared = {}
     with torch.inference_mode():
-        for name in VISION + list(SEQUENCES):
-            for precision, dtype in [("fp32", torch.float32), ("fp16", torch.float16)]:
-                model = make(name).to(dtype)
-                for batch in (1, 32):
-                    measured(name, batch, precision, "eager", model, inputs(name, batch, dtype))
-        out.with_suffix(".jsonl.eager").touch()
-        compiled = []
-        for name, batch, precision in COMPILED:
-            dtype = {"fp32": torch.float32, "fp16": torch.float16}[precision]
-            model, given = make(name).to(dtype), inputs(name, batch, dtype)
-            if name not in SEQUENCES:
-                model, given = model.to(memory_format=torch.channels_last), {
-                    "x": given["x"].to(memory_format=torch.channels_last)}
-            model = torch.compile(model, mode="reduce-overhead")
+        for line in sys.stdin:
+            verb, name, batch, precision, how = line.split()
+            key = (name, int(batch), precision, how)
             try:
-                for _ in range(5):
-                    call(model, given)
-                compiled.append((name, batch, precision, model, given))
+                made = prepared.pop(key, None) or ready(*key)
+                if verb == "prepare":
+                    prepared[key] = made
+                    continue
+                told = dict(ms=median_ms(*made))
+                made = None
             except Exception as error:
-                print(name, "compile", error, file=sys.stderr)
-        while wait and not wait.exists():
-            time.sleep(0.5)
-        for name, batch, precision, model, given in compiled:
-            measured(name, batch, precision, "torch.compile", model, given)
+                if verb == "prepare":
+                    continue
+                told = dict(error=str(error)[-300:])
+            names = dict(zip(("model", "batch", "precision", "how"), key))
+            print(json.dumps(names | told | dict(torch=torch.__version__)), flush=True)
 
 
 main()

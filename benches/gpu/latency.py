@@ -1,61 +1,40 @@
-"""Builds engines of models, ours and OnnxParser's, and times them on this machine's GPU. One line of JSON each.
+"""Times models on this machine's GPU: our engine, OnnxParser's of the same TensorRT, PyTorch. One line of JSON a case.
 
-    python3 benches/gpu/latency.py MODELS OUT.jsonl [--build-seconds S] [--measure-seconds S] [--only TEXT]
+    python3 benches/gpu/latency.py MODELS OUT.jsonl CASE... [--workers W] [--seconds S] [--no-torch]
 
-MODELS is a folder of NAME.onnx, those of CASES. TRT_FUSE names the program, LD_LIBRARY_PATH the folder of TensorRT. The
-engines of a case share one timing cache, so that equal layers get equal kernels; cases are built side by side, and
-measured one after the other: as a CUDA graph with tensors on the GPU, and plainly with copies. What the time does not
-suffice for is left out, the last cases first.
+MODELS is a folder of NAME.onnx. A CASE is MODEL:BATCH:PRECISION, precision `fp32` (no TF32), `tf32` or `fp16`, and after it
+more ways of ours to build it, if any: `bert_base:1:fp16:never` is also measured with `--siblings never`. TRT_FUSE names the
+program, LD_LIBRARY_PATH the folder of TensorRT.
+
+OnnxParser's engine of a case is built first, then ours with the kernel times that it left, so that equal layers get equal
+kernels; W cases (1) are built at the same time. When all are built, one case after the other is measured with nothing else on
+the GPU: as a CUDA graph with tensors on the GPU and plainly with copies, OnnxParser's twice, first and last, to tell noise
+from gain; then the same model in PyTorch (eager.py), which compiles while engines are built. What S seconds do not suffice
+for is left out.
+
+A batch other than the model's own is its symbol `batch`, or else is written into the input, which fits models that look at
+the batch nowhere. OnnxParser of TensorRT 8 takes LayerNormalization through a plugin that needs cuDNN only; the operator is
+written out for it (`"expanded": true`).
 """
 
 import argparse
 import json
 import os
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-BATCH = {1: ["--range", "batch=1"], 32: ["--range", "batch=32"]}
-SEQ = ["--range", "seq=128"]
+import numpy
+import onnx
+from onnx import helper, numpy_helper
 
-
-def case(model, batch, precision, *variants):
-    """A model, and ways of ours to build it besides the usual one: (name, options)."""
-    return dict(model=model, batch=batch, precision=precision, variants=variants)
-
-
-APART = ("siblings never", ["--siblings", "never"])
-ALWAYS = ("siblings always", ["--siblings", "always"])
-CASES = [
-    case("resnet50", 1, "fp16"),
-    case("bert_base", 1, "fp16", APART),
-    case("vit_b_16", 1, "fp16", APART),
-    case("swin_t", 1, "fp16"),
-    case("resnet50", 1, "fp32"),
-    case("bert_base", 1, "fp32", APART),
-    case("vit_b_16", 1, "fp32"),
-    case("swin_t", 1, "fp32"),
-    case("llama_tiny", 1, "fp16", ALWAYS),
-    case("llama_tiny", 1, "fp32"),
-    case("bert_base.dyn", 32, "fp16"),
-    case("vit_b_16.dyn", 32, "fp16"),
-    case("resnet50.dyn", 32, "fp16"),
-    case("googlenet", 1, "fp16", ALWAYS),
-    case("mobilenet_v2", 1, "fp16"),
-    case("gpt2", 1, "fp16"),
-    case("gpt2", 1, "fp32"),
-    case("resnet50", 1, "tf32"),
-    case("convnext_tiny", 1, "fp16"),
-    case("shufflenet_v2", 1, "fp16"),
-    case("resnet50.dyn", 32, "fp32"),
-    case("bert_base.dyn", 32, "fp32"),
-    case("vit_b_16.dyn", 32, "fp32"),
-    case("mobilenet_v2", 1, "fp32"),
-    case("googlenet", 1, "fp32", ALWAYS),
-]
 PRECISION = {"fp32": [], "tf32": ["--tf32"], "fp16": ["--fp16", "--tf32"]}
+MEASURE = ["--iterations", "200", "--duration", "0.3", "--warmUp", "200"]
+ONCE = ["--iterations", "1", "--duration", "0", "--warmUp", "0"]
 
 
 def run(command, seconds):
@@ -68,59 +47,152 @@ def run(command, seconds):
     return json.loads(lines[-1]) if lines else dict(error=done.stderr.strip()[-400:])
 
 
-def options_of(model, batch):
-    if not model.endswith(".dyn"):
-        return []
-    return BATCH[batch] + (SEQ if model.startswith("bert") else [])
+def with_batch(model, batch):
+    """The model with a fixed batch written into its inputs."""
+    for value in list(model.graph.input) + list(model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    del model.graph.value_info[:]
+    return model
+
+
+def expanded(model):
+    """The model with each LayerNormalization as the operators that PyTorch's exporter wrote before opset 17."""
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "LayerNormalization":
+            nodes.append(node)
+            continue
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        epsilon = attributes["epsilon"].f if "epsilon" in attributes else 1e-5
+        x, out = node.input[0], node.output[0]
+        axes = dict(axes=[attributes["axis"].i if "axis" in attributes else -1])
+        for name, value in ((f"{out}/two", 2.0), (f"{out}/epsilon", epsilon)):
+            model.graph.initializer.append(numpy_helper.from_array(numpy.array(value, numpy.float32), name))
+        steps = [("ReduceMean", [x], "mean", axes), ("Sub", [x, "mean"], "centred", {}),
+                 ("Pow", ["centred", "two"], "square", {}), ("ReduceMean", ["square"], "variance", axes),
+                 ("Add", ["variance", "epsilon"], "shifted", {}), ("Sqrt", ["shifted"], "deviation", {}),
+                 ("Div", ["centred", "deviation"], "normal", {}), ("Mul", ["normal", node.input[1]], "scaled", {})]
+        if len(node.input) > 2:
+            steps.append(("Add", ["scaled", node.input[2]], "moved", {}))
+        inner = {name for _, _, name, _ in steps} | {"two", "epsilon"}
+        for at, (op, taken, given, options) in enumerate(steps):
+            taken = [f"{out}/{name}" if name in inner else name for name in taken]
+            given = out if at + 1 == len(steps) else f"{out}/{given}"
+            nodes.append(helper.make_node(op, taken, [given], name=f"{node.name}/{given}", **options))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+class Torch:
+    """eager.py at work."""
+
+    def __init__(self):
+        script = Path(__file__).with_name("eager.py")
+        self.process = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        stderr=subprocess.DEVNULL, text=True)
+
+    def tell(self, verb, case, precision, how):
+        self.process.stdin.write(f"{verb} {case['torch']} {case['batch']} {precision} {how}\n")
+        self.process.stdin.flush()
+
+    def measure(self, case, precision, how, seconds):
+        self.tell("measure", case, precision, how)
+        answer = {}
+        reader = threading.Thread(target=lambda: answer.update(json.loads(self.process.stdout.readline() or "{}")))
+        reader.start()
+        reader.join(max(seconds, 1))
+        return answer.get("ms", answer.get("error", "no answer"))
+
+
+class Case:
+    def __init__(self, text, models, folder):
+        name, batch, precision, *self.siblings = text.split(":")
+        self.names = dict(model=name, batch=int(batch), precision=precision, torch=name.split(".")[0])
+        self.options = list(PRECISION[precision])
+        self.file = models / f"{name}.onnx"
+        self.folder = Path(tempfile.mkdtemp(dir=folder))
+        self.parsed = self.file
+        self.expanded = False
+        self.prepare()
+
+    def prepare(self):
+        model = onnx.load(self.file)
+        shape = model.graph.input[0].type.tensor_type.shape
+        symbols = {dim.dim_param for value in model.graph.input for dim in value.type.tensor_type.shape.dim}
+        if "batch" in symbols:
+            self.options += ["--range", f"batch={self.names['batch']}"]
+            self.options += ["--range", "seq=128"] if "seq" in symbols else []
+        elif shape.dim[0].dim_value != self.names["batch"]:
+            self.file = self.parsed = self.folder / "batch.onnx"
+            onnx.save(with_batch(model, self.names["batch"]), self.file)
+        if any(node.op_type == "LayerNormalization" for node in model.graph.node):
+            self.expanded, self.parsed = True, self.folder / "expanded.onnx"
+            onnx.save(expanded(model), self.parsed)
+
+    def sides(self):
+        yield "parser", self.parsed, ["--parser"]
+        yield "ours", self.file, []
+        for siblings in self.siblings:
+            yield f"siblings {siblings}", self.file, ["--siblings", siblings]
+
+    def build(self, program, end):
+        kept = ("build_s", "network_layers", "engine_layers", "tensorrt", "gpu", "error")
+        self.told = dict(self.names, expanded=self.expanded, sides={})
+        self.plans = {}
+        for side, file, extra in self.sides():
+            plan = self.plans[side] = self.folder / f"{side.replace(' ', '-')}.plan"
+            line = run([program, "bench", file, "--saveEngine", plan, *ONCE, *self.options, *extra,
+                        "--timing-cache", self.folder / "times"], end - time.monotonic())
+            self.told["sides"][side] = {key: line[key] for key in kept if key in line}
+
+    def measure(self, program, torch, end):
+        left = lambda: end - time.monotonic()
+        for side in [*self.plans, "parser"]:
+            plan, line = self.plans[side], self.told["sides"][side]
+            if not plan.exists() or left() < 2:
+                continue
+            graph = run([program, "bench", plan, "--useCudaGraph", "--noDataTransfers", *MEASURE], left())
+            if "graph" in line:
+                line["graph_again"] = graph.get("ms", graph)
+                continue
+            line["graph"] = graph.get("ms", graph)
+            line["graph_refusal"] = graph.get("graph_refusal")
+            plain = run([program, "bench", plan, *MEASURE], left())
+            line["plain"] = plain.get("ms", plain)
+        if torch:
+            precision = self.names["precision"]
+            self.told["eager_ms"] = torch.measure(self.names, precision, "eager", left())
+            if precision == "fp16":
+                self.told["eager_fp32_ms"] = torch.measure(self.names, "fp32", "eager", left())
+            self.told["compiled_ms"] = torch.measure(self.names, precision, "compiled", left())
+        return self.told
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("models", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--build-seconds", type=float, default=1800)
-    parser.add_argument("--measure-seconds", type=float, default=900)
-    parser.add_argument("--workers", type=int, default=6)
-    parser.add_argument("--only", default="")
+    parser.add_argument("cases", nargs="+")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=3600)
+    parser.add_argument("--no-torch", action="store_true")
     given = parser.parse_args()
     program = os.environ.get("TRT_FUSE", "trt-fuse")
-    folder = Path(tempfile.mkdtemp())
-    build_end = time.monotonic() + given.build_seconds
-    once = ["--warmUp", "0", "--duration", "0", "--iterations", "1"]
-
-    def build(index, one):
-        built = []
-        file = given.models / f"{one['model']}.onnx"
-        sides = [("parser", ["--parser"]), ("ours", []), *one["variants"]]
-        for side, extra in sides:
-            plan = folder / f"{index}-{len(built)}.plan"
-            options = options_of(one["model"], one["batch"]) + PRECISION[one["precision"]] + extra
-            caches = ["--timing-cache", folder / f"{index}.times"]
-            left = build_end - time.monotonic()
-            line = dict(error="no time left") if left < 5 else run(
-                [program, "bench", file, "--saveEngine", plan, *once, *options, *caches], left)
-            built.append((side, plan, line))
-        return one, built
-
-    cases = [(index, one) for index, one in enumerate(CASES) if given.only in one["model"]]
-    with ThreadPoolExecutor(given.workers) as pool:
-        all_built = list(pool.map(lambda pair: build(*pair), cases))
-    given.out.with_suffix(".jsonl.built").touch()
-    measure_end = time.monotonic() + given.measure_seconds
-    with given.out.open("w") as out:
-        for one, built in all_built:
-            for side, plan, line in built:
-                told = {key: one[key] for key in ("model", "batch", "precision")} | dict(side=side)
-                told |= {key: line[key] for key in ("build_s", "network_layers", "engine_layers", "tensorrt", "gpu", "error")
-                         if key in line}
-                left = measure_end - time.monotonic()
-                if plan.exists() and left > 5:
-                    how = ["--iterations", "200", "--duration", "0.3", "--warmUp", "100"]
-                    graph = run([program, "bench", plan, "--useCudaGraph", "--noDataTransfers", *how], left)
-                    plain = run([program, "bench", plan, *how], left)
-                    told |= dict(graph=graph.get("ms", graph), plain=plain.get("ms", plain),
-                                 graph_refusal=graph.get("graph_refusal"))
-                print(json.dumps(told), file=out, flush=True)
+    end = time.monotonic() + given.seconds
+    # Measuring a case takes some seconds a side, and more in PyTorch.
+    build_end = end - len(given.cases) * (12 if given.no_torch else 20)
+    torch = None if given.no_torch else Torch()
+    with tempfile.TemporaryDirectory() as folder, given.out.open("a") as out:
+        cases = [Case(text, given.models, folder) for text in given.cases]
+        for case in cases if torch else []:
+            torch.tell("prepare", case.names, case.names["precision"], "compiled")
+        with ThreadPoolExecutor(given.workers) as pool:
+            list(pool.map(lambda case: case.build(program, build_end), cases))
+        for case in cases:
+            print(json.dumps(case.measure(program, torch, end)), file=out, flush=True)
+    if torch:
+        torch.process.kill()
 
 
 main()

@@ -1,0 +1,114 @@
+"""Compares engines' outputs on this machine's GPU with the evaluator's and with onnxruntime's. One line of JSON a model.
+
+    python3 benches/gpu/outputs.py MODELS OUT.jsonl [NAME...] [--seconds S]
+
+MODELS is a folder of NAME.onnx; all of them if none is named. Each is built once (f32 without TF32) and compared by
+`trt-fuse verify` at the ends of its ranges, and by `trt-fuse run` on one random input with onnxruntime on the CPU: the
+largest difference relative to the largest number of an output. TRT_FUSE names the program, LD_LIBRARY_PATH the folder of
+TensorRT. Symbols get the ranges of RANGES; onnxruntime gets their middle.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy
+import onnxruntime
+
+RANGES = {"batch": (1, 2, 4), "seq": (8, 16, 32)}
+DTYPES = {"tensor(float)": numpy.float32, "tensor(int64)": numpy.int64, "tensor(int32)": numpy.int32}
+
+
+def run(command, seconds):
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=max(seconds, 1))
+    except subprocess.TimeoutExpired:
+        return None, f"not done in {seconds:.0f} s"
+    return (done.stdout, None) if done.returncode == 0 else (done.stdout, done.stderr.strip()[-400:])
+
+
+def random_input(value, random):
+    shape = [dim if isinstance(dim, int) else RANGES[dim][1] for dim in value.shape]
+    dtype = DTYPES[value.type]
+    if dtype == numpy.float32:
+        return random.standard_normal(shape).astype(dtype)
+    if "mask" in value.name:
+        mask = numpy.ones(shape, dtype)
+        mask[..., shape[-1] * 3 // 4:] = 0
+        return mask
+    return random.integers(0, 1000, shape).astype(dtype)
+
+
+def compare(file, program, folder, options, seconds):
+    end = time.monotonic() + seconds
+    left = lambda: end - time.monotonic()
+    session_options = onnxruntime.SessionOptions()
+    session_options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file, session_options, providers=["CPUExecutionProvider"])
+    symbols = {dim for value in session.get_inputs() for dim in value.shape if isinstance(dim, str)}
+    ranges = [word for symbol in sorted(symbols) for word in
+              ("--range", f"{symbol}={':'.join(map(str, RANGES[symbol]))}")]
+    plan = folder / "model.plan"
+    start = time.monotonic()
+    _, error = run([program, "build", file, "-o", plan, *ranges, *options], left())
+    if error:
+        return dict(error=error)
+    told = dict(build_s=time.monotonic() - start)
+    out, error = run([program, "verify", file, "--plan", plan, "--json", *ranges], left())
+    lines = [json.loads(line) for line in (out or "").splitlines() if line.startswith("{")]
+    if not lines:
+        return told | dict(error=error)
+    told["evaluator"] = max(output["difference"] for output in lines[0]["outputs"])
+    told["at"] = sorted({output["at"] for output in lines[0]["outputs"]})
+
+    random = numpy.random.default_rng(7)
+    given = {value.name: random_input(value, random) for value in session.get_inputs()}
+    words = []
+    for at, (name, array) in enumerate(given.items()):
+        numpy.save(folder / f"{at}.npy", array)
+        words += ["--input", f"{name}={folder / f'{at}.npy'}"]
+    _, error = run([program, "run", plan, *words, "--output-dir", folder / "outputs"], left())
+    if error:
+        return told | dict(error=error)
+    told["onnxruntime"] = 0.0
+    for value, expected in zip(session.get_outputs(), session.run(None, given)):
+        name = value.name
+        for mark in "/\\:":
+            name = name.replace(mark, "_")
+        found = numpy.load(folder / "outputs" / f"{name}.npy")
+        if found.shape != expected.shape:
+            return told | dict(error=f"{value.name} is {found.shape}, not {expected.shape}")
+        gap = numpy.abs(found.astype(numpy.float64) - expected).max() / max(numpy.abs(expected).max(), 1e-30)
+        told["onnxruntime"] = max(told["onnxruntime"], float(gap))
+    return told
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("models", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--seconds", type=float, default=3600)
+    given = parser.parse_args()
+    program = os.environ.get("TRT_FUSE", "trt-fuse")
+    end = time.monotonic() + given.seconds
+    names = given.names or sorted(file.name.removesuffix(".onnx") for file in given.models.glob("*.onnx"))
+    with tempfile.TemporaryDirectory() as times, given.out.open("a") as out:
+        for name in names:
+            if end - time.monotonic() < 10:
+                break
+            # The exporters' forms of a model have most layers in common.
+            options = ["--timing-cache", Path(times) / name.split(".")[0]]
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    told = compare(given.models / f"{name}.onnx", program, Path(folder), options, end - time.monotonic())
+                except Exception as error:
+                    told = dict(error=f"{type(error).__name__}: {error}"[-400:])
+            print(json.dumps(dict(model=name) | told), file=out, flush=True)
+
+
+main()
