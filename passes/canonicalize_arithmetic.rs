@@ -18,15 +18,17 @@
 //!   become a whole step. Divisors that are powers of 2 divide exactly and are not refused;
 //! - the exponent broadcasts the base.
 //!
+//! Constants of types that are only stored, floats below 16 bits and integers below 8, are no match.
+//!
 //! Order: after `fold_constants`, before the fusions, which know sums and products only.
 //!
 //! Numerics: exchanges, negation and powers of 2 are bit-exact. `x * (1 / c)` differs from `x / c` by one unit in the
 //! last place, two for 16-bit floats. `x ^ 0.5` is infinite at minus infinity and 0 at -0, its square root is NaN and -0.
 
-use trt_fuse_ir::eval::{Bindings, EvalContext, eval_op};
 use trt_fuse_ir::op::{BinaryOp, UnaryOp};
 use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
 
+use crate::fold_constants::evaluate_one;
 use crate::pattern::same_shape;
 use crate::{Miss, Rule, RuleContext};
 
@@ -52,12 +54,12 @@ impl Rule for CanonicalizeArithmetic {
             (Some(_), None) if op.is_commutative() => patch.add(Op::Binary(*op), &[Some(b), Some(a)]),
             (None, Some(c)) => match op {
                 BinaryOp::Sub if c.dtype().is_float() || c.dtype().is_signed_integer() => {
-                    let negative = each_element(UnaryOp::Neg, c, context).map_err(blocked)?;
+                    let negative = each_element(UnaryOp::Neg, c, root, context)?;
                     let negative = patch.constant(negative);
                     patch.add(Op::Binary(BinaryOp::Add), &[Some(a), Some(negative)])
                 }
                 BinaryOp::Div if c.dtype().is_float() => {
-                    let reciprocal = each_element(UnaryOp::Reciprocal, c, context).map_err(blocked)?;
+                    let reciprocal = each_element(UnaryOp::Reciprocal, c, root, context)?;
                     check_reciprocals(graph, root, c).map_err(blocked)?;
                     let reciprocal = patch.constant(reciprocal);
                     patch.add(Op::Binary(BinaryOp::Mul), &[Some(a), Some(reciprocal)])
@@ -83,22 +85,16 @@ impl Rule for CanonicalizeArithmetic {
 }
 
 /// A constant with an operator applied to each element; one repeated element stays such.
-fn each_element(op: UnaryOp, constant: &Tensor, context: &RuleContext<'_>) -> Result<Tensor, &'static str> {
+fn each_element(op: UnaryOp, constant: &Tensor, root: NodeId, context: &RuleContext<'_>) -> Result<Tensor, Miss> {
     if constant.held_bytes() > context.options.fold_budget {
-        return Err("the constant is larger than the fold budget");
+        return Err(Miss::Blocked { reason: "the constant is larger than the fold budget", at: root });
     }
-    let symbols = Bindings::default();
-    let evaluate = |tensor: &Tensor| {
-        let context = EvalContext { outputs: 1, symbols: &symbols };
-        let tensors = eval_op(&Op::Unary(op), &[Some(tensor)], &context);
-        tensors.ok().and_then(|tensors| tensors.into_iter().next()).ok_or("the constant's type cannot be computed with")
-    };
+    let evaluate = |tensor: &Tensor| evaluate_one(&Op::Unary(op), &[Some(tensor)]).ok_or(Miss::NoMatch);
     match constant.repeated() {
         Some(element) => {
             let element = evaluate(&element)?;
             let bytes = element.bytes().clone();
-            Tensor::splat(element.dtype(), constant.dims(), bytes)
-                .map_err(|_| "the constant's type cannot be computed with")
+            Tensor::splat(element.dtype(), constant.dims(), bytes).map_err(|_| Miss::NoMatch)
         }
         None => evaluate(constant),
     }
@@ -153,8 +149,12 @@ fn rounds(graph: &Graph, id: NodeId) -> bool {
 mod tests {
     use insta::assert_snapshot;
 
+    use trt_fuse_ir::op::BinaryOp;
+    use trt_fuse_ir::{Builder, DType, Op, Tensor, ValueInfo};
+
     use super::CanonicalizeArithmetic;
-    use crate::testing::{Run, run_rule};
+    use crate::Rules;
+    use crate::testing::{Run, run_on, run_rule};
 
     fn run(lines: &str) -> Run {
         run_rule(CanonicalizeArithmetic, &format!("graph g(%x: f32[n, 2]) -> (%y) {{ {lines} }}"))
@@ -233,13 +233,13 @@ mod tests {
 
     #[test]
     fn refuses_a_constant_beyond_the_budget() {
-        let mut builder = trt_fuse_ir::Builder::new("g");
+        let mut builder = Builder::new("g");
         let data: Vec<f32> = (0..1 << 19).map(|x| x as f32).collect();
-        let x = builder.input("x", trt_fuse_ir::ValueInfo::new(trt_fuse_ir::DType::F32, [1_i64 << 19]));
-        let c = builder.constant("c", trt_fuse_ir::Tensor::vector(data)).unwrap();
-        let y = builder.op("y", trt_fuse_ir::Op::Binary(trt_fuse_ir::op::BinaryOp::Sub), &[x, c]).unwrap();
+        let x = builder.input("x", ValueInfo::new(DType::F32, [1_i64 << 19]));
+        let c = builder.constant("c", Tensor::vector(data)).unwrap();
+        let y = builder.op("y", Op::Binary(BinaryOp::Sub), &[x, c]).unwrap();
         builder.output("y", y);
-        let run = crate::testing::run_on(&crate::Rules::one(CanonicalizeArithmetic), builder.finish());
+        let run = run_on(&Rules::one(CanonicalizeArithmetic), builder.finish());
         assert_eq!(run.reasons(), ["the constant is larger than the fold budget"]);
     }
 
@@ -265,6 +265,24 @@ mod tests {
         let quantized = run("%c = constant() value=f32[] {255} %s = constant() value=f32[] {0.5}
             %q = div(%x, %c) %t = transpose(%q) perm=[1, 0] %y = quantize(%t, %s) axis=1 to=i8 saturate=true");
         assert_eq!(quantized.reasons(), [reason]);
+    }
+
+    #[test]
+    fn leaves_types_that_are_only_stored_alone() {
+        for op in [BinaryOp::Sub, BinaryOp::Div] {
+            let mut builder = Builder::new("g");
+            let x = builder.input("x", ValueInfo::new(DType::F8E4M3, [2_i64]));
+            // 1.0 twice, as a tensor and as one repeated element.
+            let two = Tensor::new(DType::F8E4M3, [2], vec![0x38, 0x38].into()).unwrap();
+            let splat = Tensor::splat(DType::F8E4M3, [2], vec![0x38].into()).unwrap();
+            for (name, value) in [("two", two), ("splat", splat)] {
+                let c = builder.constant(name, value).unwrap();
+                let y = builder.op(format!("by_{name}"), Op::Binary(op), &[x, c]).unwrap();
+                builder.output(format!("by_{name}"), y);
+            }
+            let run = run_on(&Rules::one(CanonicalizeArithmetic), builder.finish());
+            assert_eq!((run.rewrites, run.reasons()), (0, vec![]), "{op:?}");
+        }
     }
 
     #[test]

@@ -158,8 +158,11 @@ mod tests {
     fn fixed_sizes() {
         // ceil(5 / 2) = 3 windows reach over 2 * 2 + 3 = 7 elements; ceil(8 / 2) = 4 over 9.
         let run = run_rule(CanonicalizePadding, &conv("n, 3, 5, 8", "same_upper", 2, 3));
-        assert_eq!(padding(&run), [1, 0, 1, 1]);
-        run.equal_within(0.0, 2);
+        insta::assert_snapshot!(run.equal_within(0.0, 2).after, @"
+        graph g(%x: f32[n, 3, 5, 8], %w: f32[2, 3, 3, 3]) -> (%y) {
+          %y = conv(%x, %w) strides=[2, 2] dilations=[1, 1] padding=[1, 0, 1, 1] groups=1 : f32[n, 2, 3, 4]
+        }
+        ");
         let run = run_rule(CanonicalizePadding, &conv("n, 3, 5, 8", "same_lower", 2, 3));
         assert_eq!(padding(&run), [1, 1, 1, 0]);
         run.equal_within(0.0, 2);
@@ -220,6 +223,19 @@ mod tests {
         assert_eq!(run.reasons(), [reason]);
         let run = run_rule(CanonicalizePadding, &conv("n, 3, 0, 5", "same_upper", 1, 1));
         assert_eq!(run.reasons(), [reason]);
+        let pool = "graph g(%x: f32[1, 3, w]) -> (%y) {
+            %y = pool(%x) kind=max kernel=[3] strides=[2] dilations=[1] padding=same_lower }";
+        assert_eq!(run_rule(CanonicalizePadding, pool).reasons(), [reason]);
+        let stated = transposed("output_shape=[6, 9]").replace("4, 4]", "h, 4]");
+        assert_eq!(run_rule(CanonicalizePadding, &stated).reasons(), [reason]);
+    }
+
+    #[test]
+    fn explicit_padding_stays() {
+        for text in [conv("n, 3, 5, 8", "[1, 0, 1, 1]", 2, 3), transposed("padding=[0, 0, 1, 1]")] {
+            let run = run_rule(CanonicalizePadding, &text);
+            assert_eq!((run.rewrites, run.reasons()), (0, vec![]), "{text}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! - folding would create more bytes than it frees, by more than [`Options::fold_budget`](crate::Options): created are
 //!   the bytes that the results hold (a reshape shares its input's, a repeated element holds one), freed are those of
 //!   inputs that nothing else reads;
-//! - the folded value contradicts its recorded type: the model states a wrong one.
+//! - a value is stated as one type and folds to another: the model is wrong about it.
 //!
 //! Nothing folds through `quantize` and `dequantize`: the target wants to see them. Opaque operators and control flow
 //! are not evaluated.
@@ -385,6 +385,18 @@ mod tests {
             _ => None,
         });
         assert_eq!(constants.collect::<Vec<_>>(), [2.0, 4.0].as_slice().iter().rev().copied().collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn refuses_a_value_that_is_stated_as_something_else() {
+        let text = "
+            graph g(%x: i64[1, 3]) -> (%y) {
+              %w = constant() value=f32[3] {1, 0, 2}
+              %at = nonzero(%w) : i64[1, 3]
+              %y = add(%x, %at)
+            }";
+        let run = run_pass(&FoldConstants, text);
+        assert_eq!((run.rewrites, run.reasons()), (0, vec!["`at` is stated as i64[1, 3] and folds to i64[1, 2]"]));
     }
 
     #[test]

@@ -11,8 +11,8 @@
 //! ```
 //! with mean 0 and variance 1: the form of `x * f + g`, for which TensorRT has one layer (scale, per channel).
 //!
-//! Fires on two or more of them in a row, at least one of them with a constant for each channel, on four axes or more,
-//! the number of channels known. Below four axes TensorRT's scale layer does not apply.
+//! Fires on two or more of them in a row, at least one of them with a constant for each channel, on f32 of four axes or
+//! more, the number of channels known. Below four axes, and of other types, TensorRT's scale layer does not apply.
 //!
 //! Refuses when: normalization parameters are not constant; normalization parameters give factors that are not finite;
 //! folded constants leave the range of their type. A chain ends at a value with another reader.
@@ -222,6 +222,16 @@ mod tests {
             }",
         );
         assert_eq!((run.rewrites, run.reasons()), (0, vec![]));
+    }
+
+    #[test]
+    fn leaves_other_types_alone() {
+        let text = "graph g(%x: f16[1, 2, 3, 3]) -> (%y) {
+            %f = constant() value=f16[2, 1, 1] {10, 100} %p = mul(%x, %f) %y = add(%p, %f) }";
+        for (dtype, rewrites) in [("f16", 0), ("f32", 1)] {
+            let run = run_rule(FuseAffine, &text.replace("f16", dtype));
+            assert_eq!((run.rewrites, run.reasons()), (rewrites, vec![]), "{dtype}");
+        }
     }
 
     /// The reasons for leaving a normalization and a product as they are.

@@ -450,7 +450,19 @@ mod tests {
     #[test]
     fn refuses_weights_with_another_reader() {
         let body = "%1 = matmul(%q, %kt) %4 = softmax(%1) axis=-1 %y = matmul(%4, %v)";
-        assert!(refused(body, "%y, %4").contains("also read by"));
+        assert_eq!(refused(body, "%y, %4"), "output of `4` also read by `an output of the graph`");
+    }
+
+    #[test]
+    fn leaves_two_and_five_dimensions_alone() {
+        for (shape, rewrites) in [("[3, 4]", 0), ("[2, 3, 4]", 1), ("[1, 2, 3, 4]", 1), ("[1, 1, 2, 3, 4]", 0)] {
+            let text = format!(
+                "graph g(%q: f32{shape}) -> (%y) {{ %1 = matmul(%q, %q) transpose_b=true %2 = softmax(%1) axis=-1
+                %y = matmul(%2, %q) }}"
+            );
+            let run = run_rule(FuseAttention, &text);
+            assert_eq!((run.rewrites, run.reasons()), (rewrites, vec![]), "{shape}");
+        }
     }
 
     #[test]

@@ -161,4 +161,19 @@ mod tests {
     fn refuses_an_output_with_another_reader() {
         assert_eq!(refuses(2, TWO, "f32[] {1}", "%y, %c"), "output of `c` also read by `an output of the graph`");
     }
+
+    #[test]
+    fn leaves_an_epilogue_and_other_operators_alone() {
+        for body in [
+            "%c = conv(%x, %w) strides=[1] dilations=[1] groups=1 epilogue=[relu] %y = add(%c, %k)",
+            "%c = conv(%x, %w) strides=[1] dilations=[1] groups=1 %y = max(%c, %k)",
+            "%c = conv(%x, %w) strides=[1] dilations=[1] groups=1 %y = add(%c, %x)",
+        ] {
+            let text = format!(
+                "graph g(%x: f32[1, 2, 3], %w: f32[2, 2, 1]) -> (%y) {{ %k = constant() value=f32[] {{2}} {body} }}"
+            );
+            let run = run_rule(FuseConvBias, &text);
+            assert_eq!((run.rewrites, run.reasons()), (0, vec![]), "{body}");
+        }
+    }
 }

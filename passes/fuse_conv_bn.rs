@@ -236,6 +236,21 @@ mod tests {
     }
 
     #[test]
+    fn leaves_a_norm_in_front_alone() {
+        let run = run_rule(
+            FuseConvBn,
+            &format!(
+                "graph g(%x: f32[1, 2, 2, 2]) -> (%y) {{
+                    {WEIGHT} {PARAMETERS}
+                    %n = batch_norm(%x, %s, %o, %m, %v) epsilon=0
+                    %y = conv(%n, %w) strides=[1, 1] dilations=[1, 1] groups=1
+                }}"
+            ),
+        );
+        assert_eq!((run.rewrites, run.reasons()), (0, vec![]));
+    }
+
+    #[test]
     fn leaves_an_epilogue_alone() {
         let run = run_rule(
             FuseConvBn,

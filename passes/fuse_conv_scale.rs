@@ -182,4 +182,18 @@ mod tests {
         );
         assert_eq!((run.rewrites, run.reasons()), (0, vec!["output of `c` also read by `z`"]));
     }
+
+    #[test]
+    fn leaves_an_epilogue_and_other_operators_alone() {
+        for body in [
+            "%c = conv(%x, %w) strides=[1, 1] dilations=[1, 1] groups=1 epilogue=[relu] %y = mul(%c, %k)",
+            "%c = conv(%x, %w) strides=[1, 1] dilations=[1, 1] groups=1 %y = max(%c, %k)",
+            "%c = conv(%x, %w) strides=[1, 1] dilations=[1, 1] groups=1 %y = mul(%c, %x)",
+        ] {
+            let text =
+                format!("graph g(%x: f32[1, 2, 3, 3]) -> (%y) {{ {WEIGHT} %k = constant() value=f32[] {{2}} {body} }}");
+            let run = run_rule(FuseConvScale, &text);
+            assert_eq!((run.rewrites, run.reasons()), (0, vec![]), "{body}");
+        }
+    }
 }

@@ -237,7 +237,6 @@ mod tests {
     fn refuses_a_part_with_another_reader() {
         let body = "%1 = mul(%x, %root) %2 = erf(%1) %3 = add(%2, %one) %4 = mul(%x, %3) %y = mul(%4, %half)";
         let run = run(body, "%y, %2");
-        assert_eq!((run.rewrites, run.reasons().len()), (0, 1));
-        assert!(run.reasons()[0].contains("also read by"), "{:?}", run.reasons());
+        assert_eq!((run.rewrites, run.reasons()), (0, vec!["output of `2` also read by `an output of the graph`"]));
     }
 }

@@ -127,6 +127,8 @@ mod tests {
             ("[1, 2, 7]", "kind=average kernel=[7] strides=[1] dilations=[1] padding=[1, 1]"),
             ("[1, 2, 7]", "kind=average kernel=[7] strides=[7] dilations=[1] padding=same_upper"),
             ("[1, 2, 7]", "kind=lp kernel=[7] strides=[1] dilations=[1] p=2"),
+            // Every other element alone is in the window.
+            ("[1, 2, 3]", "kind=max kernel=[4] strides=[1] dilations=[2] padding=[0, 4]"),
         ] {
             let run = run(input, pool);
             assert_eq!((run.rewrites, run.reasons()), (0, vec![]), "{pool}");

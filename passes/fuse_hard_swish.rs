@@ -129,7 +129,12 @@ mod tests {
 
     #[test]
     fn fires_on_division_last() {
-        is_fused("%a = add(%x, %three) %c = clip(%a) p=[0, 6] %p = mul(%x, %c) %y = div(%p, %six)");
+        let run = run("%a = add(%x, %three) %c = clip(%a) p=[0, 6] %p = mul(%x, %c) %y = div(%p, %six)", "%y");
+        insta::assert_snapshot!(run.equal_within(1e-6, 1).after, @"
+        graph g(%x: f32[2, 3]) -> (%y) {
+          %y = hard_swish(%x) : f32[2, 3]
+        }
+        ");
         is_fused("%a = add(%three, %x) %c = clip(%a) p=[0, 6] %p = mul(%c, %x) %y = div(%p, %six)");
     }
 

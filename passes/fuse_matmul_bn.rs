@@ -84,6 +84,29 @@ mod tests {
         ");
     }
 
+    #[test]
+    fn fires_without_a_bias_on_a_transposed_weight() {
+        let run = run_rule(
+            FuseMatmulBn,
+            &format!(
+                "graph g(%a: f32[batch, 3]) -> (%y) {{
+                    %w = constant() value=f32[2, 3] {{1, 2, 3, 4, 5, 6}}
+                    {PARAMETERS}
+                    %p = matmul(%a, %w) transpose_b=true
+                    %y = batch_norm(%p, %s, %o, %m, %v) epsilon=0
+                }}"
+            ),
+        );
+        // Factors 0.5 and 4 of the rows; biases 0.5 - 1 * 0.5 and -0.5 + 1 * 4.
+        insta::assert_snapshot!(run.equal_within(1e-6, 2).after, @"
+        graph g(%a: f32[batch, 3]) -> (%y) {
+          %p.fuse_matmul_bn = constant() value=f32[2, 3] {0.5, 1.0, 1.5, 16.0, 20.0, 24.0}
+          %p.fuse_matmul_bn.1 = constant() value=f32[2] {0.0, 3.5}
+          %y = matmul(%a, %p.fuse_matmul_bn, %p.fuse_matmul_bn.1) transpose_b=true epilogue=[add] : f32[batch, 2]
+        }
+        ");
+    }
+
     /// The reasons for leaving a matrix product and a BatchNorm as they are.
     fn refuses(a: &str, weight: &str, parameters: &str, outputs: &str) -> Vec<String> {
         let run = run_rule(

@@ -150,6 +150,18 @@ mod tests {
     }
 
     #[test]
+    fn leaves_an_activation_and_a_bias_of_run_time_alone() {
+        for operands in ["%a, %w) epilogue=[relu]", "%a, %w, %j) epilogue=[add]"] {
+            let text = format!(
+                "graph g(%a: f32[4, 2], %j: f32[2]) -> (%y) {{ %w = constant() value={SQUARE}
+                %k = constant() value=f32[] {{2}} %m = matmul({operands} %y = mul(%m, %k) }}"
+            );
+            let run = run_rule(FuseMatmulScale, &text);
+            assert_eq!((run.rewrites, run.reasons()), (0, vec![]), "{operands}");
+        }
+    }
+
+    #[test]
     fn refuses_constants_out_of_range() {
         assert_eq!(refuses(SQUARE, "%a, %w", "f32[] {3e38}", "%y"), ["folded constants leave the range of their type"]);
     }

@@ -249,7 +249,9 @@ mod tests {
     #[test]
     fn refuses_what_is_no_constant_padding_of_spatial_axes() {
         let pad = |mode: &str, pads: &str| format!("%p = pad(%x) mode={mode} pads={pads}");
-        refused(&[&pad("reflect", "[0, 0, 1, 1, 0, 0, 1, 1]"), CONV], "the Pad mirrors or repeats the data");
+        for mode in ["reflect", "edge", "wrap"] {
+            refused(&[&pad(mode, "[0, 0, 1, 1, 0, 0, 1, 1]"), CONV], "the Pad mirrors or repeats the data");
+        }
         refused(&[&pad("constant", "[0, 0, 1, -1, 0, 0, 1, 1]"), CONV], "the Pad takes elements away");
         refused(&[&pad("constant", "[1, 0, 1, 1, 0, 0, 1, 1]"), CONV], "the Pad reaches beyond the spatial axes");
     }
@@ -259,6 +261,7 @@ mod tests {
         let reason = "the Pad's value is not what the reader pads with";
         let pad = "%p = pad(%x, _, %c) mode=constant pads=[0, 0, 1, 1, 0, 0, 1, 1]";
         refused(&["%c = constant() value=f32[] {0.5}", pad, CONV], reason);
+        refused(&["%i = size(%w) %c = cast(%i) to=f32", pad, CONV], reason);
         refused(&[ONES, &format!("{POOL} kind=max")], reason);
     }
 

@@ -13,7 +13,7 @@
 //! elements, on either side. `clip` from 0 without an upper limit becomes `relu`. If the first of two limits no more
 //! than both do, the second vanishes, whatever else reads the first.
 //!
-//! Refuses when: the inner activation's output has another reader.
+//! Refuses when: the inner activation's output has another reader. A constant that no f32 holds is no match.
 //!
 //! Order: before `fuse_hard_sigmoid` and `fuse_hard_swish`, which look for `clip`.
 //!
@@ -87,18 +87,24 @@ impl Range {
     }
 }
 
+/// The constant of a `min` or `max`, where an f32 holds it: a limit has no more digits.
+fn limit(graph: &Graph, id: NodeId, op: BinaryOp) -> Option<(ValueRef, f32)> {
+    let (x, limit) = with_scalar(graph, id, op)?;
+    (f64::from(limit as f32) == limit).then_some((x, limit as f32))
+}
+
 /// What a node limits, and to what.
 fn limited(graph: &Graph, id: NodeId) -> Option<(ValueRef, Range)> {
     let range = match graph.op(id)? {
         Op::Activation(Activation::Relu) => Range { low: 0.0, high: f32::INFINITY },
         Op::Activation(Activation::Clip(low, high)) => Range { low: low.0, high: high.0 },
         Op::Binary(BinaryOp::Max) => {
-            let (x, low) = with_scalar(graph, id, BinaryOp::Max)?;
-            return Some((x, Range { low: low as f32, high: f32::INFINITY }));
+            let (x, low) = limit(graph, id, BinaryOp::Max)?;
+            return Some((x, Range { low, high: f32::INFINITY }));
         }
         Op::Binary(BinaryOp::Min) => {
-            let (x, high) = with_scalar(graph, id, BinaryOp::Min)?;
-            return Some((x, Range { low: f32::NEG_INFINITY, high: high as f32 }));
+            let (x, high) = limit(graph, id, BinaryOp::Min)?;
+            return Some((x, Range { low: f32::NEG_INFINITY, high }));
         }
         _ => return None,
     };
@@ -190,5 +196,14 @@ mod tests {
             }",
         );
         assert_eq!((run.rewrites, run.reasons()), (0, vec![]));
+    }
+
+    #[test]
+    fn leaves_limits_that_no_f32_holds_alone() {
+        for (limit, rewrites) in [("0.1", 0), ("1e300", 0), ("nan", 0), ("0.5", 1)] {
+            let text =
+                format!("graph g(%x: f64[3]) -> (%y) {{ %k = constant() value=f64[] {{{limit}}} %y = max(%x, %k) }}");
+            assert_eq!(run_rule(FuseReluClip, &text).equal_within(0.0, 1).rewrites, rewrites, "{limit}");
+        }
     }
 }

@@ -1,13 +1,14 @@
 //! Writes slices that cut an axis into parts, without a gap, as one Split.
 //!
 //! ```text
-//! %a = slice(%x) axes=[1] starts=[0] ends=[4] steps=[1]      %a, %b = split(%x) axis=1 sizes=[4, n-4]
-//! %b = slice(%x) axes=[1] starts=[4] ends=[n] steps=[1]
+//! %a = slice(%x) axes=[1] starts=[0] ends=[4] steps=[1]      %a, %b = split(%x) axis=1 sizes=[4, n+1]
+//! %b = slice(%x) axes=[1] starts=[4] ends=[n+5] steps=[1]
 //! ```
 //!
 //! Fires on two slices or more of one axis each, if they follow each other from the first element to the last.
 //!
-//! Never refuses: slices that overlap or leave something out are no match.
+//! Never refuses: slices that overlap or leave something out, a part that may be empty, and a value of more than
+//! [`MOST`] readers are no match.
 //!
 //! Order: after `fuse_roll` and `fuse_rotary_embedding`, which look for slices, and after `merge_slices`; before `sink_parts`.
 //!
@@ -107,6 +108,36 @@ mod tests {
           %d = relu(%x) : f32[n, 6]
         }
         ");
+    }
+
+    #[test]
+    fn fires_on_symbolic_parts_that_are_not_empty() {
+        let text = |size: &str| {
+            format!(
+                "graph g(%x: f32[m, {size}], %z: f32[n]) -> (%a, %b) {{ %a = slice(%x) axes=[1] starts=[0] ends=[4] steps=[1]
+                %b = slice(%x) axes=[1] starts=[4] ends=[({size})] steps=[1] }}"
+            )
+        };
+        let run = run_rule(FuseSplit, &text("n+5"));
+        insta::assert_snapshot!(run.equal_within(0.0, 2).after, @"
+        graph g(%x: f32[m, n+5], %z: f32[n]) -> (%a, %b) {
+          %a, %b = split(%x) axis=1 sizes=[4, (n+1)] : f32[m, 4], f32[m, n+1]
+        }
+        ");
+        assert_eq!(run_rule(FuseSplit, &text("n+4")).rewrites, 0);
+    }
+
+    #[test]
+    fn leaves_a_value_of_very_many_readers_alone() {
+        let text = |readers: usize| {
+            let others: String = (0..readers - 2).map(|at| format!("%r{at} = relu(%x) ")).collect();
+            let outputs: String = (0..readers - 2).map(|at| format!(", %r{at}")).collect();
+            format!(
+                "graph g(%x: f32[6]) -> (%a, %b{outputs}) {{ %a = slice(%x) axes=[0] starts=[0] ends=[4] steps=[1]
+                %b = slice(%x) axes=[0] starts=[4] ends=[6] steps=[1] {others} }}"
+            )
+        };
+        assert_eq!([64, 65].map(|readers| run_rule(FuseSplit, &text(readers)).rewrites), [1, 0]);
     }
 
     #[test]

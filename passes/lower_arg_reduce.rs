@@ -90,4 +90,12 @@ mod tests {
             %y = arg_reduce(%x) largest=true axis=1 keep_dims=false select_last=false }";
         assert_eq!(run_rule(LowerArgReduce, text).rewrites, 0);
     }
+
+    #[test]
+    fn leaves_an_axis_of_run_time_alone() {
+        let text = "graph g(%x: f32[2, n]) -> (%y) {
+            %y = arg_reduce(%x) largest=true axis=1 keep_dims=false select_last=true }";
+        let run = run_rule(LowerArgReduce, text);
+        assert_eq!((run.rewrites, run.reasons()), (0, vec![]));
+    }
 }

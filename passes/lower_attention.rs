@@ -403,6 +403,18 @@ mod tests {
     }
 
     #[test]
+    fn fires_where_the_target_has_no_attention() {
+        let node = "(%q, %k, %v) scale=0.5 causal=upper_left zero_hidden=true scores=product";
+        let before: Graph = format!("graph g({QKV}) -> (%y) {{ %y = attention{node} }}").parse().unwrap();
+        let target = Capabilities { attention: false, ..Capabilities::default() };
+        let after = crate::testing::run_for(LowerAttention, &before, &target);
+        assert!(!after.to_string().contains("attention("), "{after}");
+        let inputs = crate::testing::random_inputs(&before, 1, 1);
+        let eval = |graph| trt_fuse_ir::eval::eval_graph(graph, &inputs).unwrap().remove(0);
+        assert!(crate::testing::difference(&eval(&before), &eval(&after)) < 1e-6, "{after}");
+    }
+
+    #[test]
     fn leaves_what_the_layer_holds_alone() {
         for causal in ["none", "upper_left", "lower_right"] {
             let node = format!("(%q, %k, %v) scale=0.5 causal={causal} zero_hidden=true scores=product");

@@ -117,6 +117,8 @@ impl Shift {
 
 #[cfg(test)]
 mod tests {
+    use trt_fuse_ir::{Capabilities, Tensor};
+
     use super::*;
     use crate::testing::{Run, run_rule};
 
@@ -160,10 +162,23 @@ mod tests {
             let text = "graph g(%x: f32[2, 3], %a: i64[]) -> (%y) { %y = cumulative(%x, %a) product=false }";
             let run = run_rule(LowerCumulative, text);
             let mut inputs = crate::testing::random_inputs(&run.before, 1, 3);
-            inputs[1] = trt_fuse_ir::Tensor::scalar(axis);
+            inputs[1] = Tensor::scalar(axis);
             let eval = |graph| trt_fuse_ir::eval::eval_graph(graph, &inputs).unwrap();
             assert_eq!(eval(&run.before), eval(&run.after));
         }
+    }
+
+    #[test]
+    fn fires_on_sums_where_the_target_has_none() {
+        let before: Graph = "graph g(%x: f32[n, 5]) -> (%y) {
+            %a = constant() value=i64[] {1} %y = cumulative(%x, %a) product=false exclusive=true }"
+            .parse()
+            .unwrap();
+        let after = crate::testing::run_for(LowerCumulative, &before, &Capabilities::tensorrt((8, 5, 3)));
+        assert!(!after.to_string().contains("cumulative("), "{after}");
+        let x = Tensor::from_vec([1, 5], vec![1.0_f32, 2.0, 4.0, 8.0, 16.0]).unwrap();
+        let sums = Tensor::from_vec([1, 5], vec![0.0_f32, 1.0, 3.0, 7.0, 15.0]).unwrap();
+        assert_eq!(trt_fuse_ir::eval::eval_graph(&after, &[x]).unwrap(), [sums]);
     }
 
     #[test]

@@ -287,6 +287,7 @@ mod tests {
     fn leaves_what_counts_from_the_front_alone() {
         for text in [
             "graph g(%x: f32[5], %i: i64[2]) -> (%y) { %y = gather(%x, %i) axis=0 }",
+            "graph g(%x: f32[..], %i: i64[2]) -> (%y) { %y = gather(%x, %i) axis=0 }",
             "graph g(%x: f32[n]) -> (%y) { %i = constant() value=i64[2] {0, 1} %y = gather_elements(%x, %i) axis=0 }",
             "graph g(%x: f32[n], %z: f32[2]) -> (%y) {
                 %i = arg_reduce(%z) axis=0 keep_dims=true largest=true select_last=false

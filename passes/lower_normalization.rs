@@ -157,6 +157,8 @@ fn mean_variance_norm(mut f: Formula<'_>, op: &MeanVarianceNorm) -> Result<Patch
 
 #[cfg(test)]
 mod tests {
+    use trt_fuse_ir::Capabilities;
+
     use super::*;
     use crate::testing::{Run, run_rule};
 
@@ -207,6 +209,18 @@ mod tests {
     fn leaves_a_layer_norm_to_the_targets_own_layer() {
         let text = "graph g(%x: f32[2, 8], %s: f32[8]) -> (%y) { %y = layer_norm(%x, %s) axis=-1 epsilon=1e-5 }";
         assert_eq!(run(text).rewrites, 0);
+    }
+
+    #[test]
+    fn fires_on_a_layer_norm_where_the_target_has_none() {
+        let text = "graph g(%x: f32[2, 8], %s: f32[8]) -> (%y) { %y = layer_norm(%x, %s) axis=-1 epsilon=1e-5 }";
+        let before: Graph = text.parse().unwrap();
+        let target = Capabilities { normalization: false, ..Capabilities::default() };
+        let after = crate::testing::run_for(LowerNormalization, &before, &target);
+        assert!(!after.to_string().contains("layer_norm("), "{after}");
+        let inputs = crate::testing::random_inputs(&before, 1, 1);
+        let eval = |graph| trt_fuse_ir::eval::eval_graph(graph, &inputs).unwrap().remove(0);
+        assert!(crate::testing::difference(&eval(&before), &eval(&after)) < 1e-6, "{after}");
     }
 
     #[test]

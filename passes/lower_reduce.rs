@@ -304,6 +304,7 @@ mod tests {
         for text in [
             "graph g(%x: f32[2, 3]) -> (%y) { %y = reduce(%x) kind=sum axes=[1] keep_dims=true }",
             "graph g(%x: f32[2, 3], %a: i64[k]) -> (%y) { %y = reduce(%x, %a) kind=sum keep_dims=true }",
+            "graph g(%x: f32[..], %a: i64[1]) -> (%y) { %y = reduce(%x, %a) kind=sum keep_dims=true }",
         ] {
             assert_eq!(run_rule(LowerReduce, text).rewrites, 0);
         }

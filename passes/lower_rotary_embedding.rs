@@ -170,6 +170,16 @@ mod tests {
     }
 
     #[test]
+    fn leaves_data_of_unknown_rank_alone() {
+        let before: Graph = "graph g(%x: f32[..], %c: f32[1, 2, 2]) -> (%y) {
+            %y = rotary_embedding(%x, %c, %c) interleaved=false dim=4 }"
+            .parse()
+            .unwrap();
+        let after = run_for(LowerRotaryEmbedding, &before, &Capabilities::tensorrt((8, 6, 1)));
+        assert_eq!(after.to_string(), before.to_string());
+    }
+
+    #[test]
     fn writes_out_a_batch_that_only_data_tell() {
         let run = run_rule(
             LowerRotaryEmbedding,

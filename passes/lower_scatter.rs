@@ -13,7 +13,8 @@
 //!
 //! Fires on every reduction when the shapes are numbers: TensorRT's scatter keeps the last update of an element alone.
 //!
-//! Refuses when the updates times the elements that they may fall on are more than a million.
+//! Refuses when the updates times the elements that they may fall on are more than a million. Shapes that are no numbers
+//! are no match.
 //!
 //! Order: any.
 //!
@@ -62,10 +63,6 @@ impl Rule for LowerScatter {
             Some(axis) => by_element(&mut f, &data, &indices, axis)?,
             None => by_tuple(&mut f, &data, &indices)?,
         };
-        if table.elements > MOST_ELEMENTS {
-            let reason = "the updates times the elements that they may fall on are more than a million";
-            return Err(Miss::Blocked { reason, at: root });
-        }
         // An update that does not fall on an element leaves it as it is: so does the element itself in its place for an
         // extremum.
         let x = f.input(0)?;
@@ -94,7 +91,6 @@ struct Table {
     updates: ValueRef,
     /// The data in the shape of one update.
     as_one_update: Shape,
-    elements: usize,
 }
 
 fn sizes(dims: &[usize]) -> Shape {
@@ -105,11 +101,18 @@ fn product(dims: &[usize]) -> usize {
     dims.iter().fold(1, |product, size| product.saturating_mul(*size))
 }
 
+/// Refuses a table that is too large. The elements are numbered even where there are none, or no updates.
+fn check_size(f: &Formula<'_>, data: &Dims, updates: usize) -> Result<(), Miss> {
+    let sizes = data.iter().chain([&updates]);
+    if sizes.fold(1_usize, |product, size| product.saturating_mul((*size).max(1))) > MOST_ELEMENTS {
+        let reason = "the updates times the elements that they may fall on are more than a million";
+        return Err(Miss::Blocked { reason, at: f.root() });
+    }
+    Ok(())
+}
+
 /// Numbers from 0 as a tensor of these sizes.
 fn numbers(f: &mut Formula<'_>, dims: &[usize]) -> Result<ValueRef, Miss> {
-    if product(dims) > MOST_ELEMENTS {
-        return Err(Miss::NoMatch);
-    }
     let numbers = Tensor::from_vec(dims, (0..product(dims) as i64).collect());
     Ok(f.constant(numbers.map_err(|_| Miss::NoMatch)?))
 }
@@ -126,6 +129,7 @@ fn by_element(f: &mut Formula<'_>, data: &Dims, indices: &Dims, axis: i64) -> Re
     let rank = data.len();
     let axis = resolve_axis(axis, rank).map_err(|_| Miss::NoMatch)?;
     let size = *data.get(axis).ok_or(Miss::NoMatch)?;
+    check_size(f, data, indices.get(axis).copied().unwrap_or(1))?;
     let own = f.info(1)?.dtype;
     let (mut index, mut updates) = (f.input(1)?, f.input(2)?);
     index = counted(f, index, own, size)?;
@@ -148,9 +152,7 @@ fn by_element(f: &mut Formula<'_>, data: &Dims, indices: &Dims, axis: i64) -> Re
     let falls = f.binary(BinaryOp::Equal, index, targets);
     let mut one = data.to_vec();
     one.insert(axis, 1);
-    let count = indices.get(axis).copied().unwrap_or(1);
-    let elements = product(data).saturating_mul(count);
-    Ok(Table { axis: axis as i64, falls, updates, as_one_update: sizes(&one), elements })
+    Ok(Table { axis: axis as i64, falls, updates, as_one_update: sizes(&one) })
 }
 
 /// Updates of whole slices: `[updates, slices, elements of a slice]`.
@@ -158,6 +160,7 @@ fn by_tuple(f: &mut Formula<'_>, data: &Dims, indices: &Dims) -> Result<Table, M
     let (depth, tuples) = indices.split_last().ok_or(Miss::NoMatch)?;
     let (outer, inner) = data.split_at_checked(*depth).ok_or(Miss::NoMatch)?;
     let (count, slices, slice) = (product(tuples), product(outer), product(inner));
+    check_size(f, data, count)?;
     let own = f.info(1)?.dtype;
     let index = f.input(1)?;
     let index = f.reshape(index, sizes(&[count, *depth]));
@@ -173,8 +176,7 @@ fn by_tuple(f: &mut Formula<'_>, data: &Dims, indices: &Dims) -> Result<Table, M
     let falls = f.binary(BinaryOp::Equal, flat, targets);
     let updates = f.input(2)?;
     let updates = f.reshape(updates, sizes(&[count, 1, slice]));
-    let elements = product(&[count, slices, slice]);
-    Ok(Table { axis: 0, falls, updates, as_one_update: sizes(&[1, slices, slice]), elements })
+    Ok(Table { axis: 0, falls, updates, as_one_update: sizes(&[1, slices, slice]) })
 }
 
 #[cfg(test)]
@@ -223,11 +225,51 @@ mod tests {
     }
 
     #[test]
+    fn becomes_a_reduction_over_the_updates() {
+        let text = "graph g(%x: f32[5], %i: i64[3], %u: f32[3]) -> (%y) {
+            %y = scatter_elements(%x, %i, %u) axis=0 reduction=add }";
+        insta::assert_snapshot!(run_rule(LowerScatter, text).after, @"
+        graph g(%x: f32[5], %i: i64[3], %u: f32[3]) -> (%y) {
+          %y.lower_scatter = constant() value=i64[] {5}
+          %y.1 = mod(%i, %y.lower_scatter) : i64[3]
+          %y.2 = unsqueeze(%y.1) axes=[1] : i64[3, 1]
+          %y.lower_scatter.1 = constant() value=i64[1, 5] {0, 1, 2, 3, 4}
+          %y.4 = equal(%y.2, %y.lower_scatter.1) : bool[3, 5]
+          %y.3 = unsqueeze(%u) axes=[1] : f32[3, 1]
+          %y.lower_scatter.2 = constant() value=f32[] {0.0}
+          %y.5 = where(%y.4, %y.3, %y.lower_scatter.2) : f32[3, 5]
+          %y.6 = reduce(%y.5) kind=sum axes=[0] keep_dims=true noop_if_empty=true : f32[1, 5]
+          %y.7 = reshape(%y.6) shape=[5] allow_zero=true : f32[5]
+          %y = add(%x, %y.7) : f32[5]
+        }
+        ");
+    }
+
+    #[test]
     fn refuses_large_tables() {
-        let text = "graph g(%x: f32[2000], %i: i64[1000], %u: f32[1000]) -> (%y) {
+        for text in [
+            "graph g(%x: f32[2000], %i: i64[1000], %u: f32[1000]) -> (%y) {
+                %y = scatter_elements(%x, %i, %u) axis=0 reduction=add }",
+            // More elements than that by themselves, one update.
+            "graph g(%x: f32[2000000], %i: i64[1], %u: f32[1]) -> (%y) {
+                %y = scatter_elements(%x, %i, %u) axis=0 reduction=add }",
+            "graph g(%x: f32[2000000], %i: i64[1, 1], %u: f32[1]) -> (%y) { %y = scatter_nd(%x, %i, %u) reduction=add }",
+            // An axis as long where another one is empty.
+            "graph g(%x: f32[0, 2000000], %i: i64[0, 1], %u: f32[0, 1]) -> (%y) {
+                %y = scatter_elements(%x, %i, %u) axis=1 reduction=add }",
+        ] {
+            let run = run_rule(LowerScatter, text);
+            let reason = "the updates times the elements that they may fall on are more than a million";
+            assert_eq!((run.rewrites, run.reasons()), (0, vec![reason]), "{text}");
+        }
+    }
+
+    #[test]
+    fn leaves_shapes_that_are_no_numbers_alone() {
+        let text = "graph g(%x: f32[n], %i: i64[4], %u: f32[4]) -> (%y) {
             %y = scatter_elements(%x, %i, %u) axis=0 reduction=add }";
         let run = run_rule(LowerScatter, text);
-        assert_eq!(run.reasons(), ["the updates times the elements that they may fall on are more than a million"]);
+        assert_eq!((run.rewrites, run.reasons()), (0, vec![]));
     }
 
     #[test]

@@ -204,6 +204,17 @@ mod tests {
 
     #[test]
     fn fires_on_shapes_with_zeros() {
+        let text = "graph g(%x: f32[2, 3, n], %a: i64[2]) -> (%y) { %y = reshape(%x, %a) }";
+        insta::assert_snapshot!(run_rule(LowerShapeInput, text).after, @"
+        graph g(%x: f32[2, 3, n], %a: i64[2]) -> (%y) {
+          %y.lower_shape_input = constant() value=i64[] {0}
+          %y.3 = equal(%a, %y.lower_shape_input) : bool[2]
+          %y.1 = shape(%x) start=0 : i64[3]
+          %y.2 = slice(%y.1) axes=[0] starts=[0] ends=[2] steps=[1] : i64[2]
+          %y.4 = where(%y.3, %y.2, %a) : i64[2]
+          %y = reshape(%x, %y.4) allow_zero=true : f32[y.d0, y.d1]
+        }
+        ");
         check("reshape", "[2, 3, 4]", &[0, -1]);
         check("reshape", "[2, n, 4]", &[2, 0, 2, -1]);
         check("reshape", "[6]", &[0, 1]);
@@ -251,6 +262,7 @@ mod tests {
             "graph g(%x: f32[2, 3], %a: i64[2]) -> (%y) { %y = reshape(%x, %a) allow_zero=true }",
             "graph g(%x: f32[2, n]) -> (%y) { %s = shape(%x) start=0 %y = reshape(%x, %s) }",
             "graph g(%x: f32[2, 3], %a: i64[k]) -> (%y) { %y = unsqueeze(%x, %a) }",
+            "graph g(%x: f32[..], %a: i64[2]) -> (%y) { %y = unsqueeze(%x, %a) }",
         ] {
             assert_eq!(run_rule(LowerShapeInput, text).rewrites, 0, "{text}");
         }

@@ -361,6 +361,11 @@ mod tests {
             "graph g(%x: f16[2]) -> (%y) { %1 = cast(%x) to=f32 %y = exp(%1) }",
             "graph g(%x: f32[2]) -> (%y) { %s = constant() value=f32[] {0.5} %z = constant() value=u8[] {128}
                 %q = quantize(%x, %s, %z) axis=0 to=u8 saturate=true %y = dequantize(%q, %s, %z) axis=0 }",
+            // Other bits, and bodies with types of their own.
+            "graph g(%x: f64[2]) -> (%y) { %y = bit_cast(%x) to=i64 }",
+            r#"graph g(%c: bool[], %x: f64[2]) -> (%y) { %y = if(%c, %x)
+                then_branch="graph t(%x: f64[2]) -> (%z) { %z = neg(%x) }"
+                else_branch="graph e(%x: f64[2]) -> (%z) { %z = exp(%x) }" }"#,
         ] {
             assert_eq!(run(text).rewrites, 0, "{text}");
         }

@@ -7,7 +7,8 @@
 //!
 //! Fires when an input of a concatenation is another one along the same axis that nothing else reads.
 //!
-//! Refuses when something else reads the inner one: its parts would be copied twice.
+//! Refuses when something else reads the inner one: its parts would be copied twice. One that is an input twice is no
+//! match.
 //!
 //! Order: none needed.
 //!
@@ -45,7 +46,11 @@ impl Rule for MergeConcats {
                     merged.push(value.node);
                 }
                 inner => {
-                    shared = shared.or(inner);
+                    // The root alone may read it twice.
+                    let is_elsewhere = |value: &ValueRef| {
+                        graph.is_output(*value) || graph.consumers(*value).iter().any(|reader| reader.node != root)
+                    };
+                    shared = shared.or(inner.filter(is_elsewhere));
                     inputs.push(input);
                 }
             }
@@ -106,6 +111,13 @@ mod tests {
             }}"
         );
         assert_eq!(run_rule(MergeConcats, &text).reasons(), ["output of `k` also read by `an output of the graph`"]);
+    }
+
+    #[test]
+    fn an_input_that_comes_twice_is_no_match() {
+        let text = format!("graph g({INPUTS}) -> (%y) {{ %k = concat(%a, %b) axis=1 %y = concat(%k, %c, %k) axis=1 }}");
+        let run = run_rule(MergeConcats, &text);
+        assert_eq!((run.rewrites, run.reasons()), (0, vec![]));
     }
 
     #[test]

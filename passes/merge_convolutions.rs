@@ -160,8 +160,13 @@ mod tests {
 
     #[test]
     fn refuses_weights_of_run_time() {
-        let run = run(&format!("%a = conv(%x, %wa) {} %b = conv(%x, %run) {}", form(1, 1), form(1, 1)));
-        assert_eq!((run.rewrites, run.reasons()), (0, vec!["a sibling's weights or bias are not constant"]));
+        let form = form(1, 1);
+        for second in ["conv(%x, %run)", "conv(%x, %wa, %r)"] {
+            let bias = "%r = reduce(%run) kind=sum axes=[1, 2, 3]";
+            let run = run(&format!("{bias} %a = conv(%x, %wa) {form} %b = {second} {form}"));
+            let reason = "a sibling's weights or bias are not constant";
+            assert_eq!((run.rewrites, run.reasons()), (0, vec![reason]), "{second}");
+        }
     }
 
     #[test]

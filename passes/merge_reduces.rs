@@ -12,7 +12,7 @@
 //! Fires on sum, mean, maximum, minimum and product when both are of the same kind, both keep the reduced axes or both
 //! drop them, and their axes are attributes. A mean of means is the mean, as all have equally many elements.
 //!
-//! Refuses when: the inner reduction has another reader.
+//! Refuses when: the inner reduction has another reader. Means of integers are no match: each cuts its quotient.
 //!
 //! Order: before `fuse_reduce_reshape`.
 //!
@@ -46,6 +46,9 @@ impl Rule for MergeReduces {
         if !is_nested || outer.kind != inner.kind || outer.keep_dims != inner.keep_dims {
             return Err(Miss::NoMatch);
         }
+        if outer.kind == ReduceKind::Mean && !graph.dtype(root.into()).is_float() {
+            return Err(Miss::NoMatch);
+        }
         let mut axes: Ints = if inner.keep_dims {
             outer_axes
         } else {
@@ -76,6 +79,9 @@ fn reduction(graph: &Graph, id: NodeId) -> Option<(ValueRef, &Reduce, Ints)> {
 
 #[cfg(test)]
 mod tests {
+    use trt_fuse_ir::Tensor;
+    use trt_fuse_ir::eval::eval_graph;
+
     use super::*;
     use crate::testing::{Run, run_rule};
 
@@ -111,6 +117,19 @@ mod tests {
     fn refuses_an_inner_value_with_another_reader() {
         let run = run("%h = reduce(%x) kind=sum axes=[1] %y = reduce(%h) kind=sum axes=[1]", "%y, %h");
         assert_eq!((run.rewrites, run.reasons()), (0, vec!["output of `h` also read by `an output of the graph`"]));
+    }
+
+    /// The means of the rows are 1 and 2, whose mean is 1; that of all is 2.
+    #[test]
+    fn leaves_means_of_integers_alone() {
+        let text = "graph g(%x: i32[2, 2]) -> (%y) {
+            %h = reduce(%x) kind=mean axes=[1] keep_dims=true %y = reduce(%h) kind=mean axes=[0] keep_dims=true }";
+        let run = run_rule(MergeReduces, text);
+        assert_eq!((run.rewrites, run.reasons()), (0, vec![]));
+        let x = Tensor::from_vec([2, 2], vec![3_i32, 0, 3, 2]).unwrap();
+        assert_eq!(eval_graph(&run.after, &[x]).unwrap(), [Tensor::from_vec([1, 1], vec![1_i32]).unwrap()]);
+        // Sums of integers add up to the same.
+        assert_eq!(run_rule(MergeReduces, &text.replace("mean", "sum")).equal_within(0.0, 1).rewrites, 1);
     }
 
     #[test]

@@ -210,6 +210,10 @@ mod tests {
         let text = unequal("%a = matmul(%x, %wq) %b = matmul(%x, %wk)");
         let run = run_rule(MergeSiblings, &text);
         assert_eq!((run.rewrites, run.reasons()), (0, vec!["such siblings are merged only if asked for"]));
+        // Two of one layout gain nothing.
+        let two = self::text("%q = matmul(%x, %wq) %k = matmul(%x, %wk) %v = matmul(%x, %run)", HEADS);
+        let run = run_rule(MergeSiblings, &two.replace("%c = reshape(%v) shape=[n, 2, 2]", "%c = relu(%v)"));
+        assert_eq!((run.rewrites, run.reasons()), (0, vec!["such siblings are merged only if asked for"]));
         let heads = self::text("%q = matmul(%x, %wq) %k = matmul(%x, %wk) %v = matmul(%x, %wv)", HEADS);
         let run = run_rule_on_siblings(MergeSiblings, Siblings::Never, &heads);
         assert_eq!((run.rewrites, run.reasons()), (0, vec![]));
@@ -229,10 +233,18 @@ mod tests {
 
     #[test]
     fn refuses_weights_of_run_time() {
-        let products = "%q = matmul(%x, %wq) %k = matmul(%x, %run) %v = matmul(%x, %wv)";
-        let run = run_rule(MergeSiblings, &text(products, HEADS));
-        let reason = "a sibling's weights or bias are no constants of the same form";
-        assert_eq!((run.rewrites, run.reasons()), (0, vec![reason]));
+        for products in [
+            "%q = matmul(%x, %wq) %k = matmul(%x, %run) %v = matmul(%x, %wv)",
+            // A bias that is computed, and one for all columns.
+            "%r = reduce(%run) kind=sum axes=[0] %q = matmul(%x, %wq, %bq) epilogue=[add]
+                %k = matmul(%x, %wk, %r) epilogue=[add] %v = matmul(%x, %wv, %bk) epilogue=[add]",
+            "%o = constant() value=f32[1] {2.0} %q = matmul(%x, %wq, %bq) epilogue=[add]
+                %k = matmul(%x, %wk, %o) epilogue=[add] %v = matmul(%x, %wv, %bk) epilogue=[add]",
+        ] {
+            let run = run_rule(MergeSiblings, &text(products, HEADS));
+            let reason = "a sibling's weights or bias are no constants of the same form";
+            assert_eq!((run.rewrites, run.reasons()), (0, vec![reason]), "{products}");
+        }
     }
 
     #[test]

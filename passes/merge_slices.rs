@@ -8,9 +8,9 @@
 //! Fires when both have their bounds as parameters: axes that only one cuts are taken over, bounds on the same axis
 //! are added up. Other readers of the first one keep it.
 //!
-//! Refuses when an axis that both cut
-//! - is walked backwards;
-//! - is cut in larger steps, at bounds that are not numbers.
+//! Refuses when both cut the same axis and
+//! - an axis is walked backwards;
+//! - an axis is cut in larger steps, at bounds that are not numbers.
 //!
 //! Order: after `canonicalize_attributes`, which makes bounds parameters within the size.
 //!
@@ -179,6 +179,20 @@ mod tests {
     fn refuses_an_axis_walked_backwards() {
         let text = two("axes=[1] starts=[11] ends=[-1] steps=[-1]", "axes=[1] starts=[1] ends=[4] steps=[1]");
         assert_eq!(run_rule(MergeSlices, &text).reasons(), ["an axis is walked backwards"]);
+        let text = two("axes=[1] starts=[1] ends=[9] steps=[1]", "axes=[1] starts=[7] ends=[-1] steps=[-1]");
+        assert_eq!(run_rule(MergeSlices, &text).reasons(), ["an axis is walked backwards"]);
+    }
+
+    #[test]
+    fn an_axis_that_one_walks_backwards_is_taken_over() {
+        let text = two("axes=[1] starts=[11] ends=[-1] steps=[-1]", "axes=[0] starts=[0] ends=[n] steps=[2]");
+        let run = run_rule(MergeSlices, &text);
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n, 12]) -> (%y) {
+          %y = slice(%x) axes=[0, 1] starts=[0, 11] ends=[n, -1] steps=[2, -1] : f32[(n+1)/2, 12]
+        }
+        ");
+        run.equal_within(0.0, 3);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use trt_fuse_ir::op::{BinaryOp, Cast, ReduceKind, UnaryOp};
 use trt_fuse_ir::{DType, Graph, NodeId, Op, ValueRef};
 
-use crate::pattern::{shifted, with_scalar};
+use crate::pattern::{same_shape, shifted, with_scalar};
 
 /// `data / sqrt(mean(data^2) + epsilon)` over the axes from `axis` to the last.
 pub(crate) struct Normal {
@@ -62,7 +62,8 @@ fn inverse_root(graph: &Graph, value: ValueRef) -> Option<(ValueRef, Vec<NodeId>
         Op::Binary(BinaryOp::Div) => {
             let (one, root) = (graph.input(value.node, 0)?, graph.input(value.node, 1)?);
             let is_one = graph.constant(one).and_then(|one| one.uniform_f64()) == Some(1.0);
-            let keeps_shape = graph.constant(one).is_some_and(|one| one.numel() == 1);
+            // A one of more axes than the root gives the quotient as many.
+            let keeps_shape = same_shape(graph.info(root), graph.info(value));
             let under = input_of(graph, root, UnaryOp::Sqrt)?;
             (is_one && keeps_shape).then_some((under, vec![value.node, root.node]))
         }

@@ -13,7 +13,7 @@
 //! than the body: a shape, or the elements of a small integer tensor.
 //!
 //! Refuses when
-//! - the body no longer fits: it is a branch for other shapes, which stays as it was.
+//! - a body does not fit what is known of its captures: it is a branch for other shapes, which stays as it was.
 //!
 //! Order: after `fold_constants`, which makes captures constant; before `fold_control_flow`.
 //!

@@ -149,6 +149,20 @@ fn refuses_an_empty_output_of_unknown_shape() {
     assert_eq!((run.rewrites, run.reasons()), (0, vec![UNKNOWN_SHAPE]));
 }
 
+#[test]
+fn refuses_a_body_that_does_not_fit() {
+    // The branch taken has no axis 3 of what it is given; the node beside it is folded all the same.
+    let nodes = format!(
+        "%c = constant() value=bool[] {{1}} %y = if(%c, %x) then_branch={} else_branch={} %z = if(%c, %x) {}",
+        quoted("graph t(%x: f32[..]) -> (%a) { %a = squeeze(%x) axes=[3] }"),
+        quoted("graph e(%x: f32[..]) -> (%b) { %b = relu(%x) }"),
+        branches()
+    );
+    let run = run("%x: f32[n, 2]", "%y, %z", &nodes);
+    assert_eq!((run.rewrites, run.reasons().len()), (1, 1));
+    assert!(run.reasons()[0].starts_with("the body does not fit the values outside: "), "{:?}", run.reasons());
+}
+
 fn scanned(length: usize, reversed: (i64, i64)) -> Run {
     let body = "graph b(%sum: f32[n], %x: f32[n], %by: f32[n]) -> (%next, %next as \"seen\") { \
                 %scaled = mul(%x, %by) %next = add(%sum, %scaled) }";
@@ -175,6 +189,22 @@ fn a_scan_of_one_slice_is_its_body() {
       %z = unsqueeze(%y) axes=[-1] : f32[n, 1]
     }
     ");
+}
+
+#[test]
+fn a_scan_of_no_slice_gives_its_initial_values() {
+    let body = "graph b(%sum: f32[2], %x: f32[2]) -> (%next, %next as \"seen\") { %next = add(%sum, %x) }";
+    let nodes = format!(
+        "%y, %z = scan(%s, %x) body={} carried=1 scan_inputs=1 input_axes=[1] output_axes=[-1] \
+         input_reversed=[0] output_reversed=[0]",
+        quoted(body)
+    );
+    let run = run("%s: f32[2], %x: f32[2, 0]", "%y, %z", &nodes);
+    assert_eq!((run.rewrites, run.after.operation_count()), (1, 0));
+    run.equal_within(0.0, 1);
+    // An empty output is a constant, whose shape has no symbols.
+    let symbolic = scanned(0, (0, 0));
+    assert_eq!((symbolic.rewrites, symbolic.reasons()), (0, vec![UNKNOWN_SHAPE]));
 }
 
 #[test]
