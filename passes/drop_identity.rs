@@ -274,6 +274,9 @@ mod tests {
         dropped("%x: f32[n, 2, 4, 4]", &format!("{pool} strides=[1, 1] kind=max"));
         assert_eq!(kept("%x: f32[n, 2, 4, 4]", &format!("{pool} strides=[2, 1] kind=max")), [""; 0]);
         assert_eq!(kept("%x: f32[n, 2, 4, 4]", &format!("{pool} strides=[1, 1] kind=lp p=2")), [""; 0]);
+        // Windows of three elements of a padded axis are as many as its elements.
+        let same = "%y = pool(%x) kernel=[1, 3] dilations=[1, 1] strides=[1, 1] padding=[0, 1, 0, 1] kind=max";
+        assert_eq!(kept("%x: f32[n, 2, 4, 4]", same), [""; 0]);
     }
 
     #[test]
@@ -285,6 +288,9 @@ mod tests {
         };
         dropped("%x: f32[n, 2, 4, 4]", &by_scales("1"));
         assert_eq!(kept("%x: f32[n, 2, 4, 4]", &by_scales("1.1")), [""; 0]);
+        // Coordinates half an element away from the others'.
+        let moved = by_scales("1").replace("half_pixel", "tf_half_pixel_for_nn");
+        assert_eq!(kept("%x: f32[n, 2, 4, 4]", &moved), [""; 0]);
         let sizes = "%s = constant() value=i64[4] {2, 2, 4, 4}";
         dropped("%x: f32[2, 2, 4, 4]", &format!("{sizes} %y = resize(%x, _, _, %s) {resize}"));
     }
