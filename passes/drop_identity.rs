@@ -224,6 +224,21 @@ mod tests {
     }
 
     #[test]
+    fn what_reads_the_last_of_a_chain_stays_connected() {
+        let run = run_rule(
+            DropIdentity,
+            "graph g(%x: f32[n, 2]) -> (%y) {
+                %one = constant() value=f32[] {1} %c = cast(%x) to=f32 %m = mul(%c, %one) %y = relu(%m) }",
+        );
+        assert_snapshot!(run.equal_within(0.0, 2).after, @r"
+        graph g(%x: f32[n, 2]) -> (%y) {
+          %y = relu(%x) : f32[n, 2]
+        }
+        ");
+        assert_eq!(run.rewrites, 2);
+    }
+
+    #[test]
     fn an_input_may_become_an_output() {
         let run = run_rule(DropIdentity, "graph g(%x: f32[2]) -> (%y, %z) { %y = identity(%x) %z = identity(%x) }");
         assert_snapshot!(run.after, @r#"
