@@ -383,6 +383,33 @@ mod tests {
     }
 
     #[test]
+    fn fires_on_what_may_still_be_negative() {
+        for (indices, rewrites) in [
+            ("%l = less(%i, %zero) %m = add(%i, %size) %w = where(%l, %m, %i)", 0),
+            // Another number to compare with, another comparison, another operator, another index.
+            ("%l = less(%i, %below) %m = add(%i, %size) %w = where(%l, %m, %i)", 1),
+            ("%l = greater(%i, %zero) %m = add(%i, %size) %w = where(%l, %m, %i)", 1),
+            ("%l = less(%i, %zero) %m = sub(%i, %size) %w = where(%l, %m, %i)", 1),
+            ("%l = less(%i, %zero) %m = add(%j, %size) %w = where(%l, %m, %i)", 1),
+            ("%l = less(%j, %zero) %m = add(%i, %size) %w = where(%l, %m, %i)", 1),
+            // One operand of two.
+            ("%a = abs(%i) %w = min(%a, %j)", 1),
+            ("%a = abs(%i) %w = max(%a, %j)", 0),
+            ("%a = abs(%i) %w = mod(%a, %j)", 1),
+            ("%a = abs(%i) %w = mod(%j, %a)", 0),
+            ("%a = abs(%i) %l = less(%i, %j) %w = where(%l, %a, %j)", 1),
+            ("%a = abs(%i) %l = less(%i, %j) %w = where(%l, %j, %a)", 1),
+        ] {
+            let text = format!(
+                "graph g(%x: f32[5], %i: i64[2], %j: i64[2]) -> (%y) {{ %zero = constant() value=i64[] {{0}}
+                %below = constant() value=i64[] {{-1}} %size = constant() value=i64[] {{5}} {indices}
+                %y = gather_elements(%x, %w) axis=0 }}"
+            );
+            assert_eq!(run_rule(LowerIndices, &text).rewrites, rewrites, "{indices}");
+        }
+    }
+
+    #[test]
     fn leaves_what_counts_from_the_front_alone() {
         for text in [
             "graph g(%x: f32[5], %i: i64[2]) -> (%y) { %y = gather(%x, %i) axis=0 }",
