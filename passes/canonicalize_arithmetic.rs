@@ -262,6 +262,7 @@ mod tests {
         assert_eq!(floor("4").rewrites, 1);
         assert_eq!(run("%c = constant() value=f32[] {3} %q = div(%x, %c) %y = cast(%q) to=i32").reasons(), [reason]);
         assert_eq!(run("%c = constant() value=f32[] {3} %q = div(%x, %c) %y = greater(%q, %x)").reasons(), [reason]);
+        assert_eq!(run("%c = constant() value=f32[] {3} %q = div(%x, %c) %y = fmod(%q, %x)").reasons(), [reason]);
         let quantized = run("%c = constant() value=f32[] {255} %s = constant() value=f32[] {0.5}
             %q = div(%x, %c) %t = transpose(%q) perm=[1, 0] %y = quantize(%t, %s) axis=1 to=i8 saturate=true");
         assert_eq!(quantized.reasons(), [reason]);

@@ -484,6 +484,11 @@ mod tests {
             ("%x: f32[1, 4], %s: i64[1]", "%y = squeeze(%x, %s)"),
             ("%x: f32[4], %s: i64[1]", "%y = reduce(%x, %s) kind=sum"),
             ("%x: f32[4], %s: i64[2]", "%y = pad(%x, %s) mode=constant"),
+            (
+                "%x: f32[4], %z: f32[n]",
+                "%i = nonzero(%x) %s = shape(%i) start=1 %zero = constant() value=i64[1] {0}
+                %y = slice(%z, %zero, %s)",
+            ),
             // The number of nonzero elements is known by a symbol that only %i tells.
             ("%x: f32[4], %z: f32[n]", "%i = nonzero(%x) %s = shape(%i) start=0 %y = expand(%z, %s)"),
         ] {
@@ -497,5 +502,26 @@ mod tests {
         assert_eq!(run.reasons(), ["a bound may lie outside of the axis"]);
         let run = slice("%x: f32[n]", "[1] {-1}", "[1] {-9223372036854775807}", "[1] {0}", "[1] {-1}");
         assert_eq!(run.reasons(), ["a bound may lie outside of the axis"]);
+        // The end of an axis whose size only the nonzero elements tell.
+        let lines =
+            "%i = nonzero(%x) %s = constant() value=i64[1] {0} %e = constant() value=i64[1] {9223372036854775807}
+            %a = constant() value=i64[1] {1} %y = slice(%i, %s, %e, %a)";
+        let run = self::run("%x: f32[4]", lines);
+        assert_eq!(run.reasons(), ["a bound may lie outside of the axis"]);
+    }
+
+    /// A start beside an end that may lie behind the axis, or before the start.
+    #[test]
+    fn ends_of_any_size_keep_their_elements() {
+        for start in [-2, 0, 1, 3, 6] {
+            let lines = format!(
+                "%x = constant() value=f32[4] {{1, 2, 3, 4}} %e = shape(%z) start=0
+                %s = constant() value=i64[1] {{{start}}} %y = slice(%x, %s, %e)"
+            );
+            let run = run("%z: f32[n]", &lines);
+            for size in [0, 1, 2, 5] {
+                run.equal_within(0.0, size);
+            }
+        }
     }
 }

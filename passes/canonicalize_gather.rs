@@ -165,6 +165,7 @@ mod tests {
           %y = reshape(%y.1) shape=[n, 1, 3] : f32[n, 1, 3]
         }
         ");
+        assert_eq!(self::run("i64[2] {0, 1}", "gather(%x, %i) axis=1").equal_within(0.0, 2).rewrites, 1);
         assert_eq!(self::run("i64[2] {-2, -1}", "gather(%x, %i) axis=-1").equal_within(0.0, 2).rewrites, 1);
     }
 
@@ -189,6 +190,34 @@ mod tests {
           %y = reshape(%y.2) shape=[1, 3, n] : f32[1, 3, n]
         }
         ");
+    }
+
+    #[test]
+    fn tuples_outside_or_of_a_batch_stay() {
+        for (indices, batch_dims, rewrites) in [
+            ("i64[2, 2] {0, 1, 0, 2}", 0, 1),
+            // A place after the row's end would be the next row's first.
+            ("i64[2, 2] {0, 2, 0, 3}", 0, 0),
+            ("i64[2, 1] {0, 1}", 1, 0),
+        ] {
+            let text = format!(
+                "graph g(%x: f32[2, 3]) -> (%y) {{
+                %i = constant() value={indices} %y = gather_nd(%x, %i) batch_dims={batch_dims} }}"
+            );
+            assert_eq!(run_rule(CanonicalizeGather, &text).rewrites, rewrites, "{indices}");
+        }
+    }
+
+    #[test]
+    fn computed_places_of_another_axis_stay() {
+        let text = |size: &str| {
+            format!(
+                "graph g(%x: f32[n, {size}]) -> (%y) {{ %zero = constant() value=i64[] {{0}}
+                %one = constant() value=i64[] {{1}} %s = shape(%x) start=0 %n = gather(%s, %zero) axis=0
+                %i = range(%zero, %n, %one) %y = gather(%x, %i) axis=1 }}"
+            )
+        };
+        assert_eq!(["m", "n"].map(|size| run_rule(CanonicalizeGather, &text(size)).rewrites), [0, 1]);
     }
 
     /// Rows of a matrix, each gathered by its place among all: how an exporter indexes a mask by batch and position.

@@ -224,6 +224,21 @@ mod tests {
     }
 
     #[test]
+    fn what_reads_the_last_of_a_chain_stays_connected() {
+        let run = run_rule(
+            DropIdentity,
+            "graph g(%x: f32[n, 2]) -> (%y) {
+                %one = constant() value=f32[] {1} %c = cast(%x) to=f32 %m = mul(%c, %one) %y = relu(%m) }",
+        );
+        assert_snapshot!(run.equal_within(0.0, 2).after, @r"
+        graph g(%x: f32[n, 2]) -> (%y) {
+          %y = relu(%x) : f32[n, 2]
+        }
+        ");
+        assert_eq!(run.rewrites, 2);
+    }
+
+    #[test]
     fn an_input_may_become_an_output() {
         let run = run_rule(DropIdentity, "graph g(%x: f32[2]) -> (%y, %z) { %y = identity(%x) %z = identity(%x) }");
         assert_snapshot!(run.after, @r#"
@@ -274,6 +289,9 @@ mod tests {
         dropped("%x: f32[n, 2, 4, 4]", &format!("{pool} strides=[1, 1] kind=max"));
         assert_eq!(kept("%x: f32[n, 2, 4, 4]", &format!("{pool} strides=[2, 1] kind=max")), [""; 0]);
         assert_eq!(kept("%x: f32[n, 2, 4, 4]", &format!("{pool} strides=[1, 1] kind=lp p=2")), [""; 0]);
+        // Windows of three elements of a padded axis are as many as its elements.
+        let same = "%y = pool(%x) kernel=[1, 3] dilations=[1, 1] strides=[1, 1] padding=[0, 1, 0, 1] kind=max";
+        assert_eq!(kept("%x: f32[n, 2, 4, 4]", same), [""; 0]);
     }
 
     #[test]
@@ -285,6 +303,9 @@ mod tests {
         };
         dropped("%x: f32[n, 2, 4, 4]", &by_scales("1"));
         assert_eq!(kept("%x: f32[n, 2, 4, 4]", &by_scales("1.1")), [""; 0]);
+        // Coordinates half an element away from the others'.
+        let moved = by_scales("1").replace("half_pixel", "tf_half_pixel_for_nn");
+        assert_eq!(kept("%x: f32[n, 2, 4, 4]", &moved), [""; 0]);
         let sizes = "%s = constant() value=i64[4] {2, 2, 4, 4}";
         dropped("%x: f32[2, 2, 4, 4]", &format!("{sizes} %y = resize(%x, _, _, %s) {resize}"));
     }

@@ -115,7 +115,9 @@ mod tests {
             %a, %b, %c = split(%x) axis=1 sizes=[2, 2, 2] %y = concat(%a, %b) axis=1 }";
         let twice = "graph g(%x: f32[4, 4]) -> (%y) {
             %a, %b = split(%x) axis=1 sizes=[2, 2] %y = concat(%a, %b, %x) axis=1 }";
-        for text in [axis, parts, twice] {
+        let other = "graph g(%x: f32[4, 4], %z: f32[4, 2]) -> (%y) {
+            %a, %b = split(%x) axis=1 sizes=[2, 2] %y = concat(%a, %z) axis=1 }";
+        for text in [axis, parts, twice, other] {
             let run = run_rule(DropSplitConcat, text);
             assert_eq!((run.rewrites, run.reasons()), (0, vec![]));
         }

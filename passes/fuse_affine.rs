@@ -225,6 +225,18 @@ mod tests {
     }
 
     #[test]
+    fn leaves_a_chain_that_makes_channels_alone() {
+        for (channels, rewrites) in [(1, 0), (2, 1)] {
+            let text = format!(
+                "graph g(%x: f32[1, {channels}, 3, 3]) -> (%y) {{
+                %f = constant() value=f32[2, 1, 1] {{10, 100}} %p = mul(%x, %f) %y = add(%p, %f) }}"
+            );
+            let run = run_rule(FuseAffine, &text);
+            assert_eq!((run.rewrites, run.reasons()), (rewrites, vec![]), "{channels}");
+        }
+    }
+
+    #[test]
     fn leaves_other_types_alone() {
         let text = "graph g(%x: f16[1, 2, 3, 3]) -> (%y) {
             %f = constant() value=f16[2, 1, 1] {10, 100} %p = mul(%x, %f) %y = add(%p, %f) }";

@@ -287,6 +287,18 @@ mod tests {
         }
     }
 
+    /// The second head sees all keys.
+    #[test]
+    fn a_triangle_of_one_head_is_no_flag() {
+        let text = "graph g(%q: f32[n, 2, 3, 4]) -> (%y) { %t = constant() value=bool[2, 3, 3] {true, false, false, true, true, false,
+                true, true, true, true, true, true, true, true, true, true, true, true}
+            %low = constant() value=f32[] {-3.4028235e38} %1 = matmul(%q, %q) transpose_b=true %2 = where(%t, %1, %low)
+            %3 = softmax(%2) axis=-1 %y = matmul(%3, %q) }";
+        let run = run_rule(FuseAttention, text);
+        assert_eq!(run.equal_within(1e-5, 2).rewrites, 1);
+        assert!(run.after.to_string().contains("attention(%q, %q, %q, %t) scale=1.0 causal=none"), "{}", run.after);
+    }
+
     #[test]
     fn a_broadcast_mask_is_no_triangle() {
         let body =
@@ -316,6 +328,24 @@ mod tests {
           %y = attention(%q, %y.1, %y.2) scale=1.0 causal=none scores=product : f32[2, 4, 3, 6]
         }
         ");
+    }
+
+    #[test]
+    fn heads_repeated_in_other_ways_keep_their_repetition() {
+        // Values more often than keys; both along the batch.
+        let more = "%v1 = slice(%v2) axes=[1] starts=[0] ends=[1] steps=[1] %v5 = reshape(%v1) shape=[2, 1, 1, 5, 6]
+            %ve = expand(%v5) shape=[2, 1, 4, 5, 6] %vr = reshape(%ve) shape=[2, 4, 5, 6]";
+        let keys = REPEATED.split("%v5").next().unwrap();
+        let batch = "%k1 = slice(%k) axes=[0] starts=[0] ends=[1] steps=[1] %k5 = reshape(%k1) shape=[1, 2, 2, 5, 8]
+            %ke = expand(%k5) shape=[2, 2, 2, 5, 8] %kr = reshape(%ke) shape=[2, 4, 5, 8]
+            %v1 = slice(%v) axes=[0] starts=[0] ends=[1] steps=[1] %v5 = reshape(%v1) shape=[1, 2, 2, 5, 6]
+            %ve = expand(%v5) shape=[2, 2, 2, 5, 6] %vr = reshape(%ve) shape=[2, 4, 5, 6]";
+        let body = "%1 = matmul(%q, %kr) transpose_b=true %4 = softmax(%1) axis=-1 %y = matmul(%4, %vr)";
+        for repeated in [format!("{keys} {more}"), batch.to_string()] {
+            let run = run(&format!("{repeated} {body}"), "%y");
+            assert_eq!(run.equal_within(1e-5, 1).rewrites, 1, "{repeated}");
+            assert!(run.after.to_string().contains("attention(%q, %kr, %vr)"), "{}", run.after);
+        }
     }
 
     #[test]
@@ -386,6 +416,13 @@ mod tests {
     }
 
     #[test]
+    fn refuses_a_number_that_is_none() {
+        let body = "%1 = matmul(%q, %kt) %nan = constant() value=f32[] {nan} %keep = greater(%flag, %zero)
+            %3 = where(%keep, %1, %nan) %4 = softmax(%3) axis=-1 %y = matmul(%4, %v)";
+        assert_eq!(refused(body, "%y"), "the number in place of hidden scores may be a score");
+    }
+
+    #[test]
     fn the_lowest_number_is_added() {
         let text = "graph g(%q: f32[1, 2, 3, 4], %keep: bool[3, 3]) -> (%y) {
             %1 = matmul(%q, %q) transpose_b=true %low = constant() value=f32[] {-3.4028235e38} %2 = where(%keep, %1, %low)
@@ -448,6 +485,15 @@ mod tests {
     }
 
     #[test]
+    fn refuses_values_of_another_batch() {
+        let text = "graph g(%q: f32[2, 4, 3, 8], %v: f32[1, 4, 3, 8]) -> (%y) {
+            %1 = matmul(%q, %q) transpose_b=true %2 = softmax(%1) axis=3 %y = matmul(%2, %v) }";
+        let run = run_rule(FuseAttention, text);
+        let reason = "batch or heads of queries, keys and values are not known to be equal";
+        assert_eq!((run.rewrites, run.reasons()), (0, vec![reason]));
+    }
+
+    #[test]
     fn refuses_weights_with_another_reader() {
         let body = "%1 = matmul(%q, %kt) %4 = softmax(%1) axis=-1 %y = matmul(%4, %v)";
         assert_eq!(refused(body, "%y, %4"), "output of `4` also read by `an output of the graph`");
@@ -479,8 +525,33 @@ mod tests {
                 %5 = where(%n, %z, %4) %y = matmul(%5, %v)",
             "%1 = matmul(%q, %kt) %below = constant() value=f32[] {-30.0} %c = div(%1, %below) %t = tanh(%c)
                 %3 = mul(%t, %below) %4 = softmax(%3) axis=-1 %y = matmul(%4, %v)",
+            // Another number than the cap behind the tangent, another function than it.
+            "%1 = matmul(%q, %kt) %c = div(%1, %cap) %t = tanh(%c) %3 = mul(%t, %d) %4 = softmax(%3) axis=-1
+                %y = matmul(%4, %v)",
+            "%1 = matmul(%q, %kt) %c = div(%1, %cap) %t = sigmoid(%c) %3 = mul(%t, %cap) %4 = softmax(%3) axis=-1
+                %y = matmul(%4, %v)",
+            // What takes the place of NaN is not 0, NaN of another value, infinity.
+            "%1 = matmul(%q, %kt) %4 = softmax(%1) axis=-1 %n = is_nan(%4) %5 = where(%n, %s, %4) %y = matmul(%5, %v)",
+            "%1 = matmul(%q, %kt) %4 = softmax(%1) axis=-1 %n = is_nan(%1) %5 = where(%n, %zero, %4) %y = matmul(%5, %v)",
+            "%1 = matmul(%q, %kt) %4 = softmax(%1) axis=-1 %n = is_inf(%4) %5 = where(%n, %zero, %4) %y = matmul(%5, %v)",
+            // A choice between numbers that are no scores.
+            "%keep = greater(%flag, %zero) %3 = where(%keep, %m, %zero) %4 = softmax(%3) axis=-1 %y = matmul(%4, %v)",
         ] {
-            assert_eq!(run(body, "%y").rewrites, 0, "{body}");
+            let run = run(body, "%y");
+            assert_eq!((run.rewrites, run.reasons()), (0, vec![]), "{body}");
+        }
+    }
+
+    #[test]
+    fn leaves_other_conversions_alone() {
+        for (scores, inside, weights) in [("f32", "f64", "f16"), ("i32", "f32", "i32"), ("f16", "f32", "f16")] {
+            let text = format!(
+                "graph g(%q: {scores}[1, 2, 3, 4], %v: {weights}[1, 2, 3, 4]) -> (%y) {{
+                %1 = matmul(%q, %q) transpose_b=true %2 = cast(%1) to={inside} saturate=true %3 = softmax(%2) axis=-1
+                %4 = cast(%3) to={weights} saturate=true %y = matmul(%4, %v) }}"
+            );
+            let rewrites = usize::from(scores == "f16");
+            assert_eq!(run_rule(FuseAttention, &text).rewrites, rewrites, "{text}");
         }
     }
 }

@@ -181,7 +181,8 @@ mod tests {
         let constants = "%half = constant() value=f32[] {0.5} %one = constant() value=f32[] {1.0}
             %root = constant() value=f32[] {0.70710677} %three = constant() value=f32[] {3.0}
             %sqrt2 = constant() value=f32[] {1.4142135} %c = constant() value=f32[] {0.044715}
-            %s = constant() value=f32[] {0.7978846} %other = constant() value=f32[] {0.7}";
+            %s = constant() value=f32[] {0.7978846} %other = constant() value=f32[] {0.7}
+            %odd = constant() value=f32[] {3.5}";
         run_rule(FuseGelu, &format!("graph g(%x: f32[n, 4]) -> ({outputs}) {{ {constants} {body} }}"))
     }
 
@@ -230,6 +231,27 @@ mod tests {
             "%1 = mul(%x, %root) %2 = erf(%1) %3 = add(%2, %one) %4 = mul(%1, %3) %y = mul(%4, %half)",
         ] {
             assert_eq!(run(body, "%y").rewrites, 0, "{body}");
+        }
+    }
+
+    #[test]
+    fn leaves_other_polynomials_alone() {
+        for inner in [
+            // Another scale, another data in the cube and beside it, another power, another factor.
+            "%a = pow(%x, %three) %b = mul(%a, %c) %d = add(%x, %b) %e = mul(%d, %other)",
+            "%n = neg(%x) %a = pow(%n, %three) %b = mul(%a, %c) %d = add(%x, %b) %e = mul(%d, %s)",
+            "%n = neg(%x) %a = pow(%x, %three) %b = mul(%a, %c) %d = add(%n, %b) %e = mul(%d, %s)",
+            "%a = pow(%x, %odd) %b = mul(%a, %c) %d = add(%x, %b) %e = mul(%d, %s)",
+            "%a = mul(%x, %x) %b = mul(%a, %c) %d = add(%x, %b) %e = mul(%d, %s)",
+            "%a = pow(%x, %three) %b = mul(%a, %other) %d = add(%x, %b) %e = mul(%d, %s)",
+            // The same of the form with a square.
+            "%q = mul(%x, %x) %a = mul(%q, %c) %b = add(%a, %one) %d = mul(%x, %other) %e = mul(%d, %b)",
+            "%n = neg(%x) %q = mul(%x, %x) %a = mul(%q, %c) %b = add(%a, %one) %d = mul(%n, %s) %e = mul(%d, %b)",
+            "%q = mul(%x, %x) %a = mul(%q, %c) %b = add(%a, %half) %d = mul(%x, %s) %e = mul(%d, %b)",
+            "%q = mul(%x, %c) %b = add(%q, %one) %d = mul(%x, %s) %e = mul(%d, %b)",
+        ] {
+            let body = format!("{inner} %t = tanh(%e) %g = add(%t, %one) %h = mul(%x, %half) %y = mul(%h, %g)");
+            assert_eq!(run(&body, "%y").rewrites, 0, "{body}");
         }
     }
 

@@ -131,6 +131,36 @@ mod tests {
     }
 
     #[test]
+    fn leaves_groups_that_cut_a_channel_alone() {
+        for (channels, rewrites) in [(3, 0), (4, 1)] {
+            let text = format!(
+                "graph g(%x: f32[n, {channels}, 4]) -> (%y) {{
+                %one = constant() value=f32[2] splat 1 %zero = constant() value=f32[2] splat 0
+                %s = constant() value=f32[{channels}, 1] splat 2 %1 = reshape(%x) shape=[n, 2, {}]
+                %2 = group_norm(%1, %one, %zero) groups=0 epsilon=1e-5 %3 = reshape(%2) shape=[n, {channels}, 4]
+                %4 = mul(%3, %s) %y = add(%4, %s) }}",
+                2 * channels
+            );
+            assert_eq!(run_rule(FuseGroupNorm, &text).equal_within(1e-5, 2).rewrites, rewrites, "{channels}");
+        }
+    }
+
+    #[test]
+    fn leaves_what_is_no_reshape_alone() {
+        for (before, after) in
+            [("relu(%x)", "reshape(%2) shape=[n, 4, 3]"), ("reshape(%x) shape=[n, 4, 3]", "relu(%2)")]
+        {
+            let text = format!(
+                "graph g(%x: f32[n, 4, 3]) -> (%y) {{
+                %one = constant() value=f32[4] splat 1 %zero = constant() value=f32[4] splat 0
+                %s = constant() value=f32[4, 1] splat 2 %1 = {before}
+                %2 = group_norm(%1, %one, %zero) groups=0 epsilon=1e-5 %3 = {after} %4 = mul(%3, %s) %y = add(%4, %s) }}"
+            );
+            assert_eq!(run_rule(FuseGroupNorm, &text).rewrites, 0, "{text}");
+        }
+    }
+
+    #[test]
     fn leaves_look_alikes_alone() {
         for body in [
             // A scale of the last axis, one that is computed, no scale, groups across the batch, another shape after.

@@ -99,6 +99,7 @@ mod tests {
         %six = constant() value=f32[1] {6}
         %sixth = constant() value=f32[] {0.16666667}
         %half = constant() value=f32[] {0.5}
+        %minus = constant() value=f32[] {-0.5}
     ";
 
     fn run(body: &str, outputs: &str) -> Run {
@@ -151,6 +152,8 @@ mod tests {
             "%a = add(%x, %three) %c = clip(%a) p=[-1, 6] %y = div(%c, %six)",
             "%p = mul(%x, %sixth) %a = add(%p, %half) %y = clip(%a) p=[0, 2]",
             "%a = add(%x, %half) %y = clip(%a) p=[0, 1]",
+            // Limits that have nothing between them.
+            "%a = add(%x, %three) %c = clip(%a) p=[0, -2] %y = mul(%c, %minus)",
         ] {
             assert_eq!(run(body, "%y").rewrites, 0, "{body}");
         }

@@ -187,7 +187,11 @@ mod tests {
             "%a = add(%x, %three) %c = clip(%a) p=[0, 3] %p = mul(%x, %c) %y = div(%p, %six)",
             "%a = add(%x, %three) %c = clip(%a) p=[0, 6] %p = mul(%x, %c) %y = div(%p, %three)",
             "%n = neg(%x) %a = add(%x, %three) %c = clip(%a) p=[0, 6] %p = mul(%n, %c) %y = div(%p, %six)",
+            "%a = add(%x, %three) %c = clip(%a) p=[-1, 6] %p = mul(%x, %c) %y = div(%p, %six)",
+            "%a = add(%x, %three) %c = clip(%a) p=[0, 6] %p = add(%x, %c) %y = div(%p, %six)",
             "%g = hard_sigmoid(%x) p=[0.2, 0.5] %y = mul(%x, %g)",
+            "%g = hard_sigmoid(%x) p=[0.16666667, 0.4] %y = mul(%x, %g)",
+            "%n = neg(%x) %g = hard_sigmoid(%n) p=[0.16666667, 0.5] %y = mul(%x, %g)",
         ] {
             assert_eq!(run(body, "%y").rewrites, 0, "{body}");
         }

@@ -113,6 +113,7 @@ mod tests {
     fn run(body: &str, outputs: &str) -> Run {
         let constants = "%e = constant() value=f32[] {1e-5} %s = constant() value=f32[2, 1, 1] {1.0, -2.0}
             %b = constant() value=f32[1, 2, 1, 1] {0.5, 0.25} %row = constant() value=f32[3] {1.0, 2.0, 3.0}
+            %table = constant() value=f32[2, 1, 3] {1, 2, 3, 4, 5, 6} %deep = constant() value=f32[1, 1, 2, 1, 1] {1, 2}
             %one = constant() value=f32[] {1.0} %wide = constant() value=f32[1, 1, 1, 1, 1] {1.0}";
         let inputs = "%x: f32[n, 2, h, 3], %rows: f32[n, 2, 12]";
         run_rule(FuseInstanceNorm, &format!("graph g({inputs}) -> ({outputs}) {{ {constants} {body} }}"))
@@ -168,6 +169,11 @@ mod tests {
             (NORMAL.replace("[2, 3]", "[3]"), "%n"),
             (NORMAL.replacen("[2, 3]", "[1, 2, 3]", 1), "%n"),
             (NORMAL.replacen("kind=mean", "kind=max", 1), "%n"),
+            // The second mean of fewer axes, a sum with the mean, a group that is not taken apart or not put together.
+            (NORMAL.replace("reduce(%q) kind=mean axes=[2, 3]", "reduce(%q) kind=mean axes=[3]"), "%n"),
+            (NORMAL.replace("sub(%x, %m)", "add(%x, %m)"), "%n"),
+            (format!("%r = relu(%rows) {ROWS} %y = reshape(%n) shape=[n, 4, 6]"), "%y"),
+            (format!("%r = reshape(%rows) shape=[n, 4, 6] {ROWS} %y = relu(%n)"), "%y"),
         ] {
             assert_eq!(run(&body, output).rewrites, 0, "{body}");
         }
@@ -175,8 +181,40 @@ mod tests {
         let inverse = NORMAL.replace("%n = div(%d, %r)", "%i = div(%wide, %r) %n = mul(%d, %i)");
         assert_eq!(run(&inverse, "%n").rewrites, 0);
         assert_eq!(run(&inverse.replace("%wide", "%one"), "%n").equal_within(1e-5, 2).rewrites, 1);
-        // A scale of the last axis stays behind the norm.
-        let row = run(&format!("{NORMAL} %p = mul(%n, %row) %y = add(%p, %b)"), "%y");
-        assert!(row.equal_within(1e-5, 3).after.to_string().contains("mul("), "{}", row.after);
+    }
+
+    #[test]
+    fn what_is_not_of_the_channels_stays_behind() {
+        for parameters in [
+            "%p = mul(%n, %row) %y = add(%p, %b)",
+            "%p = mul(%n, %table) %y = add(%p, %b)",
+            "%p = div(%n, %s) %y = add(%p, %b)",
+            "%p = mul(%n, %s) %y = sub(%p, %b)",
+            "%p = mul(%n, %s) %y = add(%p, %deep)",
+        ] {
+            let run = run(&format!("{NORMAL} {parameters}"), "%y");
+            let after = run.equal_within(1e-5, 3).after.to_string();
+            assert!(run.rewrites == 1 && after.contains("splat 1.0"), "{after}");
+        }
+    }
+
+    #[test]
+    fn leaves_other_types_alone() {
+        let text = |dtype: &str| {
+            format!("graph g(%x: {dtype}[1, 2, 3, 3]) -> (%n) {{ %e = constant() value={dtype}[] {{1e-5}} {NORMAL} }}")
+        };
+        for (dtype, rewrites) in [("f16", 0), ("f64", 0), ("f32", 1)] {
+            assert_eq!(run_rule(FuseInstanceNorm, &text(dtype)).rewrites, rewrites, "{dtype}");
+        }
+        // Computed in f32 between conversions.
+        let half = NORMAL.replace("%n = div(%d, %r)", "%o = div(%d, %r) %n = cast(%o) to=f16 saturate=true");
+        let text = format!(
+            "graph g(%h: f16[1, 2, 3, 3]) -> (%y) {{ %e = constant() value=f32[] {{1e-5}}
+            %s = constant() value=f16[2, 1, 1] {{1, 2}} %b = constant() value=f16[2, 1, 1] {{1, 2}}
+            %x = cast(%h) to=f32 saturate=true {half} %p = mul(%n, %s) %y = add(%p, %b) }}"
+        );
+        // Only the quotient is a norm, between the conversions.
+        let run = run_rule(FuseInstanceNorm, &text);
+        assert!(run.rewrites == 1 && run.after.to_string().contains("cast(%o) to=f16"), "{}", run.after);
     }
 }

@@ -99,7 +99,7 @@ mod tests {
     fn run(body: &str, outputs: &str) -> Run {
         let constants = "%e = constant() value=f32[] {1e-5} %s = constant() value=f32[4] {1.0, 2.0, 0.5, -1.0}
             %b = constant() value=f32[4] {0.1, 0.2, 0.3, 0.4} %two = constant() value=f32[] {2.0}
-            %row = constant() value=f32[3, 1] {0.1, 0.2, 0.3}";
+            %row = constant() value=f32[3, 1] {0.1, 0.2, 0.3} %wide = constant() value=f32[3, 4] splat 0.5";
         run_rule(FuseLayerNorm, &format!("graph g(%x: f32[n, 3, 4]) -> ({outputs}) {{ {constants} {body} }}"))
     }
 
@@ -166,12 +166,27 @@ mod tests {
     #[test]
     fn leaves_look_alikes_alone() {
         for body in [
-            // The mean of other data, a mean over another axis, a bias of other sizes.
+            // The mean of other data, a mean over another axis or more, a scale of other sizes, a sum with the mean.
             format!("%n = neg(%x) {} %y = mul(%7, %s)", CORE.replace("reduce(%x)", "reduce(%n)")),
             format!("{} %y = mul(%7, %s)", CORE.replace("axes=[-1]", "axes=[1]")),
+            format!("{} %y = mul(%7, %s)", CORE.replace("axes=[2]", "axes=[1, 2]")),
             format!("{CORE} %y = mul(%7, %row)"),
+            format!("{} %y = mul(%7, %s)", CORE.replace("sub(%x, %1)", "add(%x, %1)")),
         ] {
             assert_eq!(run(&body, "%y").rewrites, 0, "{body}");
         }
+    }
+
+    #[test]
+    fn a_bias_of_other_sizes_stays_behind() {
+        let run = run(&format!("{CORE} %8 = mul(%7, %s) %y = add(%8, %wide)"), "%y");
+        insta::assert_snapshot!(run.equal_within(1e-5, 2).after, @"
+        graph g(%x: f32[n, 3, 4]) -> (%y) {
+          %s = constant() value=f32[4] {1.0, 2.0, 0.5, -1.0}
+          %8 = layer_norm(%x, %s) axis=2 epsilon=1e-5 : f32[n, 3, 4]
+          %wide = constant() value=f32[3, 4] splat 0.5
+          %y = add(%8, %wide) : f32[n, 3, 4]
+        }
+        ");
     }
 }

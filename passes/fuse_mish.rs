@@ -92,6 +92,11 @@ mod tests {
     }
 
     #[test]
+    fn leaves_a_sum_alone() {
+        assert_eq!(run("%s = softplus(%x) %t = tanh(%s) %y = add(%x, %t)", "%y").rewrites, 0);
+    }
+
+    #[test]
     fn leaves_the_gate_of_another_value_alone() {
         assert_eq!(run("%s = softplus(%z) %t = tanh(%s) %y = mul(%x, %t)", "%y").rewrites, 0);
         assert_eq!(run("%s = sigmoid(%x) %t = tanh(%s) %y = mul(%x, %t)", "%y").rewrites, 0);

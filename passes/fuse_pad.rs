@@ -283,8 +283,10 @@ mod tests {
 
     #[test]
     fn refuses_padding_as_wide_as_the_window() {
-        let pad = "%p = pad(%x) mode=constant pads=[0, 0, 3, 1, 0, 0, 1, 1]";
-        refused(&[pad, &format!("{POOL} kind=average")], "the padding would be as wide as the window");
+        for pads in ["[0, 0, 3, 1, 0, 0, 1, 1]", "[0, 0, 1, 1, 0, 0, 1, 3]"] {
+            let pad = format!("%p = pad(%x) mode=constant pads={pads}");
+            refused(&[&pad, &format!("{POOL} kind=average")], "the padding would be as wide as the window");
+        }
     }
 
     #[test]

@@ -215,6 +215,34 @@ mod tests {
     }
 
     #[test]
+    fn refuses_a_residual_larger_than_the_output() {
+        let text = "graph g(%x: f32[1, 2, 3], %w: f32[2, 2, 1], %r: f32[5, 2, 3]) -> (%y) {
+            %c = conv(%x, %w) strides=[1] dilations=[1] groups=1 %y = add(%r, %c) }";
+        let run = run_rule(FuseResidual, text);
+        assert_eq!((run.rewrites, run.reasons()), (0, vec!["residual has another shape"]));
+    }
+
+    /// Biases are another pass's.
+    #[test]
+    fn leaves_a_constant_of_another_shape_alone() {
+        let text = "graph g(%x: f32[1, 2, 3], %w: f32[2, 2, 1]) -> (%y) { %b = constant() value=f32[2, 1] {1, 2}
+            %c = conv(%x, %w) strides=[1] dilations=[1] groups=1 %y = add(%c, %b) }";
+        let run = run_rule(FuseResidual, text);
+        assert_eq!((run.rewrites, run.reasons()), (0, vec![]));
+    }
+
+    #[test]
+    fn fires_on_the_left_one_if_something_else_reads_the_right_one() {
+        let text = "graph g(%x: f32[1, 2, 3], %w: f32[2, 2, 1]) -> (%y, %d) {
+            %c = conv(%x, %w) strides=[1] dilations=[1] groups=1 %n = neg(%x)
+            %d = conv(%n, %w) strides=[1] dilations=[1] groups=1 %y = add(%c, %d) }";
+        let run = run_rule(FuseResidual, text);
+        assert_eq!(run.equal_within(1e-6, 1).rewrites, 1);
+        let text = run.after.to_string();
+        assert!(text.contains("%y = conv(%x, %w, _, %d)"), "{text}");
+    }
+
+    #[test]
     fn leaves_the_sum_of_an_output_with_itself_alone() {
         let run = run_rule(
             FuseResidual,

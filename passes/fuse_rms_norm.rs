@@ -72,7 +72,7 @@ mod tests {
         let constants = "%e = constant() value=f32[] {1e-5} %s = constant() value=f32[4] {1.0, 2.0, 0.5, -1.0}
             %one = constant() value=f32[] {1.0} %p = constant() value=f32[] {-0.5}
             %wide = constant() value=f32[3, 4] {1.0, 2.0, 0.5, -1.0, 1.0, 2.0, 0.5, -1.0, 1.0, 2.0, 0.5, -1.0}
-            %two = constant() value=f32[] {2.0}";
+            %two = constant() value=f32[] {2.0} %three = constant() value=f32[] {3.0}";
         run_rule(FuseRmsNorm, &format!("graph g(%x: f32[n, 3, 4]) -> ({outputs}) {{ {constants} {body} }}"))
     }
 
@@ -139,6 +139,59 @@ mod tests {
                 %4 = sqrt(%3) %5 = div(%x, %4) %y = mul(%5, %wide)",
         ] {
             assert_eq!(run(body, "%y").rewrites, 0, "{body}");
+        }
+        for body in [
+            // The product of two values, a power of another number, another power, less than the mean, another function than the root.
+            "%n = neg(%x) %1 = mul(%x, %n) %2 = reduce(%1) kind=mean axes=[2] keep_dims=true %3 = add(%2, %e)
+                %4 = sqrt(%3) %5 = div(%x, %4) %y = mul(%5, %s)",
+            "%1 = pow(%two, %x) %2 = reduce(%1) kind=mean axes=[2] keep_dims=true %3 = add(%2, %e)
+                %4 = sqrt(%3) %5 = div(%x, %4) %y = mul(%5, %s)",
+            "%1 = pow(%x, %three) %2 = reduce(%1) kind=mean axes=[2] keep_dims=true %3 = add(%2, %e)
+                %4 = sqrt(%3) %5 = div(%x, %4) %y = mul(%5, %s)",
+            "%1 = mul(%x, %x) %2 = reduce(%1) kind=mean axes=[2] keep_dims=true %3 = sub(%2, %e)
+                %4 = sqrt(%3) %5 = div(%x, %4) %y = mul(%5, %s)",
+            "%1 = mul(%x, %x) %2 = reduce(%1) kind=mean axes=[2] keep_dims=true %3 = add(%2, %e)
+                %4 = exp(%3) %5 = div(%x, %4) %y = mul(%5, %s)",
+        ] {
+            assert_eq!(run(body, "%y").rewrites, 0, "{body}");
+        }
+        for tail in [
+            // Two divided by the root, the mean to another power, a scale of no axis.
+            "%4 = sqrt(%3) %r = div(%two, %4) %5 = mul(%x, %r) %y = mul(%5, %s)",
+            "%r = pow(%3, %two) %5 = mul(%x, %r) %y = mul(%5, %s)",
+            "%4 = sqrt(%3) %5 = div(%x, %4) %y = mul(%5, %two)",
+        ] {
+            assert_eq!(run(&format!("{MEAN} {tail}"), "%y").rewrites, 0, "{tail}");
+        }
+    }
+
+    /// In a square, what is left of a row without its axis divides the columns.
+    #[test]
+    fn leaves_a_mean_that_loses_its_axis_alone() {
+        let text = |keep: bool| {
+            format!(
+                "graph g(%x: f32[2, 2]) -> (%y) {{ %e = constant() value=f32[] {{1e-5}}
+                %s = constant() value=f32[2] {{1, 2}} %1 = mul(%x, %x)
+                %2 = reduce(%1) kind=mean axes=[1] keep_dims={keep} %3 = add(%2, %e) %4 = sqrt(%3) %5 = div(%x, %4)
+                %y = mul(%5, %s) }}"
+            )
+        };
+        assert_eq!([false, true].map(|keep| run_rule(FuseRmsNorm, &text(keep)).rewrites), [0, 1]);
+    }
+
+    #[test]
+    fn leaves_other_conversions_alone() {
+        let text = |from: &str, to: &str| {
+            format!(
+                "graph g(%h: {from}[2, 4]) -> (%y) {{
+                %e = constant() value=f32[] {{1e-5}} %s = constant() value={to}[4] {{1.0, 2.0, 0.5, -1.0}}
+                %x = cast(%h) to=f32 saturate=true %1 = mul(%x, %x)
+                %2 = reduce(%1) kind=mean axes=[1] keep_dims=true %3 = add(%2, %e) %4 = sqrt(%3) %5 = div(%x, %4)
+                %6 = cast(%5) to={to} saturate=true %y = mul(%6, %s) }}"
+            )
+        };
+        for (from, to, rewrites) in [("f64", "f64", 0), ("bf16", "f16", 0), ("bf16", "bf16", 1)] {
+            assert_eq!(run_rule(FuseRmsNorm, &text(from, to)).rewrites, rewrites, "{from} {to}");
         }
     }
 }

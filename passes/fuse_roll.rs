@@ -198,6 +198,17 @@ mod tests {
     }
 
     #[test]
+    fn leaves_parts_that_are_joined_along_another_axis_alone() {
+        let text = |axis: i64| {
+            format!(
+                "graph g(%x: f32[6, 6]) -> (%y) {{ %1 = slice(%x) axes=[1] starts=[3] ends=[6] steps=[1]
+                %2 = slice(%x) axes=[1] starts=[0] ends=[3] steps=[1] %y = concat(%1, %2) axis={axis} }}"
+            )
+        };
+        assert_eq!([0, 1].map(|axis| run_rule(FuseRoll, &text(axis)).rewrites), [0, 1]);
+    }
+
+    #[test]
     fn leaves_others_alone() {
         for body in [
             &format!("{ROWS} %y = concat(%2, %1) axis=1"),
@@ -207,6 +218,14 @@ mod tests {
                 %y = concat(%1, %2) axis=0",
             "%1 = slice(%x) axes=[1] starts=[2] ends=[6] steps=[2] %2 = slice(%x) axes=[1] starts=[0] ends=[2] steps=[1]
                 %y = concat(%1, %2) axis=1",
+            // Less than the axis at its end, and at its beginning.
+            "%1 = slice(%x) axes=[1] starts=[2] ends=[5] steps=[1] %2 = slice(%x) axes=[1] starts=[0] ends=[2] steps=[1]
+                %y = concat(%1, %2) axis=1",
+            "%1 = slice(%x) axes=[1] starts=[2] ends=[6] steps=[1] %2 = slice(%x) axes=[1] starts=[1] ends=[2] steps=[1]
+                %y = concat(%1, %2) axis=1",
+            // Of two tensors.
+            "%z = neg(%x) %1 = slice(%x) axes=[1] starts=[2] ends=[6] steps=[1]
+                %2 = slice(%z) axes=[1] starts=[0] ends=[2] steps=[1] %y = concat(%1, %2) axis=1",
         ] {
             assert_eq!(run(body, "%y").rewrites, 0, "{body}");
         }

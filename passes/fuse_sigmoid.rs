@@ -75,13 +75,13 @@ mod tests {
 
     fn run(body: &str, outputs: &str) -> Run {
         let constants = "%one = constant() value=f32[] {1.0} %two = constant() value=f32[] {2.0}
-            %ones = constant() value=f32[2, 1, 1] {1.0, 1.0}";
+            %ones = constant() value=f32[2, 1, 1] {1.0, 1.0} %unit = constant() value=f32[1] {1.0}";
         run_rule(FuseSigmoid, &format!("graph g(%x: f32[2, 3], %z: f32[3]) -> ({outputs}) {{ {constants} {body} }}"))
     }
 
     #[test]
     fn fires_on_one_and_on_the_reciprocal() {
-        for root in ["div(%one, %s)", "reciprocal(%s)"] {
+        for root in ["div(%one, %s)", "div(%unit, %s)", "reciprocal(%s)"] {
             let run = run(&format!("{SUM} %y = {root}"), "%y");
             insta::allow_duplicates! {
                 insta::assert_snapshot!(run.equal_within(1e-6, 2).after, @"
@@ -101,6 +101,21 @@ mod tests {
         }
     }
 
+    /// A one of one axis gives the quotient that axis.
+    #[test]
+    fn fires_on_a_scalar() {
+        let text = "graph g(%x: f32[]) -> (%y) { %unit = constant() value=f32[1] {1.0}
+            %one = constant() value=f32[] {1.0} %n = neg(%x) %e = exp(%n) %s = add(%e, %one) %y = div(%unit, %s) }";
+        let run = run_rule(FuseSigmoid, text);
+        insta::assert_snapshot!(run.equal_within(1e-6, 1).after, @"
+        graph g(%x: f32[]) -> (%y) {
+          %unit = constant() value=f32[1] {1.0}
+          %y.1 = sigmoid(%x) : f32[]
+          %y = mul(%unit, %y.1) : f32[1]
+        }
+        ");
+    }
+
     #[test]
     fn refuses_a_part_with_another_reader() {
         let run = run(&format!("{SUM} %y = div(%one, %s)"), "%y, %s");
@@ -110,9 +125,11 @@ mod tests {
     #[test]
     fn leaves_look_alikes_alone() {
         for body in [
-            // Another number, no negation, a sum that is larger than x, the sum divided.
+            // Another number, no negation, no exponential, a sum that is larger than x, the sum divided.
             "%n = neg(%x) %e = exp(%n) %s = add(%e, %two) %y = div(%one, %s)",
             "%e = exp(%x) %s = add(%e, %one) %y = div(%one, %s)",
+            "%n = abs(%x) %e = exp(%n) %s = add(%e, %one) %y = div(%one, %s)",
+            "%n = neg(%x) %e = sqrt(%n) %s = add(%e, %one) %y = div(%one, %s)",
             "%n = neg(%x) %e = exp(%n) %s = add(%e, %ones) %y = div(%one, %s)",
             "%n = neg(%x) %e = exp(%n) %s = add(%e, %one) %y = div(%s, %one)",
         ] {

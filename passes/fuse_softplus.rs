@@ -96,11 +96,14 @@ mod tests {
     #[test]
     fn leaves_look_alikes_alone() {
         for body in [
-            // Another number, a product, one that makes the tensor larger, the exponential of the logarithm.
+            // Another number, a product, one that makes the tensor larger, the exponential of the logarithm,
+            // a root in the place of either.
             "%e = exp(%x) %s = add(%e, %two) %y = log(%s)",
             "%e = exp(%x) %s = mul(%e, %one) %y = log(%s)",
             "%e = exp(%x) %s = add(%e, %ones) %y = log(%s)",
             "%e = log(%x) %s = add(%e, %one) %y = exp(%s)",
+            "%e = sqrt(%x) %s = add(%e, %one) %y = log(%s)",
+            "%e = exp(%x) %s = add(%e, %one) %y = sqrt(%s)",
         ] {
             assert_eq!(run(body, "%y").rewrites, 0, "{body}");
         }

@@ -128,6 +128,18 @@ mod tests {
     }
 
     #[test]
+    fn a_slice_along_another_axis_stays() {
+        let body = "%a = slice(%x) axes=[1] starts=[0] ends=[2] steps=[1] %b = slice(%x) axes=[1] starts=[2] ends=[6] steps=[1]
+            %c = slice(%x) axes=[0] starts=[0] ends=[1] steps=[1]";
+        insta::assert_snapshot!(run(body, "%a, %b, %c").equal_within(0.0, 2).after, @"
+        graph g(%x: f32[n, 6]) -> (%a, %b, %c) {
+          %a, %b = split(%x) axis=1 sizes=[2, 4] : f32[n, 2], f32[n, 4]
+          %c = slice(%x) axes=[0] starts=[0] ends=[1] steps=[1] : f32[min(1, n), 6]
+        }
+        ");
+    }
+
+    #[test]
     fn leaves_a_value_of_very_many_readers_alone() {
         let text = |readers: usize| {
             let others: String = (0..readers - 2).map(|at| format!("%r{at} = relu(%x) ")).collect();

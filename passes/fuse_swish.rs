@@ -106,5 +106,12 @@ mod tests {
     fn leaves_the_gate_of_another_value_alone() {
         assert_eq!(run("%s = sigmoid(%z) %y = mul(%x, %s)", "%y").rewrites, 0);
         assert_eq!(run("%b = mul(%x, %z) %s = sigmoid(%b) %y = mul(%x, %s)", "%y").rewrites, 0);
+        assert_eq!(run("%b = mul(%z, %beta) %s = sigmoid(%b) %y = mul(%x, %s)", "%y").rewrites, 0);
+    }
+
+    #[test]
+    fn leaves_other_operators_alone() {
+        assert_eq!(run("%s = tanh(%x) %y = mul(%x, %s)", "%y").rewrites, 0);
+        assert_eq!(run("%s = sigmoid(%x) %y = add(%x, %s)", "%y").rewrites, 0);
     }
 }

@@ -141,4 +141,16 @@ mod tests {
         );
         assert_eq!((run.rewrites, run.reasons()), (0, vec![]));
     }
+
+    /// In a square, any permutation has the types of the right one.
+    #[test]
+    fn leaves_other_permutations_of_squares_alone() {
+        for (perm, rewrites) in [("[0, 1, 3, 2]", 1), ("[0, 1, 2, 3]", 0), ("[1, 0, 3, 2]", 0), ("[0, 3, 2, 1]", 0)] {
+            let text = format!(
+                "graph g(%a: f32[3, 3, 3, 3], %b: f32[3, 3, 3, 3]) -> (%y) {{
+                %t = transpose(%b) perm={perm} %y = matmul(%a, %t) }}"
+            );
+            assert_eq!(run_rule(FuseTransposeMatmul, &text).rewrites, rewrites, "{perm}");
+        }
+    }
 }

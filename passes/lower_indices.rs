@@ -13,7 +13,8 @@
 //!
 //! Fires on the indices of `gather_elements`, `gather_nd`, `scatter_elements`, `scatter_nd` and `one_hot` that are not
 //! known to be at least 0: TensorRT does not say that these layers count from the end. `gather` does along axes whose sizes
-//! are known when it is built, so that it is taken along others alone. Constants are folded afterwards.
+//! are known when it is built, so that it is taken along others alone. Indices that have their axis's size added where they
+//! are below 0 are known to be at least 0. Constants are folded afterwards.
 //!
 //! Refuses nothing; data of unknown rank are no match.
 //!
@@ -56,7 +57,8 @@ impl Rule for LowerIndices {
         let op = graph.op(root).ok_or(Miss::NoMatch)?;
         let slot = usize::from(!matches!(op, Op::OneHot(_)));
         let indices = f.input(slot)?;
-        if is_non_negative(graph, indices, MOST_STEPS) {
+        let sizes = f.shape(0).ok().and_then(|shape| axes_of(op, shape, f.shape(1).ok()?));
+        if is_counted(graph, indices, sizes.unwrap_or(&[])) {
             return Err(Miss::NoMatch);
         }
         let size = match op {
@@ -91,6 +93,23 @@ impl Rule for LowerIndices {
         }
         let y = f.many(op.clone(), &inputs, 1);
         Ok(f.results(&y))
+    }
+}
+
+/// The sizes of the data's axes that indices go along: one, or one for each number of a tuple.
+fn axes_of<'s>(op: &Op, data: &'s [Dim], indices: &[Dim]) -> Option<&'s [Dim]> {
+    let one = |axis| data.get(resolve_axis(axis, data.len()).ok()?).map(std::slice::from_ref);
+    let tuple = |start: usize| {
+        let depth = usize::try_from(indices.last()?.value()?).ok()?;
+        data.get(start..start.checked_add(depth)?)
+    };
+    match op {
+        Op::Gather(op) => one(op.axis),
+        Op::GatherElements(op) => one(op.axis),
+        Op::ScatterElements(op) => one(op.axis),
+        Op::GatherNd(op) => tuple(usize::try_from(op.batch_dims).ok()?),
+        Op::ScatterNd(_) => tuple(0),
+        _ => None,
     }
 }
 
@@ -132,8 +151,37 @@ fn depth(f: &mut Formula<'_>) -> Result<ValueRef, Miss> {
     Ok(if dtype == DType::I64 { x } else { f.cast(x, dtype) })
 }
 
-/// Whether the way in which numbers are computed tells that they are at least 0.
-fn is_non_negative(graph: &Graph, value: ValueRef, steps: usize) -> bool {
+/// The size of a value's last axis.
+fn width(graph: &Graph, value: ValueRef) -> Option<usize> {
+    usize::try_from(graph.info(value)?.shape.as_ref()?.last()?.value()?).ok()
+}
+
+/// Whether indices along axes of such sizes are known to be at least 0.
+fn is_counted(graph: &Graph, indices: ValueRef, sizes: &[Dim]) -> bool {
+    if sizes.len() < 2 {
+        return is_non_negative(graph, indices, sizes.first(), MOST_STEPS);
+    }
+    // Each number of a tuple has a size of its own. Only whole tuples, and columns as they are put together, tell which:
+    // what moves numbers may exchange them.
+    let is_known = match graph.op(indices.node) {
+        Some(Op::Where) => counts_from_front(graph, indices.node, sizes, MOST_STEPS),
+        Some(Op::Concat(_)) => {
+            let columns = graph.node_inputs(indices.node);
+            let counted = |(column, size): (&Option<ValueRef>, &Dim)| {
+                column.is_some_and(|column| {
+                    width(graph, column) == Some(1) && is_non_negative(graph, column, Some(size), MOST_STEPS)
+                })
+            };
+            columns.len() == sizes.len() && columns.iter().zip(sizes).all(counted)
+        }
+        _ => false,
+    };
+    is_known || is_non_negative(graph, indices, None, MOST_STEPS)
+}
+
+/// Whether the way in which numbers are computed tells that they are at least 0, if they are indices along an axis of a
+/// size.
+fn is_non_negative(graph: &Graph, value: ValueRef, size: Option<&Dim>, steps: usize) -> bool {
     if let Some(constant) = graph.constant(value) {
         return is_at_least_zero(constant);
     }
@@ -142,7 +190,7 @@ fn is_non_negative(graph: &Graph, value: ValueRef, steps: usize) -> bool {
     }
     let (Some(op), Some(steps)) = (graph.op(value.node), steps.checked_sub(1)) else { return false };
     let input = |slot| graph.input(value.node, slot);
-    let holds = |slot| input(slot).is_some_and(|input| is_non_negative(graph, input, steps));
+    let holds = |slot| input(slot).is_some_and(|input| is_non_negative(graph, input, size, steps));
     match op {
         Op::ShapeOf(_) | Op::Size | Op::NonZero | Op::ArgReduce(_) => true,
         Op::TopK(_) => value.slot == 1,
@@ -161,7 +209,10 @@ fn is_non_negative(graph: &Graph, value: ValueRef, steps: usize) -> bool {
         Op::Binary(BinaryOp::Add | BinaryOp::Mul | BinaryOp::Min | BinaryOp::Div) => holds(0) && holds(1),
         // The remainder has the sign of the divisor.
         Op::Binary(BinaryOp::Mod) => holds(1),
-        Op::Where => (holds(1) && holds(2)) || counts_from_front(graph, value.node, steps),
+        Op::Where => {
+            let sizes = size.map_or(&[][..], std::slice::from_ref);
+            (holds(1) && holds(2)) || counts_from_front(graph, value.node, sizes, steps)
+        }
         _ => false,
     }
 }
@@ -178,7 +229,7 @@ fn is_at_least_zero(constant: &Tensor) -> bool {
 
 /// Whether a `where` is what this rule writes: `where(i < 0, i + size, i)`, or a number that is not negative in the place
 /// of `i + size`.
-fn counts_from_front(graph: &Graph, node: NodeId, steps: usize) -> bool {
+fn counts_from_front(graph: &Graph, node: NodeId, sizes: &[Dim], steps: usize) -> bool {
     let part = |slot: usize| graph.input(node, slot);
     let (Some(condition), Some(moved), Some(index)) = (part(0), part(1), part(2)) else { return false };
     let reads = |value: ValueRef, op: BinaryOp| {
@@ -188,8 +239,24 @@ fn counts_from_front(graph: &Graph, node: NodeId, steps: usize) -> bool {
     let zero = graph.input(condition.node, 1).and_then(|zero| graph.constant(zero));
     let is_zero =
         |zero: &Tensor| Tensor::number(zero.dtype(), 0.0).is_some_and(|number| number.bytes() == zero.bytes());
-    let is_moved = reads(moved, BinaryOp::Add) || is_non_negative(graph, moved, steps);
+    let is_size = || graph.input(moved.node, 1).is_some_and(|by| reaches(graph, by, sizes));
+    let is_moved = (reads(moved, BinaryOp::Add) && is_size()) || is_non_negative(graph, moved, None, steps);
     reads(condition, BinaryOp::Less) && is_moved && zero.is_some_and(is_zero)
+}
+
+/// Whether a summand is at least the size of each axis, so that no index along it stays negative.
+fn reaches(graph: &Graph, summand: ValueRef, sizes: &[Dim]) -> bool {
+    let Some(info) = graph.info(summand) else { return false };
+    let Some(elements) = info.known_elements() else { return false };
+    let is_enough = |(element, size): (&Dim, &Dim)| (element - size).at_least(0);
+    match elements.as_slice() {
+        _ if sizes.is_empty() => false,
+        [element] => sizes.iter().all(|size| is_enough((element, size))),
+        elements => {
+            let is_tuple = width(graph, summand) == Some(sizes.len());
+            (sizes.len() == 1 || is_tuple) && elements.iter().zip(sizes.iter().cycle()).all(is_enough)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -281,6 +348,65 @@ mod tests {
     fn fires_on_gathers_along_sizes_of_run_time() {
         let text = "graph g(%x: f32[n], %i: i64[2]) -> (%y) { %y = gather(%x, %i) axis=0 }";
         check(text, 1, Tensor::vector(vec![-1_i64, 4]));
+    }
+
+    /// Of 5 elements, -3 plus 1 is still counted from the end, and -3 plus 5 is not.
+    #[test]
+    fn fires_on_what_another_number_than_the_size_moves() {
+        let text = |by: &str, index: &str| {
+            format!(
+                "graph g(%x: f32[5], %i: i64[2]) -> (%y) {{ %zero = constant() value=i64[] {{0}}
+                %by = constant() value=i64{by} %less = less(%i, %zero) %moved = add(%i, %by)
+                %w = where(%less, %moved, %i) %y = {index} }}"
+            )
+        };
+        let elements = "gather_elements(%x, %w) axis=0";
+        check(&text("[] {1}", elements), 1, Tensor::vector(vec![-3_i64, 4]));
+        assert_eq!(run_rule(LowerIndices, &text("[] {5}", elements)).rewrites, 0);
+        assert_eq!(run_rule(LowerIndices, &text("[2] {5, 4}", elements)).rewrites, 1);
+        // Two axes are two sizes.
+        let pairs = "gather_nd(%z, %w) batch_dims=0";
+        let columns = "concat(%j, %k) axis=0 %y = gather_nd(%z, %c) batch_dims=0";
+        for (sizes, rewrites) in [([2, 7], 0), ([7, 2], 1)] {
+            let [j, k] = sizes.map(|size| format!("constant() value=i64[1] {{{size}}}"));
+            let text = format!(
+                "graph g(%z: f32[2, 7], %a: i64[1], %b: i64[1]) -> (%y) {{ %zero = constant() value=i64[] {{0}}
+                %sj = {j} %sk = {k} %la = less(%a, %zero) %ma = add(%a, %sj) %j = where(%la, %ma, %a)
+                %lb = less(%b, %zero) %mb = add(%b, %sk) %k = where(%lb, %mb, %b) %c = {columns} }}"
+            );
+            assert_eq!(run_rule(LowerIndices, &text).rewrites, rewrites, "{sizes:?}");
+        }
+        for (by, rewrites) in [("[2] {2, 7}", 0), ("[2] {7, 2}", 1), ("[] {7}", 0), ("[] {2}", 1)] {
+            let text = text(by, pairs).replace("graph g(", "graph g(%z: f32[2, 7], ");
+            assert_eq!(run_rule(LowerIndices, &text).rewrites, rewrites, "{by}");
+        }
+    }
+
+    #[test]
+    fn fires_on_what_may_still_be_negative() {
+        for (indices, rewrites) in [
+            ("%l = less(%i, %zero) %m = add(%i, %size) %w = where(%l, %m, %i)", 0),
+            // Another number to compare with, another comparison, another operator, another index.
+            ("%l = less(%i, %below) %m = add(%i, %size) %w = where(%l, %m, %i)", 1),
+            ("%l = greater(%i, %zero) %m = add(%i, %size) %w = where(%l, %m, %i)", 1),
+            ("%l = less(%i, %zero) %m = sub(%i, %size) %w = where(%l, %m, %i)", 1),
+            ("%l = less(%i, %zero) %m = add(%j, %size) %w = where(%l, %m, %i)", 1),
+            ("%l = less(%j, %zero) %m = add(%i, %size) %w = where(%l, %m, %i)", 1),
+            // One operand of two.
+            ("%a = abs(%i) %w = min(%a, %j)", 1),
+            ("%a = abs(%i) %w = max(%a, %j)", 0),
+            ("%a = abs(%i) %w = mod(%a, %j)", 1),
+            ("%a = abs(%i) %w = mod(%j, %a)", 0),
+            ("%a = abs(%i) %l = less(%i, %j) %w = where(%l, %a, %j)", 1),
+            ("%a = abs(%i) %l = less(%i, %j) %w = where(%l, %j, %a)", 1),
+        ] {
+            let text = format!(
+                "graph g(%x: f32[5], %i: i64[2], %j: i64[2]) -> (%y) {{ %zero = constant() value=i64[] {{0}}
+                %below = constant() value=i64[] {{-1}} %size = constant() value=i64[] {{5}} {indices}
+                %y = gather_elements(%x, %w) axis=0 }}"
+            );
+            assert_eq!(run_rule(LowerIndices, &text).rewrites, rewrites, "{indices}");
+        }
     }
 
     #[test]

@@ -328,6 +328,22 @@ mod tests {
         ");
     }
 
+    /// The byte of -128 is that of 128.
+    #[test]
+    fn weights_around_other_zero_points_become_floats() {
+        for (dtype, zero, numbers) in [("i8", 5, "-2.0, -1.5"), ("u8", 37, "-18.0, -17.5"), ("i8", -128, "64.5, 65.0")]
+        {
+            let text = format!(
+                "graph g(%x: f32[n, 2]) -> (%y) {{
+                %w = constant() value={dtype}[2] {{1, 2}} %s = constant() value=f32[] {{0.5}}
+                %o = constant() value={dtype}[] {{{zero}}} %d = dequantize(%w, %s, %o) axis=0 %y = add(%x, %d) }}"
+            );
+            let run = run(&text);
+            let after = run.equal_within(0.0, 3).after.to_string();
+            assert!(after.contains(&format!("%d = constant() value=f32[2] {{{numbers}}}")), "{after}");
+        }
+    }
+
     #[test]
     fn blocks_that_do_not_divide_the_axis_are_arithmetic() {
         let pair = "graph g(%x: f32[7, 2]) -> (%y) {
@@ -360,6 +376,12 @@ mod tests {
                 %o = constant() value=u8[3] {0, 7, 255} %y = quantize(%x, %s, %o) axis=1 to=u8 saturate=true }",
             "graph g(%x: f32[n]) -> (%y) { %s = constant() value=f32[] {0.001} %o = constant() value=i16[] {-5}
                 %y = quantize(%x, %s, %o) axis=0 to=i16 saturate=true }",
+            // A type that TensorRT has not, and zero points other than 0.
+            "graph g(%x: f32[n]) -> (%y) { %s = constant() value=f32[] {0.01} %y = quantize(%x, %s) axis=0 to=u8 saturate=true }",
+            "graph g(%x: f32[n]) -> (%y) { %s = constant() value=f32[] {0.01} %o = constant() value=i8[] {5}
+                %y = quantize(%x, %s, %o) axis=0 to=i8 saturate=true }",
+            "graph g(%x: i8[n]) -> (%y) { %s = constant() value=f32[] {0.01} %o = constant() value=i8[] {5}
+                %y = dequantize(%x, %s, %o) axis=0 }",
         ] {
             let run = run(text);
             assert_eq!(run.equal_within(1e-6, 3).rewrites, 1, "{text}");
@@ -377,6 +399,22 @@ mod tests {
             );
             assert_eq!(run(&text).rewrites, 0, "{zero}");
         }
+        // Halves of pairs around 128, and a byte that is -128.
+        for (to, before, after) in [("u8", 128, 37), ("u8", 37, 128), ("i8", -128, -128)] {
+            let text = format!(
+                "graph g(%x: f32[n]) -> (%y) {{ %s = constant() value=f32[] {{0.05}}
+                %o = constant() value={to}[] {{{before}}} %p = constant() value={to}[] {{{after}}}
+                %q = quantize(%x, %s, %o) axis=0 to={to} saturate=true %y = dequantize(%q, %s, %p) axis=0 }}"
+            );
+            assert_eq!(run(&text).rewrites, 0, "{text}");
+        }
+        let text = "graph g(%x: f32[n]) -> (%y) {
+            %s = constant() value=f32[] {0.05} %y = quantize(%x, %s) axis=0 to=i8 saturate=true }";
+        assert_eq!(run(text).rewrites, 0);
+        let text = "graph g(%x: f32[n]) -> (%y, %z) {
+            %s = constant() value=f32[] {0.05} %o = constant() value=u8[] {128}
+            %q = quantize(%x, %s, %o) axis=0 to=u8 saturate=true %y = dequantize(%q, %s, %o) axis=0 %z = cast(%q) to=f32 }";
+        assert_eq!(run(text).rewrites, 0);
         let text = "graph g(%x: f32[n]) -> (%y, %q) {
             %s = constant() value=f32[] {0.05} %o = constant() value=u8[] {128}
             %q = quantize(%x, %s, %o) axis=0 to=u8 saturate=true %y = dequantize(%q, %s, %o) axis=0 }";

@@ -102,6 +102,20 @@ mod tests {
         ");
     }
 
+    /// Axes that stay are counted as before.
+    #[test]
+    fn fires_on_a_kept_axis_behind_another() {
+        let run = run(
+            "%h = reduce(%x) kind=sum axes=[1] keep_dims=true %y = reduce(%h) kind=sum axes=[2] keep_dims=true",
+            "%y",
+        );
+        insta::assert_snapshot!(run.equal_within(1e-6, 2).after, @"
+        graph g(%x: f32[n, 2, 3, 4]) -> (%y) {
+          %y = reduce(%x) kind=sum axes=[1, 2] keep_dims=true : f32[n, 1, 1, 4]
+        }
+        ");
+    }
+
     #[test]
     fn fires_when_both_drop_their_axes() {
         // Axis 1 of what is left is axis 2 of x.

@@ -134,6 +134,20 @@ mod tests {
     }
 
     #[test]
+    fn symbolic_bounds_are_added_up() {
+        let text =
+            "graph g(%x: f32[n+6], %z: f32[n]) -> (%y) { %s = slice(%x) axes=[0] starts=[1] ends=[(n+6)] steps=[1]
+            %y = slice(%s) axes=[0] starts=[2] ends=[(n+4)] steps=[1] }";
+        let run = run_rule(MergeSlices, text);
+        assert_snapshot!(run.after, @r"
+        graph g(%x: f32[n+6], %z: f32[n]) -> (%y) {
+          %y = slice(%x) axes=[0] starts=[3] ends=[(n+5)] steps=[1] : f32[n+2]
+        }
+        ");
+        run.equal_within(0.0, 3);
+    }
+
+    #[test]
     fn larger_steps_multiply() {
         // Elements 1, 4, 7, 10, of which the second and the fourth.
         let text = two("axes=[1] starts=[1] ends=[12] steps=[3]", "axes=[1] starts=[1] ends=[4] steps=[2]");

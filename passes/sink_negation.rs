@@ -120,6 +120,13 @@ mod tests {
     }
 
     #[test]
+    fn other_functions_stay_in_their_parts() {
+        let run = run("%1 = neg(%a) %2 = abs(%b) %3 = concat(%1, %2) axis=2 %y = mul(%3, %c)", "%y");
+        let after = run.equal_within(0.0, 2).after.to_string();
+        assert!(run.rewrites == 1 && after.contains("concat(%a, %2)"), "{after}");
+    }
+
+    #[test]
     fn refuses_another_reader() {
         for part in ["1", "2"] {
             let run = run("%1 = neg(%a) %2 = concat(%1, %b) axis=2 %y = mul(%2, %c)", &format!("%y, %{part}"));

@@ -193,11 +193,25 @@ mod tests {
             "%q, %k = split(%x) axis=1 sizes=[3, 3] %a = reshape(%q) shape=[(3*n)] %c = reshape(%k) shape=[(3*n)] %b = relu(%k)",
             "%z = constant() value=i64[] {0} %o = constant() value=i64[] {1} %q = gather(%x, %z) axis=1
                 %k = gather(%x, %o) axis=1 %a = reshape(%q) shape=[1, n] %b = reshape(%k) shape=[1, n]",
+            // As many nodes as before.
+            "%q, %k = split(%x) axis=1 sizes=[3, 3] %a = reshape(%q) shape=[(3*n)] %b = reshape(%k) shape=[(3*n)]",
             // Axes from the end.
             "%q, %k = split(%x) axis=1 sizes=[3, 3] %a = transpose(%q) perm=[-1, 0] %b = transpose(%k) perm=[-1, 0]",
         ] {
             let text = format!("graph g(%x: f32[n, 6]) -> (%a, %b) {{ {body} }}");
             assert_eq!(run_rule(SinkParts, &text).rewrites, 0, "{body}");
         }
+    }
+
+    #[test]
+    fn leaves_gathers_along_two_axes_alone() {
+        let text = |axis: i64| {
+            format!(
+                "graph g(%x: f32[2, 2, 3]) -> (%a, %b) {{
+                %z = constant() value=i64[] {{0}} %o = constant() value=i64[] {{1}} %q = gather(%x, %z) axis=0
+                %k = gather(%x, %o) axis={axis} %a = transpose(%q) perm=[1, 0] %b = transpose(%k) perm=[1, 0] }}"
+            )
+        };
+        assert_eq!([0, 1].map(|axis| run_rule(SinkParts, &text(axis)).rewrites), [1, 0]);
     }
 }

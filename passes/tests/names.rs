@@ -55,16 +55,47 @@ fn every_name_begins_with_a_verb_of_the_closed_list() {
     }
 }
 
+/// The text of a pass.
+fn text_of(stem: &str) -> String {
+    std::fs::read_to_string(format!("{}/{stem}.rs", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+/// The documentation of a pass's module, as one line.
+fn documentation(text: &str) -> String {
+    let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
+    lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
+}
+
 #[test]
-fn every_pass_states_what_its_readers_need() {
+fn every_pass_states_what_its_readers_need_in_order() {
     for stem in stems().iter().filter(|stem| !OTHERS.contains(&stem.as_str())) {
-        let path = format!("{}/{stem}.rs", env!("CARGO_MANIFEST_DIR"));
-        let text = std::fs::read_to_string(path).unwrap();
-        let says = |part: &str| text.lines().take_while(|line| line.starts_with("//!")).any(|line| line.contains(part));
-        for part in ["```text", "Fires", "Order:", "Numerics:"] {
-            assert!(says(part), "{stem}.rs: the module's documentation has no `{part}`");
-        }
+        let documentation = documentation(&text_of(stem));
         let refusals = ["Refuses", "Never refuses", "Leaves alone"];
-        assert!(refusals.iter().any(|part| says(part)), "{stem}.rs does not say when it refuses");
+        let mut from = 0;
+        for parts in [&["```text"][..], &["Fires"], &refusals, &["Order:"], &["Numerics:"]] {
+            let at = parts.iter().filter_map(|part| documentation[from..].find(part)).min();
+            from += at
+                .unwrap_or_else(|| panic!("{stem}.rs: the module's documentation has none of {parts:?} in its place"));
+        }
     }
+}
+
+#[test]
+fn every_refusal_is_documented_and_tested() {
+    let mut count = 0;
+    for stem in stems().iter().filter(|stem| !OTHERS.contains(&stem.as_str())) {
+        let text = text_of(stem);
+        let documentation = documentation(&text).replace('`', "");
+        let (code, tests) = text.split_once("#[cfg(test)]").unwrap();
+        let apart = std::fs::read_to_string(format!("{}/{stem}/tests.rs", env!("CARGO_MANIFEST_DIR")));
+        let tests = tests.to_string() + &apart.unwrap_or_default();
+        for before in ["reason: \"", "reason = \"", "blocked(\"", "Err(\""] {
+            for phrase in code.split(before).skip(1).filter_map(|rest| rest.split('"').next()) {
+                assert!(documentation.contains(phrase), "{stem}.rs does not document `{phrase}`");
+                assert!(tests.contains(phrase), "no test of {stem}.rs expects `{phrase}`");
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 30, "only {count} refusals were found");
 }
