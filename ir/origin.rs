@@ -98,6 +98,17 @@ impl Origin {
         Sources { left: self.0.iter().map(|trie| Left::Trie(trie)).collect() }
     }
 
+    /// The greatest index.
+    pub(crate) fn last(&self) -> Option<u32> {
+        let mut trie = self.0.as_ref()?;
+        loop {
+            match &**trie {
+                Trie::Branch { one, .. } => trie = one,
+                Trie::Word { key, bits } => return Some(key << WORD_BITS | bits.checked_ilog2()?),
+            }
+        }
+    }
+
     /// The nodes of all.
     pub fn merged<'a>(origins: impl IntoIterator<Item = &'a Self>) -> Self {
         let tries = origins.into_iter().map(|origin| &origin.0);
@@ -198,6 +209,7 @@ mod tests {
         let mut both = origin.sources();
         assert_eq!((both.next(), both.next_back(), both.next_back()), (Some(0), Some(u32::MAX), Some(130)));
         assert_eq!(both.collect::<Vec<_>>(), [2, 63, 64]);
+        assert_eq!((origin.last(), of([5, 70, 69]).last(), Origin::default().last()), (Some(u32::MAX), Some(70), None));
         assert_eq!(Origin::default().sources().count(), 0);
         assert_eq!(format!("{origin:?}"), "{0, 2, 63, 64, 130, 4294967295}");
     }

@@ -183,12 +183,14 @@ impl Graph {
             for id in applied.added.iter().rev() {
                 self.remove_node(*id);
             }
+            self.sweep();
             return Err(error);
         }
         for heir in &patch.heirs {
             self.add_origin(*heir, &origin);
         }
         self.commit(patch, &mut applied);
+        self.sweep();
         Ok(applied)
     }
 
@@ -224,7 +226,7 @@ impl Graph {
                 if replaced.contains(&value) {
                     continue;
                 }
-                let reader = self.consumers(value).into_iter().find(|reader| !absorbed.contains(&reader.node));
+                let reader = self.uses(value).find(|reader| !absorbed.contains(&reader.node));
                 let by = reader.map(|reader| reader.node);
                 let reader = match by {
                     Some(reader) => Arc::from(self.node_name(reader)),
@@ -298,39 +300,33 @@ impl Graph {
     }
 
     fn commit(&mut self, patch: &Patch, applied: &mut Applied) {
-        // Names of values that vanish go on to what replaces them, if that is new.
-        let mut inherited_names = Vec::new();
         for (old, new) in &patch.replacements {
             let pending = new.node.0 >= PENDING;
             let new = resolve(*new, &applied.added);
             if let (Some(old_value), Some(new_value)) = (self.value(*old), self.value(new)) {
                 let info = new_value.info.clone().settled(&old_value.info, self.node_name(new.node));
-                if pending && patch.absorbed.contains(&old.node) {
-                    inherited_names.push((new, old_value.name.clone()));
-                }
                 // An input is what the outside says.
                 if !matches!(self.op(new.node), Some(Op::Input)) {
                     self.set_info(new, info);
                 }
+                // Names of values that vanish go on to what replaces them, if that is new.
+                if pending && patch.absorbed.contains(&old.node) {
+                    self.swap_value_names(*old, new);
+                }
             }
             self.redirect(*old, new, &applied.added);
-        }
-        let anchor = self.node(patch.anchor).map(|node| node.name.clone());
-        let anchor_absorbed = patch.absorbed.contains(&patch.anchor);
-        for id in &patch.absorbed {
-            self.remove_node(*id);
-            applied.removed.push(*id);
-        }
-        for (value, name) in inherited_names {
-            self.rename_value(value, &name);
         }
         // The last node added is the one that the region became; it takes the region's name. Nodes of a body have names.
         let own = |(id, pending): &(&NodeId, &PendingNode)| {
             pending.copied.is_none() && !matches!(self.op(**id), Some(Op::Constant(_)))
         };
         let last = applied.added.iter().zip(&patch.nodes).rev().find(own).map(|(id, _)| *id);
-        if let (Some(id), Some(name), true) = (last, anchor, anchor_absorbed) {
-            self.rename_node(id, &name);
+        if let Some(id) = last.filter(|_| patch.absorbed.contains(&patch.anchor)) {
+            self.swap_node_names(id, patch.anchor);
+        }
+        for id in &patch.absorbed {
+            self.remove_node(*id);
+            applied.removed.push(*id);
         }
     }
 }

@@ -257,6 +257,16 @@ impl Tensor {
         self.dtype.byte_len(self.numel()).unwrap_or(0)
     }
 
+    /// Whether this is certainly the same tensor: of the same data, which are not read.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let shared = match (&self.data, &other.data) {
+            (Data::Dense(a), Data::Dense(b)) => a.as_ptr() == b.as_ptr() && a.len() == b.len(),
+            (Data::Splat { element: a, .. }, Data::Splat { element: b, .. }) => a == b,
+            _ => false,
+        };
+        shared && self.dtype == other.dtype && self.dims == other.dims
+    }
+
     /// Bytes that this tensor really holds: one element for a splat.
     pub fn held_bytes(&self) -> usize {
         match &self.data {

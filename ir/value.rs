@@ -107,6 +107,17 @@ impl ValueInfo {
         dtypes && shapes
     }
 
+    /// Whether this is the same description, as far as can be told without reading a constant's data.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let known = match (&self.known, &other.known) {
+            (Known::Nothing, Known::Nothing) => true,
+            (Known::Constant(a), Known::Constant(b)) => a.is_same(b),
+            (Known::Elements(a), Known::Elements(b)) => a == b,
+            _ => false,
+        };
+        known && self.dtype == other.dtype && self.shape == other.shape
+    }
+
     /// This description, made more precise where `other` (of the same value) knows more.
     #[must_use]
     pub fn refined(mut self, other: &Self) -> Self {
@@ -125,7 +136,7 @@ impl ValueInfo {
             }
             (shape, _) => shape,
         };
-        if self.known == Known::Nothing {
+        if matches!(self.known, Known::Nothing) {
             self.known = other.known.clone();
         }
         self

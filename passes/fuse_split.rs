@@ -41,10 +41,10 @@ impl Rule for FuseSplit {
             return Err(Miss::NoMatch);
         }
         let x = graph.input(root, 0).ok_or(Miss::NoMatch)?;
-        let readers = graph.consumers(x);
-        if readers.len() > MOST {
+        if graph.reader_count(x) > MOST {
             return Err(Miss::NoMatch);
         }
+        let readers = graph.consumers(x);
         let cuts = readers.iter().filter_map(|reader| Some((reader.node, part(graph, reader.node)?)));
         let cuts: Vec<_> = cuts.filter(|(_, (along, ..))| *along == axis).collect();
         let size = graph.info(x).and_then(|info| info.shape.as_ref()?.get(usize::try_from(axis).ok()?));

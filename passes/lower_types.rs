@@ -156,7 +156,7 @@ impl Types<'_> {
         // One conversion serves all readers.
         let is_shared =
             |id: NodeId| matches!(self.graph.op(id), Some(Op::Cast(cast)) if cast.in_range && cast.to == to);
-        match self.graph.consumers(value).into_iter().find(|reader| is_shared(reader.node)) {
+        match self.graph.uses(value).find(|reader| is_shared(reader.node)) {
             Some(cast) => Ok(cast.node.into()),
             None => Ok(f.op(Cast { to, saturate: true, in_range: true }, &[value])),
         }

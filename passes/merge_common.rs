@@ -21,9 +21,10 @@
 //!
 //! Numerics: bit-exact.
 
+use std::collections::hash_map::Entry;
 use std::hash::{Hash, Hasher};
 
-use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet, FxHasher};
 use smallvec::SmallVec;
 use trt_fuse_ir::{DType, Dims, Graph, NodeId, Op, Patch, Tensor, ValueInfo, ValueRef};
 
@@ -42,15 +43,23 @@ impl Pass for MergeCommon {
     fn run(&self, graph: &mut Graph, context: &mut PassContext<'_>) -> Result<Outcome, PassError> {
         let symbols = Symbols::of(graph);
         let twins = Twins::of(graph);
-        let mut kept: FxHashMap<u64, SmallVec<[NodeId; 1]>> = FxHashMap::default();
+        let live = graph.live();
+        let mut kept: FxHashMap<u64, NodeId> = FxHashMap::with_capacity_and_hasher(live.len(), FxBuildHasher);
         let mut rewrites = 0;
-        for id in graph.live() {
-            let Some(key) = twins.hash(graph, id).or_else(|| operation_hash(graph, id, &symbols)) else { continue };
-            let same_key = kept.entry(key).or_default();
-            let Some(first) = same_key.iter().copied().find(|first| are_equal(graph, *first, id)) else {
-                same_key.push(id);
-                continue;
+        for id in live {
+            let Some(mut key) = twins.hash(graph, id).or_else(|| operation_hash(graph, id, &symbols)) else { continue };
+            // What has the same hash and is something else goes to the next free key.
+            let first = loop {
+                match kept.entry(key) {
+                    Entry::Vacant(free) => {
+                        free.insert(id);
+                        break None;
+                    }
+                    Entry::Occupied(first) if are_equal(graph, *first.get(), id) => break Some(*first.get()),
+                    Entry::Occupied(_) => key = key.wrapping_add(1),
+                }
             };
+            let Some(first) = first else { continue };
             let mut patch = Patch::new(self.name(), id);
             for slot in 0..graph.node(id).map_or(0, |node| node.outputs.len()) as u32 {
                 patch.replace(ValueRef { node: id, slot }, ValueRef { node: first, slot });

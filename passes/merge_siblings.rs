@@ -12,6 +12,8 @@
 //! sibling products as one; more than that is won only where their layouts become one as well. With
 //! [`Siblings::Always`](crate::Siblings), on two and on any others too, as wide as they are.
 //!
+//! Not looked for among more than 256 readers of one tensor.
+//!
 //! Refuses: "such siblings are merged only if asked for"; "a sibling's weights or bias are no constants of the same
 //! form"; "the weights are read elsewhere and too large to be copied" beyond
 //! [`Options::fold_budget`](crate::Options), with which they would be joined at run time.

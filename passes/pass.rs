@@ -332,8 +332,8 @@ impl Rules {
     ) -> Result<Option<Applied>, PassError> {
         let read = RuleContext { capabilities: context.capabilities, options: context.options, symbols };
         for rule in &self.rules {
-            let Some(op) = graph.op(id) else { return Ok(None) };
-            if !rule.roots().contains(&op.kind()) {
+            let Some(kind) = graph.kind(id) else { return Ok(None) };
+            if !rule.roots().contains(&kind) {
                 continue;
             }
             let remark = match rule.rewrite(graph, id, &read) {
@@ -344,7 +344,7 @@ impl Rules {
                     remark(graph, rule.name(), at, reason.to_string())
                 }
                 Err(Miss::AlsoRead { value, within }) => {
-                    let by = graph.consumers(value).into_iter().find(|reader| reader.node != within);
+                    let by = graph.uses(value).find(|reader| reader.node != within);
                     also_read(graph, rule.name(), id, value.node, by.map(|reader| reader.node))
                 }
                 Ok(patch) => match context.apply(self.name, graph, &patch)? {

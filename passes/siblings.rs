@@ -99,10 +99,17 @@ impl Pattern {
     }
 }
 
+/// Most readers of a tensor among which siblings are looked for: each of them looks at the others.
+const MOST: usize = 256;
+
 /// The operations that read what `root` reads first, have the same operator and fit, `root` among them; nothing unless
-/// it is the first, so that only one of them looks at all the others.
+/// it is the first.
 pub(crate) fn siblings_of(graph: &Graph, root: NodeId, fits: impl Fn(NodeId) -> bool) -> Option<Vec<NodeId>> {
-    let readers = graph.consumers(graph.input(root, 0)?).into_iter();
+    let x = graph.input(root, 0)?;
+    if graph.reader_count(x) > MOST {
+        return None;
+    }
+    let readers = graph.consumers(x).into_iter();
     let mut siblings = readers
         .filter(|reader| reader.slot == 0 && graph.op(reader.node) == graph.op(root))
         .map(|reader| reader.node)

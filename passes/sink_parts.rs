@@ -111,10 +111,10 @@ fn gathers(graph: &Graph, root: NodeId) -> Option<Parts> {
     let (x, axis, _) = single_index(graph, root).filter(|(_, _, index)| *index == 0)?;
     let shape = graph.info(x)?.shape.as_ref()?;
     let count = usize::try_from(shape.get(axis)?.value()?).ok()?;
-    let readers = graph.consumers(x);
-    if readers.len() != count || graph.is_output(x) {
+    if graph.reader_count(x) != count || graph.is_output(x) {
         return None;
     }
+    let readers = graph.consumers(x);
     let mut values = vec![None; count];
     for reader in readers {
         let (data, along, index) = single_index(graph, reader.node)?;

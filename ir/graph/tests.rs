@@ -4,15 +4,15 @@ use crate::{Builder, Patch};
 
 /// Ways to break a graph, for the tests of what checks it.
 impl Graph {
-    pub(crate) fn connect(&mut self, from: ValueRef, to: Use) {
-        let edge = Edge { from_slot: from.slot, to_slot: to.slot };
-        self.inner.add_edge(from.node.index(), to.node.index(), edge);
-        self.walked.take();
+    /// Removes the edge to an input slot.
+    pub(crate) fn cut(&mut self, to: Use) {
+        let input = self.place(to.node).unwrap().inputs[to.slot as usize].unwrap();
+        self.inner.remove_edge(input.edge);
     }
 
     pub(crate) fn node_mut(&mut self, id: NodeId) -> &mut Node {
         self.walked.take();
-        self.inner.node_weight_mut(id.index()).unwrap()
+        self.node_weight_mut(id).unwrap()
     }
 
     pub(crate) fn find(&self, name: &str) -> NodeId {

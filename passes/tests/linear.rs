@@ -3,7 +3,7 @@
 mod chains;
 
 use chains::CHAINS;
-use trt_fuse_ir::Capabilities;
+use trt_fuse_ir::{Capabilities, Graph};
 use trt_fuse_passes::Pipeline;
 
 /// Operations of the shorter chain.
@@ -13,8 +13,7 @@ const SHORT: usize = 500;
 const LONGER: u64 = 8;
 
 /// Bytes that the pipeline allocates on its way, a measure of its work that is the same every time.
-fn allocated(chain: &chains::Chain, nodes: usize) -> u64 {
-    let graph = chain.graph(nodes);
+fn allocated(graph: Graph) -> u64 {
     let pipeline = Pipeline::standard(&Capabilities::default());
     allocation_counter::measure(|| drop(pipeline.run(graph).unwrap())).bytes_total
 }
@@ -22,7 +21,7 @@ fn allocated(chain: &chains::Chain, nodes: usize) -> u64 {
 #[test]
 fn chains_take_work_in_proportion_to_their_length() {
     for chain in &CHAINS {
-        let (short, long) = (allocated(chain, SHORT), allocated(chain, SHORT * LONGER as usize));
+        let (short, long) = (allocated(chain.graph(SHORT)), allocated(chain.graph(SHORT * LONGER as usize)));
         println!(
             "{:>12} {:>8} bytes a node, {:>8} bytes a node",
             chain.name,
