@@ -51,6 +51,9 @@ pub struct Capabilities {
     pub unary_scalars: bool,
     /// TopK, NonZero and NMS can give their indices in 64 bits (10.14 and later).
     pub wide_indices: bool,
+    /// A pooling over the whole plane of what a convolution made needs fewer kernels than a reduction of it. Measured with
+    /// TensorRT-RTX; not with TensorRT.
+    pub plane_pooling: bool,
 }
 
 impl Capabilities {
@@ -76,6 +79,7 @@ impl Capabilities {
             plain_i8: true,
             unary_scalars: true,
             wide_indices: true,
+            plane_pooling: true,
         }
     }
 
@@ -115,6 +119,7 @@ impl Capabilities {
             plain_i8: least((9, 0)),
             unary_scalars: least((9, 0)),
             wide_indices: least((10, 14)),
+            plane_pooling: false,
         }
     }
 }
