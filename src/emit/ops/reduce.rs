@@ -64,10 +64,9 @@ pub(super) fn reduce<'g, S: NetworkSink<'g>>(
     }
 }
 
-/// The most elements along one axis of a window: each column of one is summed by a thread of its own, of a block of these.
+/// The most elements along one axis of a window, and in all of it: longer sums stay reductions, as the time that either
+/// takes was not measured. TensorRT takes windows of 100,000.
 const MAX_WINDOW_SIDE: i64 = 256;
-
-/// The most elements of a window. TensorRT takes 100,000.
 const MAX_WINDOW: i64 = 65_536;
 
 /// The plane of a reduction that is better spelled as a pooling whose window is the whole of it: a mean or maximum over
@@ -78,9 +77,9 @@ const MAX_WINDOW: i64 = 65_536;
 /// in the convolution's kernel; where the plane is scaled afterwards (squeeze and excite), it is transposed back. What other
 /// nodes make stays a reduction, as TensorRT computes both in one kernel.
 ///
-/// Engine layers of TensorRT-RTX 1.7.1 in f32, batch 1, measured on 2026-11-26: models, and one block each of a convolution,
-/// squeeze and excite, and a second convolution. Batches of 32 and of a symbol, f16, maxima, volumes, depthwise and transposed
-/// convolutions and maximum pooling differ by as much.
+/// Engine layers, not times, of TensorRT-RTX 1.7.1 in f32, batch 1, measured on 2026-11-26: models, and one block each of a
+/// convolution, squeeze and excite, and a second convolution. Batches of 32 and of a symbol, f16, maxima, volumes, depthwise
+/// and transposed convolutions and maximum pooling differ by as much.
 ///
 /// | model or block | plane | reduction | pooling |
 /// |---|---|--:|--:|
