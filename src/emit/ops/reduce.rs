@@ -310,9 +310,7 @@ mod tests {
 
     #[test]
     fn a_plane_that_a_convolution_made_is_pooled() {
-        insta::assert_snapshot!(of_conv("7, 5", "kind=mean axes=[2, 3] keep_dims=true"), @r#"
-        %y f32[n,2,1,1] = pooling "y" (%c) kind=average window=[7,5] exclude_padding=true
-        "#);
+        insta::assert_snapshot!(of_conv("7, 5", "kind=mean axes=[2, 3] keep_dims=true"), @r#"%y f32[n,2,1,1] = pooling "y" (%c) kind=average window=[7,5] exclude_padding=true"#);
         insta::assert_snapshot!(of_conv("7, 5", "kind=max axes=[-1, 2]"), @r#"
         %y_out = pooling "y" (%c) kind=max window=[7,5] exclude_padding=true
         %y f32[n,2] = shuffle "y::squeeze" (%y_out) reshape=[-1,2] ; y
