@@ -54,6 +54,9 @@ pub struct Capabilities {
     /// A pooling over the whole plane of what a convolution made needs fewer kernels than a reduction of it. Measured with
     /// TensorRT-RTX; not with TensorRT.
     pub plane_pooling: bool,
+    /// One kernel joins keys and values to those of the past and attends a query to them, where attention is written as
+    /// products. Seen in TensorRT-RTX; not looked for in TensorRT.
+    pub decode_kernel: bool,
 }
 
 impl Capabilities {
@@ -80,6 +83,7 @@ impl Capabilities {
             unary_scalars: true,
             wide_indices: true,
             plane_pooling: true,
+            decode_kernel: true,
         }
     }
 
@@ -120,6 +124,7 @@ impl Capabilities {
             unary_scalars: least((9, 0)),
             wide_indices: least((10, 14)),
             plane_pooling: false,
+            decode_kernel: false,
         }
     }
 }
