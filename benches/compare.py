@@ -12,7 +12,8 @@ import sys
 import venv
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-MODELS = ["resnet50", "resnet50.raw", "mobilenet_v2", "mobilenet_v2.raw", "inception_v3.raw", "densenet121.raw", "efficientnet_b0.raw", "squeezenet1_1"]
+MODELS = ["vit_b_16", "bert_base", "swin_t", "resnet50", "resnet50.raw", "mobilenet_v2", "mobilenet_v2.raw", "inception_v3.raw",
+          "densenet121.raw", "efficientnet_b0.raw", "squeezenet1_1"]
 
 cache = pathlib.Path(sys.argv[1])
 names = sys.argv[2:] or MODELS

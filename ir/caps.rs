@@ -56,6 +56,12 @@ pub struct Capabilities {
     pub float_tests: bool,
     /// TopK, NonZero and NMS can give their indices in 64 bits (10.14 and later).
     pub wide_indices: bool,
+    /// A pooling over the whole plane of what a convolution made needs fewer kernels than a reduction of it. Measured with
+    /// TensorRT-RTX; not with TensorRT.
+    pub plane_pooling: bool,
+    /// One kernel joins keys and values to those of the past and attends a query to them, where attention is written as
+    /// products. Seen in TensorRT-RTX; not looked for in TensorRT.
+    pub decode_kernel: bool,
 }
 
 impl Capabilities {
@@ -83,6 +89,8 @@ impl Capabilities {
             scaled_scores: false,
             float_tests: true,
             wide_indices: true,
+            plane_pooling: true,
+            decode_kernel: true,
         }
     }
 
@@ -124,6 +132,8 @@ impl Capabilities {
             scaled_scores: !least((9, 0)),
             float_tests: least((10, 1)),
             wide_indices: least((10, 14)),
+            plane_pooling: false,
+            decode_kernel: false,
         }
     }
 }

@@ -13,8 +13,9 @@
 //! %y = concat(%3, %4, %5) axis=3 : f32[b, h, s, 6]
 //! ```
 //!
-//! Fires where the target has no such layer. Where it has, angles that are the same for every batch are expanded over it,
-//! as the layer wants them:
+//! Fires where the target has no such layer, and on one position where it has a kernel for steps of decoding, which takes
+//! these operations in (`lower_attention` has the figures). Elsewhere, angles that are the same for every batch are
+//! expanded over it, as the layer wants them:
 //! ```text
 //! %1 = expand(%cos) shape=[b, s, 2] : f32[b, s, 2]
 //! ```
@@ -49,7 +50,8 @@ impl Rule for LowerRotaryEmbedding {
         let Some(Op::RotaryEmbedding(op)) = graph.op(root) else { return Err(Miss::NoMatch) };
         let mut f = Formula::new(self.name(), graph, root);
         let shape = f.shape(0)?;
-        if !context.capabilities.rotary_embedding {
+        let is_step = context.capabilities.decode_kernel && shape.get(2).is_some_and(|positions| positions.is(1));
+        if is_step || !context.capabilities.rotary_embedding {
             return written_out(f, op, shape);
         }
         let batch = shape.first().ok_or(Miss::NoMatch)?;
@@ -155,6 +157,16 @@ mod tests {
     #[test]
     fn leaves_angles_of_every_batch_to_the_targets_own_layer() {
         assert_eq!(run_rule(LowerRotaryEmbedding, &text("b", 4, "interleaved=false dim=4")).rewrites, 0);
+    }
+
+    #[test]
+    fn writes_out_one_position() {
+        let one = |text: String| text.replace(", s, ", ", 1, ");
+        let run = run_rule(LowerRotaryEmbedding, &one(text("b", 4, "interleaved=false dim=4")));
+        assert!(!run.equal_within(0.0, 2).after.to_string().contains("rotary_embedding("), "{}", run.after);
+        let before: Graph = one(text("b", 4, "interleaved=false dim=4")).parse().unwrap();
+        let after = run_for(LowerRotaryEmbedding, &before, &Capabilities::tensorrt((11, 4, 0)));
+        assert_eq!(after.to_string(), before.to_string());
     }
 
     #[test]

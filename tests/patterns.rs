@@ -8,6 +8,8 @@ mod write;
 
 #[path = "patterns/control.rs"]
 mod control;
+#[path = "patterns/decoding.rs"]
+mod decoding;
 #[path = "patterns/fusions.rs"]
 mod fusions;
 #[path = "patterns/integers.rs"]

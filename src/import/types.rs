@@ -32,7 +32,26 @@ impl Symbols {
             Some(DimensionValue::DimParam(name)) => Some(name.clone()),
             _ => None,
         });
-        Self { names: params.filter(|name| is_name(name)).collect(), sizes: sizes.clone() }
+        let stated = Self { names: params.filter(|name| is_name(name)).collect(), sizes: sizes.clone() };
+        let names = stated.names.iter().filter(|name| !stated.is_arithmetic(name)).cloned().collect();
+        Self { names, ..stated }
+    }
+
+    /// Whether a parameter is a sum or product of other names, as `past + sequence` where inputs have `past` and `sequence`
+    /// too. A hyphen is as likely a part of a name.
+    fn is_arithmetic(&self, param: &str) -> bool {
+        let dim = if param.contains('-') { None } else { param.parse::<Dim>().ok() };
+        dim.is_some_and(|dim| dim.as_symbol().is_none() && self.is_known(&dim))
+    }
+
+    /// Whether a dimension has names, all of inputs' dimensions.
+    fn is_known(&self, dim: &Dim) -> bool {
+        let (mut count, mut known) = (0, true);
+        dim.visit_symbols(&mut |name| {
+            count += 1;
+            known &= self.names.contains(&**name);
+        });
+        count > 0 && known
     }
 
     /// A type with numbers for the dimensions that are to be such.
@@ -60,23 +79,17 @@ impl Symbols {
         if self.names.contains(param) {
             return Some(Dim::symbol(param));
         }
-        let dim = param.parse::<Dim>().ok()?;
-        let (mut count, mut known) = (0, true);
-        dim.visit_symbols(&mut |name| {
-            count += 1;
-            known &= self.names.contains(&**name);
-        });
-        (count > 0 && known).then_some(dim)
+        param.parse::<Dim>().ok().filter(|dim| self.is_known(dim))
     }
 
-    /// What the type of an input of the graph says. A named dimension is the symbol of that name, an unnamed one that
-    /// of the input and the axis.
+    /// What the type of an input of the graph says. A named dimension is the symbol of that name, or arithmetic on others;
+    /// an unnamed one is the symbol of the input and the axis.
     ///
     /// # Errors
     /// As [`stated`](Self::stated).
     pub(crate) fn input(&self, stated: &TypeProto, name: &str, limits: &Limits) -> Result<ValueInfo, ImportError> {
         self.info(stated, name, limits, |axis, param| match param {
-            Some(param) => Dim::symbol(param),
+            Some(param) => self.expression(param).unwrap_or_else(|| Dim::symbol(param)),
             None => {
                 let mut symbol = format!("{name}.{axis}");
                 while self.names.contains(&symbol) {
@@ -208,6 +221,22 @@ mod tests {
         let shape = info.shape.unwrap();
         assert_eq!(shape[..3], [batch.clone(), &batch + &batch + Dim::fixed(1), Dim::symbol("batch-size")]);
         assert_eq!(shape[3..], ["call/node.3", "call/node.4", "call/node.5"].map(Dim::symbol));
+    }
+
+    #[test]
+    fn names_of_inputs_may_be_arithmetic_on_others() {
+        let shapes = |params: &[&str]| {
+            let stated = tensor(params.iter().map(|name| param(name)).collect());
+            let input = ValueInfoProto { name: "x".into(), r#type: Some(stated.clone()) };
+            let symbols = Symbols::of(&[input], &BTreeMap::new());
+            symbols.input(&stated, "x", &Limits::default()).unwrap().to_string()
+        };
+        assert_eq!(shapes(&["past + seq", "past", "seq", "2*seq"]), "f32[past+seq, past, seq, 2*seq]");
+        assert_eq!(shapes(&["past", "past + 1"]), "f32[past, past+1]");
+        // One of them is no dimension by itself; a hyphen is a part of a name; a number is no arithmetic.
+        assert_eq!(shapes(&["past + seq", "past"]), "f32[`past + seq`, past]");
+        assert_eq!(shapes(&["a-b", "a", "b"]), "f32[`a-b`, a, b]");
+        assert_eq!(shapes(&["7", "b"]), "f32[`7`, b]");
     }
 
     #[test]
