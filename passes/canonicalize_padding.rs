@@ -169,6 +169,13 @@ mod tests {
     }
 
     #[test]
+    fn nothing_stays_nothing() {
+        let run = run_rule(CanonicalizePadding, &conv("1, 3, w, 4", "same_upper", 1, 3));
+        assert_eq!(padding(&run), [1, 1, 1, 1]);
+        run.equal_within(0.0, 0);
+    }
+
+    #[test]
     fn symbolic_sizes_at_stride_one() {
         let run = run_rule(CanonicalizePadding, &conv("1, 3, h, w", "same_upper", 1, 4));
         assert_eq!(padding(&run), [1, 1, 2, 2]);

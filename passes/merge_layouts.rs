@@ -15,7 +15,7 @@
 //!
 //! Numerics: bit-exact.
 
-use trt_fuse_ir::{Graph, NodeId, OpKind, Patch, ValueRef};
+use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch, ValueRef};
 
 use crate::layout::{Layout, Step, is_told};
 use crate::pass::{Miss, Rule, RuleContext};
@@ -42,7 +42,9 @@ impl Rule for MergeLayouts {
         let owned = 1 + chain.iter().skip(1).take_while(|link| graph.sole_consumer(link.node.into()).is_some()).count();
         // Passing over is for the ends of a chain that is seen whole: inside, and step by step along a longer one, it would
         // be done again for each node and come to the same.
-        let is_last = || graph.consumers(root.into()).iter().all(|reader| Step::of(graph, reader.node).is_none());
+        // A Shuffle is what `fuse_layout` makes of steps.
+        let is_step = |node| Step::of(graph, node).is_some() || matches!(graph.op(node), Some(Op::Shuffle(_)));
+        let is_last = || !graph.consumers(root.into()).iter().any(|reader| is_step(reader.node));
         let may_pass = chain.len() > owned && chain.len() < LONGEST && is_last();
         for length in (2..=chain.len()).rev() {
             let Some(links) = chain.get(..length) else { continue };
@@ -152,6 +154,18 @@ mod tests {
         }
         ");
         run.equal_within(0.0, 2);
+    }
+
+    #[test]
+    fn what_a_shuffle_reads_is_inside_a_chain() {
+        let text = "
+            graph g(%x: f32[n, 2, 4]) -> (%a, %y, %z) {
+              %a = transpose(%x) perm=[0, 2, 1]
+              %b = transpose(%a) perm=[1, 0, 2]
+              %y = shuffle(%b) before=[2, 1, 0] shape=[2, n, 2, 2]
+              %z = relu(%b)
+            }";
+        assert_eq!(run_rule(MergeLayouts, text).rewrites, 0);
     }
 
     #[test]

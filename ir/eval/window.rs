@@ -88,6 +88,8 @@ impl Windows<'_> {
                 }
             };
             let output = match self.padding {
+                // Of nothing there is nothing: what `SAME_UPPER` says stays so with its padding as numbers.
+                Padding::Explicit(_) if size == 0 && before + after + 1 == extent => 0,
                 Padding::Explicit(_) => {
                     let Some(room) = (size + before + after).checked_sub(extent) else {
                         return Err(format!(

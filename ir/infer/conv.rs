@@ -74,7 +74,9 @@ impl Windows<'_> {
         let padded = size + &Dim::fixed(before.saturating_add(after));
         let extent = self.extent(axis);
         let steps = &padded - &extent;
-        if steps.value().is_some_and(|steps| steps < 0) {
+        // Of nothing there is nothing: what `SAME_UPPER` says stays so with its padding as numbers.
+        let is_of_nothing = size.value() == Some(0) && steps.value() == Some(-1);
+        if steps.value().is_some_and(|steps| steps < 0) && !is_of_nothing {
             return Err(format!("window of {extent} on {padded} padded elements of axis {}", axis + 2));
         }
         Ok(steps)
