@@ -75,6 +75,7 @@ mod merge_common;
 mod merge_concats;
 mod merge_convolutions;
 mod merge_layouts;
+mod merge_products;
 mod merge_reduces;
 mod merge_reshapes;
 mod merge_siblings;

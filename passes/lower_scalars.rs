@@ -1,4 +1,5 @@
-//! Gives a scalar an axis for the length of an elementwise operator of one input, where the target's layer wants one.
+//! Gives a scalar an axis for the length of an elementwise operator of one input, where the target's layer wants one, and
+//! of a softmax.
 //!
 //! ```text
 //! %y = ceil(%x) : f32[]
@@ -10,7 +11,7 @@
 //! %y = squeeze(%2) axes=[0] : f32[]
 //! ```
 //!
-//! Fires on every such operator.
+//! Fires on every such operator, and on a softmax for all targets.
 //!
 //! Refuses nothing.
 //!
@@ -19,7 +20,7 @@
 //! Numerics: bit-exact.
 
 use trt_fuse_ir::op::Squeeze;
-use trt_fuse_ir::{Graph, Ints, NodeId, OpKind, Patch};
+use trt_fuse_ir::{Graph, Ints, NodeId, Op, OpKind, Patch};
 
 use crate::formula::Formula;
 use crate::pass::{Miss, Rule, RuleContext};
@@ -34,11 +35,14 @@ impl Rule for LowerScalars {
     }
 
     fn roots(&self) -> &'static [OpKind] {
-        &[OpKind::Unary]
+        &[OpKind::Unary, OpKind::Softmax]
     }
 
     fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
-        let op = graph.op(root).filter(|_| !context.capabilities.unary_scalars).ok_or(Miss::NoMatch)?;
+        let op = graph.op(root).ok_or(Miss::NoMatch)?;
+        if matches!(op, Op::Unary(_)) && context.capabilities.unary_scalars {
+            return Err(Miss::NoMatch);
+        }
         let mut f = Formula::new(self.name(), graph, root);
         if !f.shape(0)?.is_empty() {
             return Err(Miss::NoMatch);
@@ -78,6 +82,20 @@ mod tests {
         let inputs = [Tensor::from_vec([], vec![1.5_f32]).unwrap(), Tensor::vector(vec![-0.5_f32, 2.0])];
         assert_eq!(eval_graph(&after, &inputs).unwrap(), eval_graph(&graph(), &inputs).unwrap());
         assert_eq!(run_for(LowerScalars, &after, &target).to_string(), after.to_string());
+    }
+
+    #[test]
+    fn a_softmax_has_an_axis_on_every_target() {
+        for op in ["softmax(%x) axis=-1", "softmax(%x) axis=0 log=true"] {
+            let graph: Graph = format!("graph g(%x: f32[]) -> (%y) {{ %y = {op} }}").parse().unwrap();
+            let after = run_for(LowerScalars, &graph, &Capabilities::default());
+            let inputs = [Tensor::from_vec([], vec![3.5_f32]).unwrap()];
+            let one = Tensor::from_vec([], vec![if op.contains("log") { 0.0_f32 } else { 1.0 }]).unwrap();
+            assert_eq!(eval_graph(&graph, &inputs).unwrap(), [one.clone()]);
+            assert_eq!(eval_graph(&after, &inputs).unwrap(), [one]);
+            let ranks = after.node_ids().filter(|id| after.kind(*id) == Some(OpKind::Softmax));
+            assert_eq!(ranks.map(|id| after.info(id.into()).unwrap().rank()).collect::<Vec<_>>(), [Some(1)]);
+        }
     }
 
     #[test]

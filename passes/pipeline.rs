@@ -75,6 +75,7 @@ use crate::merge_common::MergeCommon;
 use crate::merge_concats::MergeConcats;
 use crate::merge_convolutions::MergeConvolutions;
 use crate::merge_layouts::MergeLayouts;
+use crate::merge_products::MergeProducts;
 use crate::merge_reduces::MergeReduces;
 use crate::merge_reshapes::MergeReshapes;
 use crate::merge_siblings::MergeSiblings;
@@ -469,8 +470,9 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseMatmulScale),
         rule(FuseMatmulBn),
         rule(FuseMatmulBias),
-        rule(MergeSiblings), // with the biases that these have taken in
-        rule(FuseAffine),    // what no convolution has taken in
+        rule(MergeSiblings),     // with the biases that these have taken in
+        Box::new(MergeProducts), // of what these leave apart
+        rule(FuseAffine),        // what no convolution has taken in
         // After the canonicalizations, which make equal what is written in different ways, and after the folding of
         // constants: two equal convolutions with different normalizations, once merged, could take in neither.
         Box::new(MergeCommon),

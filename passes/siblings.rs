@@ -49,12 +49,17 @@ pub(crate) enum Pattern {
     PointwiseConvolutions,
     /// Other convolutions.
     Convolutions,
+    /// Matrix products of all the parts of one tensor.
+    ProductsOfParts,
+    /// Matrix products of other tensors of one shape.
+    ProductsOfInputs,
 }
 
 impl Pattern {
     /// What [`Siblings::Auto`] merges: the fewest siblings that gain from becoming one, or `None` if no number does.
     ///
-    /// Engine layers of TensorRT-RTX 1.7.1, of all such siblings apart and merged, measured on 2026-11-22. A slice of the
+    /// Engine layers of TensorRT-RTX 1.7.1, of all such siblings apart and merged, measured on 2026-11-22, the
+    /// last three on 2026-11-26 on products of 64 by 64 between activations. A slice of the
     /// wide result is a kernel of its own if a convolution or a concatenation reads it; products it runs side by side
     /// itself.
     ///
@@ -65,6 +70,9 @@ impl Pattern {
     /// | pointwise convolutions | googlenet | 73 | 81 |
     /// | pointwise convolutions | inception_v3 | 112 | 121 |
     /// | convolutions | not measured | | |
+    /// | products of parts, joined again | 2, 3, 4, 8 parts | 5, 6, 7, 11 | 3, 3, 3, 3 |
+    /// | products of parts, each for another | 2, 3, 4 parts | 6, 8, 10 | 4, 5, 6 |
+    /// | products of inputs | 2, 3, 4, 8 inputs | 6, 9, 12, 24 | 4, 5, 6, 10 |
     ///
     /// Milliseconds with TensorRT 8.5.3, batch 1, as a CUDA graph:
     ///
@@ -82,6 +90,10 @@ impl Pattern {
             Self::Products => None,
             Self::PointwiseConvolutions => None,
             Self::Convolutions => None,
+            // Nothing is copied for it that was not before.
+            Self::ProductsOfParts => Some(2),
+            // They are copied to lie together, and how long that takes was not measured.
+            Self::ProductsOfInputs => None,
         }
     }
 
@@ -138,10 +150,7 @@ pub(crate) fn merge(
     context: &RuleContext<'_>,
 ) -> Result<Patch, Miss> {
     let root = *siblings.first().ok_or(Miss::NoMatch)?;
-    let copied: usize = siblings.iter().map(|id| bytes_copied(graph, *id)).sum();
-    if copied > context.options.fold_budget {
-        return Err(Miss::Blocked { reason: "the weights are read elsewhere and too large to be copied", at: root });
-    }
+    check_budget(graph, siblings, context)?;
     let op: Op = graph.op(root).ok_or(Miss::NoMatch)?.clone();
     let mut patch = Patch::new(rule, root);
     let mut inputs = vec![graph.input(root, 0)];
@@ -169,6 +178,16 @@ pub(crate) fn merge(
     }
     patch.absorb(siblings.iter().copied());
     Ok(patch)
+}
+
+/// Blocked where constants that other nodes read are too large to be put beside others once more.
+pub(crate) fn check_budget(graph: &Graph, siblings: &[NodeId], context: &RuleContext<'_>) -> Result<(), Miss> {
+    let at = *siblings.first().ok_or(Miss::NoMatch)?;
+    let copied: usize = siblings.iter().map(|id| bytes_copied(graph, *id)).sum();
+    if copied > context.options.fold_budget {
+        return Err(Miss::Blocked { reason: "the weights are read elsewhere and too large to be copied", at });
+    }
+    Ok(())
 }
 
 /// Bytes of an operation's constants that are still there when it has become a part of another.

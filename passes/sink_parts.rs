@@ -64,11 +64,11 @@ impl Rule for SinkParts {
 }
 
 /// Equal parts of a value.
-struct Parts {
-    x: ValueRef,
+pub(crate) struct Parts {
+    pub(crate) x: ValueRef,
     /// The parts, stacked along a first axis.
-    layout: Layout,
-    values: Vec<ValueRef>,
+    pub(crate) layout: Layout,
+    pub(crate) values: Vec<ValueRef>,
 }
 
 /// A step of each of `count` parts, as a step of all stacked along a first axis.
@@ -86,7 +86,8 @@ fn to_front(axis: usize, rank: usize) -> Step {
     )
 }
 
-fn split(graph: &Graph, root: NodeId) -> Option<Parts> {
+/// The outputs of a Split, if they are equal.
+pub(crate) fn split(graph: &Graph, root: NodeId) -> Option<Parts> {
     let Op::Split(op) = graph.op(root)? else { return None };
     let x = graph.input(root, 0)?;
     let shape = graph.info(x)?.shape.as_ref()?;

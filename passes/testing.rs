@@ -50,8 +50,13 @@ pub(crate) fn run_pass(pass: &dyn Pass, text: &str) -> Run {
 
 /// As [`run_rule`], with such siblings merged.
 pub(crate) fn run_rule_on_siblings(rule: impl Rule + 'static, siblings: Siblings, text: &str) -> Run {
+    run_pass_on_siblings(&Rules::one(rule), siblings, text)
+}
+
+/// As [`run_pass`], with such siblings merged.
+pub(crate) fn run_pass_on_siblings(pass: &dyn Pass, siblings: Siblings, text: &str) -> Run {
     let before = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
-    run_with(&Rules::one(rule), &Options { siblings, ..Options::default() }, before)
+    run_with(pass, &Options { siblings, ..Options::default() }, before)
 }
 
 /// As [`run_pass`], on a graph.

@@ -147,7 +147,8 @@ pub(super) fn along_axis<T: Number>(
     axis: i64,
     change: &(dyn Fn(&mut [T]) + Sync),
 ) -> Result<Tensor, String> {
-    let axis = resolve_axis(axis, x.rank())?;
+    // A scalar has one row of one element.
+    let axis = resolve_axis(axis, x.rank().max(1))?;
     let (order, back) = axis_last(x.rank(), axis);
     let mut elements = in_order::<T>(x, &order)?.into_owned();
     let length = x.dims().get(axis).copied().unwrap_or(1);

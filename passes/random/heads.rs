@@ -73,6 +73,34 @@ impl Maker {
         Some(())
     }
 
+    /// Products of the halves of an image with a matrix each, put together again or not.
+    pub(super) fn products_of_parts(&mut self, x: ValueRef) -> Option<()> {
+        let dims = self.dims(x);
+        let axis = 1 + self.pick(3);
+        let half = dims[axis].exact_div(&Dim::fixed(2))?;
+        let rows = if axis == 3 { half.value() } else { dims[3].value() };
+        let rows = usize::try_from(rows?).ok()?;
+        let split = Split { axis: axis as i64, sizes: Some([half.clone(), half].into_iter().collect()) };
+        let mut products = Vec::new();
+        for (at, part) in self.node(split, &[Some(x)], 2)?.into_iter().enumerate() {
+            let weight = (0..rows * 3).map(|element| ((element + at) % 5) as f32 / 4.0 - 0.5).collect();
+            let weight = self.constant(Tensor::from_vec([rows, 3], weight).ok()?)?;
+            products.push(self.link(MatMul::new(false, false), &[part, weight])?);
+        }
+        match self.pick(3) {
+            0 => self.keep(products),
+            1 => {
+                let joined = self.link(Concat { axis: 3 }, &products)?;
+                self.done(joined)
+            }
+            _ => {
+                products.reverse();
+                let joined = self.link(Concat { axis: 1 }, &products)?;
+                self.done(joined)
+            }
+        }
+    }
+
     /// Products of an image's rows with three matrices, each as heads of two.
     pub(super) fn siblings(&mut self, x: ValueRef) -> Option<()> {
         let dims = self.dims(x);
