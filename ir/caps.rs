@@ -49,8 +49,8 @@ pub struct Capabilities {
     pub moves_booleans: bool,
     /// The unary layer takes scalars (9.0 and later): 8.5.3 wants an axis.
     pub unary_scalars: bool,
-    /// Attention written out becomes one kernel if its scores are scaled and its keys transposed beforehand (seen in 8.5.3, in
-    /// f16), and not if its queries are scaled.
+    /// Attention written out becomes one kernel if its scores are scaled and its keys transposed beforehand (seen in 8.5.3,
+    /// in f32 where f16 is allowed), and not if its queries are scaled.
     pub scaled_scores: bool,
     /// The unary layer tells NaN and infinities (10.1 and later).
     pub float_tests: bool,

@@ -18,7 +18,8 @@
 //!   become a whole step. Divisors that are powers of 2 divide exactly and are not refused;
 //! - the exponent broadcasts the base.
 //!
-//! Constants of types that are only stored, floats below 16 bits and integers below 8, are no match.
+//! Of types that are only stored, floats below 16 bits and integers below 8, operands are exchanged and nothing else is
+//! done.
 //!
 //! Order: after `fold_constants`, before the fusions, which know sums and products only.
 //!

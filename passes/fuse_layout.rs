@@ -75,8 +75,9 @@ fn behind_shuffle(graph: &Graph, root: NodeId) -> Option<Patch> {
             perm.iter().map(|axis| first.get(usize::try_from(*axis).ok()?).copied()).collect::<Option<_>>()?
         }
     };
+    let after = Some(after).filter(|after| !after.iter().copied().eq(0..after.len() as i64));
     let mut patch = Patch::new(FuseLayout.name(), root);
-    let y = patch.add(Shuffle { after: Some(after), ..shuffle.clone() }, &[graph.input(inner.node, 0)]);
+    let y = patch.add(Shuffle { after, ..shuffle.clone() }, &[graph.input(inner.node, 0)]);
     patch.replace(root.into(), y).absorb([root, inner.node]);
     Some(patch)
 }
@@ -148,6 +149,17 @@ mod tests {
         assert_snapshot!(run(body, "%y").equal_within(0.0, 2).after, @"
         graph g(%x: f32[n, 6, 4]) -> (%y) {
           %y = shuffle(%x) before=[0, 2, 1] shape=[n, 8, 3] after=[1, 0, 2] : f32[8, n, 3]
+        }
+        ");
+    }
+
+    #[test]
+    fn two_transposes_that_undo_each_other_are_none() {
+        let body =
+            "%1 = shuffle(%x) before=[0, 2, 1] shape=[n, 8, 3] after=[0, 2, 1] %y = transpose(%1) perm=[0, 2, 1]";
+        assert_snapshot!(run(body, "%y").equal_within(0.0, 2).after, @"
+        graph g(%x: f32[n, 6, 4]) -> (%y) {
+          %y = shuffle(%x) before=[0, 2, 1] shape=[n, 8, 3] : f32[n, 8, 3]
         }
         ");
     }

@@ -21,7 +21,7 @@
 
 use trt_fuse_ir::attr::F32;
 use trt_fuse_ir::op::{Activation, BinaryOp};
-use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch, ValueRef};
+use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, ValueRef};
 
 use crate::pass::{Miss, Rule, RuleContext};
 use crate::pattern::with_scalar;
@@ -41,9 +41,10 @@ impl Rule for FuseReluClip {
 
     fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
         let (x, outer) = limited(graph, root).ok_or(Miss::NoMatch)?;
+        let dtype = graph.dtype(x);
         let mut patch = Patch::new(self.name(), root);
         let mut replace = |x: ValueRef, range: Range| {
-            let fused = patch.add(Op::Activation(range.activation()), &[Some(x)]);
+            let fused = patch.add(Op::Activation(range.activation(dtype)), &[Some(x)]);
             patch.replace(root.into(), fused).absorb([root]);
         };
         match limited(graph, x.node) {
@@ -56,7 +57,7 @@ impl Rule for FuseReluClip {
                     patch.absorb([x.node]);
                 }
             }
-            None if graph.op(root) == Some(&Op::Activation(outer.activation())) => return Err(Miss::NoEffect),
+            None if graph.op(root) == Some(&Op::Activation(outer.activation(dtype))) => return Err(Miss::NoEffect),
             None => replace(x, outer),
         }
         Ok(patch)
@@ -77,9 +78,10 @@ impl Range {
         Self { low: limit(self.low.min(self.high)), high: limit(self.high) }
     }
 
-    fn activation(self) -> Activation {
+    fn activation(self, dtype: DType) -> Activation {
         // Exporters write the largest float for "no limit".
-        if self.low == 0.0 && self.high >= f32::MAX {
+        let largest = if dtype == DType::F64 { f32::INFINITY } else { f32::MAX };
+        if self.low == 0.0 && self.high >= largest {
             Activation::Relu
         } else {
             Activation::Clip(F32(self.low), F32(self.high))
@@ -113,8 +115,10 @@ fn limited(graph: &Graph, id: NodeId) -> Option<(ValueRef, Range)> {
 
 #[cfg(test)]
 mod tests {
+    use trt_fuse_ir::Tensor;
+
     use super::*;
-    use crate::testing::run_rule;
+    use crate::testing::{run_rule, run_rule_on};
 
     /// The graph's operations after the pass, from a function of `%x` in text form.
     fn after(body: &str) -> String {
@@ -205,5 +209,12 @@ mod tests {
                 format!("graph g(%x: f64[3]) -> (%y) {{ %k = constant() value=f64[] {{{limit}}} %y = max(%x, %k) }}");
             assert_eq!(run_rule(FuseReluClip, &text).equal_within(0.0, 1).rewrites, rewrites, "{limit}");
         }
+    }
+
+    #[test]
+    fn the_largest_f32_limits_f64() {
+        let text = "graph g(%x: f64[2]) -> (%y) { %a = constant() value=f64[] {0}
+            %b = constant() value=f64[] {340282346638528859811704183484516925440} %p = max(%x, %a) %y = min(%p, %b) }";
+        run_rule_on(FuseReluClip, text, &[Tensor::vector(vec![1e39, -1e39])]);
     }
 }

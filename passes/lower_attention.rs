@@ -279,7 +279,9 @@ fn triangle(f: &mut Formula<'_>, causal: CausalKind, sizes: &Sizes) -> Result<Op
         _ => return Err(Miss::NoMatch),
     };
     let fixed = sizes.queries.value().zip(sizes.keys.value());
-    if let Some((queries, keys)) = fixed.filter(|(queries, keys)| queries.saturating_mul(*keys) <= MAX_CONSTANT) {
+    if let Some((queries, keys)) =
+        fixed.filter(|(queries, keys)| queries.saturating_mul((*keys).max(1)) <= MAX_CONSTANT)
+    {
         let offset = if from_end { keys - queries } else { 0 };
         let kept = (0..queries).flat_map(|query| (0..keys).map(move |key| key <= query + offset)).collect();
         let dims = [usize::try_from(queries).unwrap_or(0), usize::try_from(keys).unwrap_or(0)];

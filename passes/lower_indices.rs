@@ -14,13 +14,16 @@
 //! Fires on the indices of `gather_elements`, `gather_nd`, `scatter_elements`, `scatter_nd` and `one_hot` that are not
 //! known to be at least 0: TensorRT does not say that these layers count from the end. `gather` does along axes whose sizes
 //! are known when it is built, so that it is taken along others alone. Indices that have their axis's size added where they
-//! are below 0 are known to be at least 0. Constants are folded afterwards.
+//! are below 0 are taken to be at least 0, as if it were added to no smaller ones than ONNX lets an index be. Constants are
+//! folded afterwards.
 //!
-//! Refuses nothing; data of unknown rank are no match.
+//! Refuses nothing; data of unknown rank are no match, nor is an axis longer than the type of its indices can count.
 //!
 //! Order: any; a scatter with a reduction is written out.
 //!
 //! Numerics: bit-exact.
+
+use std::cell::Cell;
 
 use trt_fuse_ir::infer::resolve_axis;
 use trt_fuse_ir::op::{BinaryOp, Reshape, ScatterReduction, ShapeOf, UnaryOp};
@@ -29,8 +32,8 @@ use trt_fuse_ir::{DType, Dim, Graph, NodeId, Op, OpKind, Patch, Shape, Tensor, V
 use crate::formula::Formula;
 use crate::pass::{Miss, Rule, RuleContext};
 
-/// How far back the computation of indices is looked at.
-const MOST_STEPS: usize = 12;
+/// How many nodes of the computation of indices are looked at.
+const MOST_STEPS: usize = 64;
 
 /// The rule.
 #[derive(Debug, Default)]
@@ -57,7 +60,11 @@ impl Rule for LowerIndices {
         let op = graph.op(root).ok_or(Miss::NoMatch)?;
         let slot = usize::from(!matches!(op, Op::OneHot(_)));
         let indices = f.input(slot)?;
-        let sizes = f.shape(0).ok().and_then(|shape| axes_of(op, shape, f.shape(1).ok()?));
+        let sizes = f.shape(0).ok().and_then(|shape| axes_of(op, shape, f.shape(1).ok()));
+        let most = if f.info(slot)?.dtype == DType::I32 { i64::from(i32::MAX) } else { i64::MAX };
+        if sizes.is_some_and(|sizes| sizes.is_empty() || sizes.iter().filter_map(Dim::value).any(|size| size > most)) {
+            return Err(Miss::NoMatch);
+        }
         if is_counted(graph, indices, sizes.unwrap_or(&[])) {
             return Err(Miss::NoMatch);
         }
@@ -96,11 +103,12 @@ impl Rule for LowerIndices {
     }
 }
 
-/// The sizes of the data's axes that indices go along: one, or one for each number of a tuple.
-fn axes_of<'s>(op: &Op, data: &'s [Dim], indices: &[Dim]) -> Option<&'s [Dim]> {
+/// The sizes of the data's axes that indices go along: one, or one for each number of a tuple, of which the shape of the
+/// indices tells.
+fn axes_of<'s>(op: &Op, data: &'s [Dim], indices: Option<&Shape>) -> Option<&'s [Dim]> {
     let one = |axis| data.get(resolve_axis(axis, data.len()).ok()?).map(std::slice::from_ref);
     let tuple = |start: usize| {
-        let depth = usize::try_from(indices.last()?.value()?).ok()?;
+        let depth = usize::try_from(indices?.last()?.value()?).ok()?;
         data.get(start..start.checked_add(depth)?)
     };
     match op {
@@ -158,39 +166,41 @@ fn width(graph: &Graph, value: ValueRef) -> Option<usize> {
 
 /// Whether indices along axes of such sizes are known to be at least 0.
 fn is_counted(graph: &Graph, indices: ValueRef, sizes: &[Dim]) -> bool {
+    let left = &Cell::new(MOST_STEPS);
     if sizes.len() < 2 {
-        return is_non_negative(graph, indices, sizes.first(), MOST_STEPS);
+        return is_non_negative(graph, indices, sizes.first(), left);
     }
     // Each number of a tuple has a size of its own. Only whole tuples, and columns as they are put together, tell which:
     // what moves numbers may exchange them.
     let is_known = match graph.op(indices.node) {
-        Some(Op::Where) => counts_from_front(graph, indices.node, sizes, MOST_STEPS),
+        Some(Op::Where) => counts_from_front(graph, indices.node, sizes, left),
         Some(Op::Concat(_)) => {
             let columns = graph.node_inputs(indices.node);
             let counted = |(column, size): (&Option<ValueRef>, &Dim)| {
                 column.is_some_and(|column| {
-                    width(graph, column) == Some(1) && is_non_negative(graph, column, Some(size), MOST_STEPS)
+                    width(graph, column) == Some(1) && is_non_negative(graph, column, Some(size), left)
                 })
             };
             columns.len() == sizes.len() && columns.iter().zip(sizes).all(counted)
         }
         _ => false,
     };
-    is_known || is_non_negative(graph, indices, None, MOST_STEPS)
+    is_known || is_non_negative(graph, indices, None, left)
 }
 
 /// Whether the way in which numbers are computed tells that they are at least 0, if they are indices along an axis of a
-/// size.
-fn is_non_negative(graph: &Graph, value: ValueRef, size: Option<&Dim>, steps: usize) -> bool {
+/// size. `left` is how many more nodes are looked at.
+fn is_non_negative(graph: &Graph, value: ValueRef, size: Option<&Dim>, left: &Cell<usize>) -> bool {
     if let Some(constant) = graph.constant(value) {
         return is_at_least_zero(constant);
     }
     if let Some(known) = graph.info(value).and_then(|info| info.known_ints()) {
         return known.iter().all(|number| *number >= 0);
     }
-    let (Some(op), Some(steps)) = (graph.op(value.node), steps.checked_sub(1)) else { return false };
+    let (Some(op), Some(fewer)) = (graph.op(value.node), left.get().checked_sub(1)) else { return false };
+    left.set(fewer);
     let input = |slot| graph.input(value.node, slot);
-    let holds = |slot| input(slot).is_some_and(|input| is_non_negative(graph, input, size, steps));
+    let holds = |slot| input(slot).is_some_and(|input| is_non_negative(graph, input, size, left));
     match op {
         Op::ShapeOf(_) | Op::Size | Op::NonZero | Op::ArgReduce(_) => true,
         Op::TopK(_) => value.slot == 1,
@@ -211,7 +221,8 @@ fn is_non_negative(graph: &Graph, value: ValueRef, size: Option<&Dim>, steps: us
         Op::Binary(BinaryOp::Mod) => holds(1),
         Op::Where => {
             let sizes = size.map_or(&[][..], std::slice::from_ref);
-            (holds(1) && holds(2)) || counts_from_front(graph, value.node, sizes, steps)
+            // First what this rule writes: what is in front of it may take all there is left.
+            counts_from_front(graph, value.node, sizes, left) || (holds(1) && holds(2))
         }
         _ => false,
     }
@@ -229,7 +240,7 @@ fn is_at_least_zero(constant: &Tensor) -> bool {
 
 /// Whether a `where` is what this rule writes: `where(i < 0, i + size, i)`, or a number that is not negative in the place
 /// of `i + size`.
-fn counts_from_front(graph: &Graph, node: NodeId, sizes: &[Dim], steps: usize) -> bool {
+fn counts_from_front(graph: &Graph, node: NodeId, sizes: &[Dim], left: &Cell<usize>) -> bool {
     let part = |slot: usize| graph.input(node, slot);
     let (Some(condition), Some(moved), Some(index)) = (part(0), part(1), part(2)) else { return false };
     let reads = |value: ValueRef, op: BinaryOp| {
@@ -240,7 +251,7 @@ fn counts_from_front(graph: &Graph, node: NodeId, sizes: &[Dim], steps: usize) -
     let is_zero =
         |zero: &Tensor| Tensor::number(zero.dtype(), 0.0).is_some_and(|number| number.bytes() == zero.bytes());
     let is_size = || graph.input(moved.node, 1).is_some_and(|by| reaches(graph, by, sizes));
-    let is_moved = (reads(moved, BinaryOp::Add) && is_size()) || is_non_negative(graph, moved, None, steps);
+    let is_moved = (reads(moved, BinaryOp::Add) && is_size()) || is_non_negative(graph, moved, None, left);
     reads(condition, BinaryOp::Less) && is_moved && zero.is_some_and(is_zero)
 }
 
@@ -407,6 +418,36 @@ mod tests {
             );
             assert_eq!(run_rule(LowerIndices, &text).rewrites, rewrites, "{indices}");
         }
+    }
+
+    #[test]
+    fn comes_to_an_end_where_little_is_known() {
+        for (inputs, op, rewrites) in [
+            ("%x: f32[n], %i: i64[..]", "gather(%x, %i) axis=0", 1),
+            ("%x: f32[5], %i: i64[..]", "gather_elements(%x, %i) axis=0", 1),
+            ("%x: f32[5], %i: i64[..]", "scatter_elements(%x, %i, %x) axis=0 reduction=none", 1),
+            ("%x: f32[n, m], %i: i32[2, m]", "gather_elements(%x, %i) axis=0", 1),
+            ("%x: f32[n, m], %i: i32[3, 2]", "gather_nd(%x, %i) batch_dims=0", 1),
+            // No axis is gone along, and one that 32 bits cannot count.
+            ("%x: f32[3], %i: i64[2, 0]", "gather_nd(%x, %i) batch_dims=0", 0),
+            ("%x: f32[3000000000], %i: i32[2]", "gather_elements(%x, %i) axis=0", 0),
+        ] {
+            // Runs a second time, which must change nothing.
+            let run = run_rule(LowerIndices, &format!("graph g({inputs}) -> (%y) {{ %y = {op} }}"));
+            assert_eq!(run.rewrites, rewrites, "{inputs}: {op}");
+        }
+    }
+
+    #[test]
+    fn looks_at_a_bounded_number_of_nodes() {
+        let levels: Vec<String> = (1..=11)
+            .map(|at| format!("%c{at} = concat({}) axis=0", vec![format!("%c{}", at - 1); 12].join(", ")))
+            .collect();
+        let text = format!(
+            "graph g(%x: f32[n], %i: i64[0]) -> (%y) {{ %c0 = abs(%i) {} %y = gather(%x, %c11) axis=0 }}",
+            levels.join(" ")
+        );
+        assert_eq!(run_rule(LowerIndices, &text).rewrites, 1);
     }
 
     #[test]

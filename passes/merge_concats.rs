@@ -48,7 +48,7 @@ impl Rule for MergeConcats {
                 inner => {
                     // The root alone may read it twice.
                     let is_elsewhere = |value: &ValueRef| {
-                        graph.is_output(*value) || graph.consumers(*value).iter().any(|reader| reader.node != root)
+                        graph.is_output(*value) || graph.uses(*value).any(|reader| reader.node != root)
                     };
                     shared = shared.or(inner.filter(is_elsewhere));
                     inputs.push(input);

@@ -36,7 +36,12 @@ fn ceil_count(windows: &Windows<'_>, axis: usize, size: &Dim) -> Result<Dim, Str
     let Some((before, after)) = windows.pads(axis) else { return windows.count(axis, size) };
     let stride = windows.stride(axis);
     let (step, zero_stride) = (Dim::fixed(stride), || "stride of 0".to_string());
-    let count = windows.steps(axis, size)?.ceil_div(&step).ok_or_else(zero_stride)? + Dim::fixed(1);
+    let steps = windows.steps(axis, size)?;
+    if steps.is(-1) {
+        // Of nothing, as `steps` lets pass.
+        return Ok(Dim::fixed(0));
+    }
+    let count = steps.ceil_div(&step).ok_or_else(zero_stride)? + Dim::fixed(1);
     // The last window starts at most `stride - 1` beyond the last full one.
     let extent = windows.extent(axis).value().unwrap_or(0);
     if extent >= after.saturating_add(stride) {

@@ -22,6 +22,15 @@ fn no_window_begins_in_the_padding_at_the_end() {
 }
 
 #[test]
+fn of_nothing_there_is_nothing() {
+    let x = Tensor::from_vec([1, 1, 0], Vec::<f32>::new()).unwrap();
+    for (stride, ceil) in [(1, false), (2, false), (1, true), (2, true)] {
+        let rest = format!("kernel=[3] strides=[{stride}] dilations=[1] padding=[1, 1] ceil_mode={ceil}");
+        assert_eq!(pool("max", &rest, &x).dims(), [1, 1, 0], "{rest}");
+    }
+}
+
+#[test]
 fn maxima_and_where_they_are() {
     // onnxruntime
     let node = "pool(%0) kind=max kernel=[2, 2] strides=[2, 2] dilations=[2, 2]";

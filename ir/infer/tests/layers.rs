@@ -91,6 +91,21 @@ fn convolutions() {
          b: f32[1, 8, 5, 5]
          c: f32[1, 8, n]",
     );
+    // Of nothing there is nothing, with padding as if by `SAME_UPPER`; more or less of it is a window or none.
+    check(
+        "%x: f32[1, 4, 0], %w: f32[8, 4, 3]",
+        "%a = conv(%x, %w) strides=[1] dilations=[1] padding=[1, 1] groups=1
+         %b = pool(%x) kind=max kernel=[3] strides=[2] dilations=[1] padding=[1, 1] ceil_mode=true
+         %c = conv(%x, %w) strides=[1] dilations=[1] padding=[1, 2] groups=1",
+        "a: f32[1, 8, 0]
+         b: f32[1, 4, 0]
+         c: f32[1, 8, 1]",
+    );
+    check_refused(
+        "%x: f32[1, 4, 0], %w: f32[8, 4, 3]",
+        "%a = conv(%x, %w) strides=[1] dilations=[1] padding=[1, 0] groups=1",
+        "window of 3 on 1 padded elements of axis 2",
+    );
     let parameters = "strides=[1] dilations=[1] groups=1";
     let refused = |inputs: &str, reason: &str| {
         check_refused(inputs, &format!("%y = conv(%x, %w) {parameters}"), reason);

@@ -22,7 +22,7 @@ const fn of(name: &'static str, input: &'static str, hub: &'static str, reader: 
 }
 
 /// All fans.
-pub(crate) const FANS: [Fan; 12] = [
+pub(crate) const FANS: [Fan; 13] = [
     of("relus", "f32[1, 4]", "%h = exp(%x)", "%y@ = relu(%h)", true),
     of("activations", "f32[1, 4]", "%h = exp(%x)", "%y@ = leaky_relu(%h) p=[@]", true),
     of("sums", "f32[1, 4]", "%h = exp(%x)", "%y@ = leaky_relu(%h) p=[@]", false),
@@ -56,6 +56,13 @@ pub(crate) const FANS: [Fan; 12] = [
         false,
     ),
     of("gathers", "f32[#, 4]", "%h = exp(%x)", "%i@ = constant() value=i64[] {@} %y@ = gather(%h, %i@) axis=0", false),
+    of(
+        "concats",
+        "f32[1, 4]",
+        "%h = concat(%x, %x) axis=0",
+        "%a@ = leaky_relu(%x) p=[@] %y@ = concat(%h, %a@) axis=0",
+        false,
+    ),
     of("layouts", "f32[4, 4]", "%h = exp(%x)", "%t@ = transpose(%h) perm=[1, 0] %y@ = leaky_relu(%t@) p=[@]", true),
     of(
         "shapes",
