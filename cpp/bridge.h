@@ -156,6 +156,9 @@ public:
     std::unique_ptr<Engine> load_engine(rust::Slice<uint8_t const> plan) const;
 
 private:
+    // 100 * major + minor of the TensorRT that has the library's interface.
+    int32_t api() const noexcept;
+
     std::string path_;
     void* handle_;
     bool rtx_;
@@ -174,7 +177,8 @@ struct HeaderSet {
     // 100 * major + minor of the TensorRT that has this interface.
     std::unique_ptr<Network> (*create_network)(void* create_builder, int32_t number, int32_t api);
     // `create_runtime` is createInferRuntime_INTERNAL.
-    std::unique_ptr<Engine> (*load_engine)(void* create_runtime, int32_t number, rust::Slice<uint8_t const> plan);
+    std::unique_ptr<Engine> (*load_engine)(
+        void* create_runtime, int32_t number, int32_t api, rust::Slice<uint8_t const> plan);
 };
 
 } // namespace trtfuse

@@ -98,9 +98,12 @@ rust::String Library::path() const {
 }
 
 std::unique_ptr<Network> Library::create_network() const {
+    return headers_->create_network(symbol<void*>(handle_, "createInferBuilder_INTERNAL"), number_, api());
+}
+
+int32_t Library::api() const noexcept {
     // TensorRT-RTX 1.7 has the interface of TensorRT 11.4.
-    int32_t const api = rtx_ ? 1104 : major_ * 100 + minor_;
-    return headers_->create_network(symbol<void*>(handle_, "createInferBuilder_INTERNAL"), number_, api);
+    return rtx_ ? 1104 : major_ * 100 + minor_;
 }
 
 std::unique_ptr<Engine> Library::load_engine(rust::Slice<uint8_t const> plan) const {
@@ -108,7 +111,7 @@ std::unique_ptr<Engine> Library::load_engine(rust::Slice<uint8_t const> plan) co
     if (!create_runtime) {
         throw std::runtime_error("createInferRuntime_INTERNAL is missing");
     }
-    return headers_->load_engine(create_runtime, number_, plan);
+    return headers_->load_engine(create_runtime, number_, api(), plan);
 }
 
 std::unique_ptr<Library> open_library(rust::Str path) {

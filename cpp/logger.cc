@@ -14,14 +14,47 @@ namespace {
 // A message quotes the last lines of a burst; more would bury the cause.
 constexpr size_t KEPT_LINES = 8;
 
-void keep(std::vector<std::string>& lines, char const* message) {
-    if (lines.size() == KEPT_LINES) {
-        lines.erase(lines.begin());
-    }
-    lines.emplace_back(message);
+// Loggers that nothing uses, and that one is taken from before another is made. Never freed, as the loggers are not.
+struct Pool {
+    std::mutex mutex;
+    std::vector<Log*> logs;
+};
+
+Pool& pool() {
+    static Pool* const only = new Pool;
+    return *only;
 }
 
 } // namespace
+
+LogHandle take_log() {
+    Pool& free = pool();
+    std::lock_guard<std::mutex> const guard(free.mutex);
+    if (free.logs.empty()) {
+        return LogHandle(new Log);
+    }
+    Log* const log = free.logs.back();
+    free.logs.pop_back();
+    return LogHandle(log);
+}
+
+void GiveBack::operator()(Log* log) const noexcept {
+    log->reset();
+    try {
+        Pool& free = pool();
+        std::lock_guard<std::mutex> const guard(free.mutex);
+        free.logs.push_back(log);
+    } catch (...) {
+        // Out of memory: the logger is not used again.
+    }
+}
+
+void Log::keep(std::vector<Line>& lines, char const* message) {
+    if (lines.size() == KEPT_LINES) {
+        lines.erase(lines.begin());
+    }
+    lines.push_back(Line{std::this_thread::get_id(), message});
+}
 
 void Log::log(Severity severity, nvinfer1::AsciiChar const* message) noexcept {
     if (!message) {
@@ -64,15 +97,45 @@ bool Log::has_errors() const noexcept {
     return !errors_.empty();
 }
 
+void Log::reset() noexcept {
+    mark();
+    std::lock_guard<std::mutex> const guard(mutex_);
+    engine_lines_.clear();
+    keep_engine_lines_ = false;
+    verbose_ = false;
+}
+
+void Log::mark_thread() noexcept {
+    std::lock_guard<std::mutex> const guard(mutex_);
+    auto const is_own = [](Line const& line) { return line.thread == std::this_thread::get_id(); };
+    for (std::vector<Line>* lines : {&errors_, &warnings_}) {
+        lines->erase(std::remove_if(lines->begin(), lines->end(), is_own), lines->end());
+    }
+}
+
 void Log::fail(std::string const& what) const {
+    fail_with(what, false);
+}
+
+void Log::fail_thread(std::string const& what) const {
+    fail_with(what, true);
+}
+
+void Log::fail_with(std::string const& what, bool own) const {
     std::string text = what;
     {
         std::lock_guard<std::mutex> const guard(mutex_);
+        std::vector<Line>& lines = errors_.empty() ? warnings_ : errors_;
+        // TensorRT may have said it on a thread of its own.
+        auto const is_own = [](Line const& line) { return line.thread == std::this_thread::get_id(); };
+        bool const some = own && std::any_of(lines.begin(), lines.end(), is_own);
         char const* separator = ": ";
-        for (std::string const& line : errors_.empty() ? warnings_ : errors_) {
-            text += separator;
-            text += line;
-            separator = "; ";
+        for (Line const& line : lines) {
+            if (!some || is_own(line)) {
+                text += separator;
+                text += line.text;
+                separator = "; ";
+            }
         }
         errors_.clear();
         warnings_.clear();
@@ -95,8 +158,8 @@ void Log::set_verbose(bool verbose) noexcept {
 
 std::string Log::last() const {
     std::lock_guard<std::mutex> const guard(mutex_);
-    std::vector<std::string> const& lines = errors_.empty() ? warnings_ : errors_;
-    return lines.empty() ? std::string() : lines.back();
+    std::vector<Line> const& lines = errors_.empty() ? warnings_ : errors_;
+    return lines.empty() ? std::string() : lines.back().text;
 }
 
 std::vector<std::string> Log::engine_lines() const {

@@ -10,6 +10,7 @@
 #include <set>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -36,6 +37,9 @@ public:
     bool has_errors() const noexcept;
     // Throws `what`, followed by the last errors since the mark, or warnings if there are none. Sets a mark.
     [[noreturn]] void fail(std::string const& what) const;
+    // As `mark` and `fail`, for what was said on this thread, where several have one engine.
+    void mark_thread() noexcept;
+    [[noreturn]] void fail_thread(std::string const& what) const;
     // Starts to keep the lines that describe engine layers, dropping those kept before.
     void keep_engine_lines(bool keep) noexcept;
     std::vector<std::string> engine_lines() const;
@@ -44,16 +48,38 @@ public:
     // The last message since the mark.
     std::string last() const;
 
+    // As new.
+    void reset() noexcept;
+
 private:
+    struct Line {
+        std::thread::id thread;
+        std::string text;
+    };
+
+    static void keep(std::vector<Line>& lines, char const* message);
+    [[noreturn]] void fail_with(std::string const& what, bool own) const;
+
     mutable std::mutex mutex_;
-    mutable std::vector<std::string> errors_;
-    mutable std::vector<std::string> warnings_;
+    mutable std::vector<Line> errors_;
+    mutable std::vector<Line> warnings_;
     std::vector<std::string> engine_lines_;
     bool keep_engine_lines_ = false;
     bool verbose_ = false;
 };
 
-std::unique_ptr<Engine> load_engine(void* create_runtime, int32_t number, rust::Slice<uint8_t const> plan);
+// TensorRT keeps a pointer to the first logger that it is given, for messages that belong to nothing, until the last of
+// its objects is gone. So loggers are never freed: one that is done with is given out again.
+struct GiveBack {
+    void operator()(Log* log) const noexcept;
+};
+
+using LogHandle = std::unique_ptr<Log, GiveBack>;
+
+LogHandle take_log();
+
+std::unique_ptr<Engine> load_engine(
+    void* create_runtime, int32_t number, int32_t api, rust::Slice<uint8_t const> plan);
 
 class NetworkImpl final : public Network {
 public:
@@ -179,7 +205,8 @@ private:
     bool data_tell_shapes() const;
 #endif
 
-    Log log_;
+    LogHandle const own_log_ = take_log();
+    Log& log_ = *own_log_;
     int32_t number_;
     int32_t api_;
     // Destroyed in reverse order: a network must go before its builder.

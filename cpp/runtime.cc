@@ -14,17 +14,17 @@ using CreateRuntime = void* (*) (void*, int32_t);
 // An engine and what must outlive it. Contexts share it.
 struct Loaded {
     Loaded(CreateRuntime create, int32_t number, rust::Slice<uint8_t const> plan) {
-        runtime.reset(static_cast<nvinfer1::IRuntime*>(create(static_cast<nvinfer1::ILogger*>(&log), number)));
+        runtime.reset(static_cast<nvinfer1::IRuntime*>(create(static_cast<nvinfer1::ILogger*>(log.get()), number)));
         if (!runtime) {
-            log.fail("createInferRuntime failed");
+            log->fail("createInferRuntime failed");
         }
         engine.reset(runtime->deserializeCudaEngine(plan.data(), plan.size()));
         if (!engine) {
-            log.fail("deserializeCudaEngine failed");
+            log->fail("deserializeCudaEngine failed");
         }
     }
 
-    Log log;
+    LogHandle const log = take_log();
     // Destroyed in reverse order: an engine must go before its runtime.
     std::unique_ptr<nvinfer1::IRuntime> runtime;
     std::unique_ptr<nvinfer1::ICudaEngine> engine;
@@ -36,6 +36,36 @@ rust::Vec<int64_t> values_of(nvinfer1::Dims const& dims) {
         values.push_back(dims.d[i]);
     }
     return values;
+}
+
+// Bytes of temporaries that a context needs. The library may be older than the headers.
+uint64_t memory_of(nvinfer1::ICudaEngine const& engine, [[maybe_unused]] int32_t api) noexcept {
+#if TRTFUSE_API >= 1001
+    if (api >= 1001) {
+        return static_cast<uint64_t>(engine.getDeviceMemorySizeV2());
+    }
+#endif
+#if TRTFUSE_API >= 1100
+    return 0;
+#else
+    return engine.getDeviceMemorySize();
+#endif
+}
+
+// Tells a context where its temporaries lie.
+void give_memory(
+    nvinfer1::IExecutionContext& context, [[maybe_unused]] int32_t api, void* memory, [[maybe_unused]] uint64_t length) {
+#if TRTFUSE_API >= 1001
+    if (api >= 1001) {
+        context.setDeviceMemoryV2(memory, static_cast<int64_t>(length));
+        return;
+    }
+#endif
+#if TRTFUSE_API >= 1100
+    static_cast<void>(memory);
+#else
+    context.setDeviceMemory(memory);
+#endif
 }
 
 // Memory of an output whose shape the data tell, and that shape once they told.
@@ -98,9 +128,10 @@ private:
 
 class ContextImpl final : public Context {
 public:
-    ContextImpl(std::shared_ptr<Loaded> loaded, bool with_memory)
-        : loaded_(std::move(loaded)) {
-        loaded_->log.mark();
+    ContextImpl(std::shared_ptr<Loaded> loaded, int32_t api, bool with_memory)
+        : loaded_(std::move(loaded))
+        , api_(api) {
+        loaded_->log->mark_thread();
         nvinfer1::ICudaEngine& engine = *loaded_->engine;
         if (with_memory) {
             context_.reset(engine.createExecutionContext());
@@ -113,7 +144,7 @@ public:
 #endif
         }
         if (!context_) {
-            loaded_->log.fail("createExecutionContext failed");
+            loaded_->log->fail_thread("createExecutionContext failed");
         }
     }
 
@@ -157,10 +188,10 @@ public:
     }
 
     rust::Vec<int64_t> shape(rust::Str name) override {
-        loaded_->log.mark();
+        loaded_->log->mark_thread();
         nvinfer1::Dims const dims = context_->getTensorShape(std::string(name).c_str());
         if (dims.nbDims < 0) {
-            loaded_->log.fail("getTensorShape failed");
+            loaded_->log->fail_thread("getTensorShape failed");
         }
         return values_of(dims);
     }
@@ -174,12 +205,7 @@ public:
     }
 
     void set_memory(size_t address, uint64_t length) override {
-#if TRTFUSE_API >= 1001
-        context_->setDeviceMemoryV2(reinterpret_cast<void*>(address), static_cast<int64_t>(length));
-#else
-        static_cast<void>(length);
-        context_->setDeviceMemory(reinterpret_cast<void*>(address));
-#endif
+        give_memory(*context_, api_, reinterpret_cast<void*>(address), length);
     }
 
     void profile(bool wanted) override {
@@ -203,12 +229,13 @@ private:
     // What was said before belongs to what went well.
     void check(bool done, char const* call) {
         if (!done) {
-            loaded_->log.fail(std::string(call) + " failed");
+            loaded_->log->fail_thread(std::string(call) + " failed");
         }
-        loaded_->log.mark();
+        loaded_->log->mark_thread();
     }
 
     std::shared_ptr<Loaded> loaded_;
+    int32_t api_;
     // The context points to both.
     std::map<std::string, Output> outputs_;
     Profiler profiler_;
@@ -217,9 +244,10 @@ private:
 
 class EngineImpl final : public Engine {
 public:
-    EngineImpl(void* create_runtime, int32_t number, rust::Slice<uint8_t const> plan)
+    EngineImpl(void* create_runtime, int32_t number, int32_t api, rust::Slice<uint8_t const> plan)
         : create_(reinterpret_cast<CreateRuntime>(create_runtime))
         , number_(number)
+        , api_(api)
         , loaded_(std::make_shared<Loaded>(create_, number, plan)) {
 #if NV_TENSORRT_MAJOR == 8
         if (has_ranges()) {
@@ -255,22 +283,18 @@ public:
     }
 
     uint64_t memory_size() const noexcept override {
-#if TRTFUSE_API >= 1001
-        return static_cast<uint64_t>(loaded_->engine->getDeviceMemorySizeV2());
-#else
-        return loaded_->engine->getDeviceMemorySize();
-#endif
+        return memory_of(*loaded_->engine, api_);
     }
 
     std::unique_ptr<Context> create_context(bool with_memory) const override {
-        auto context = std::make_unique<ContextImpl>(loaded_, with_memory);
+        auto context = std::make_unique<ContextImpl>(loaded_, api_, with_memory);
         if (context->has_profile() || plan_.empty()) {
             return context;
         }
         // TensorRT 8 lets one context at a time have a profile: another one needs an engine of its own.
         context.reset();
         rust::Slice<uint8_t const> const plan{plan_.data(), plan_.size()};
-        return std::make_unique<ContextImpl>(std::make_shared<Loaded>(create_, number_, plan), with_memory);
+        return std::make_unique<ContextImpl>(std::make_shared<Loaded>(create_, number_, plan), api_, with_memory);
     }
 
 private:
@@ -291,6 +315,7 @@ private:
 
     CreateRuntime create_;
     int32_t number_;
+    int32_t api_;
     std::shared_ptr<Loaded> loaded_;
     // What further engines are made of, where contexts need their own.
     std::vector<uint8_t> plan_;
@@ -298,8 +323,9 @@ private:
 
 } // namespace
 
-std::unique_ptr<Engine> load_engine(void* create_runtime, int32_t number, rust::Slice<uint8_t const> plan) {
-    return std::make_unique<EngineImpl>(create_runtime, number, plan);
+std::unique_ptr<Engine> load_engine(
+    void* create_runtime, int32_t number, int32_t api, rust::Slice<uint8_t const> plan) {
+    return std::make_unique<EngineImpl>(create_runtime, number, api, plan);
 }
 
 } // namespace TRTFUSE_SET

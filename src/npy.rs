@@ -8,6 +8,8 @@ use bytes::Bytes;
 use thiserror::Error;
 use trt_fuse_ir::{DType, Tensor};
 
+use crate::files::write_whole;
+
 const MAGIC: &[u8] = b"\x93NUMPY";
 
 /// NumPy's descriptions of element types, little-endian.
@@ -74,7 +76,9 @@ pub fn read(path: &Path) -> Result<Tensor, NpyError> {
 pub fn write(path: &Path, tensor: &Tensor) -> Result<(), NpyError> {
     let content = format(tensor).map_err(|reason| NpyError::Format { path: path.to_owned(), reason })?;
     let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
-    folder.and_then(|()| fs::write(path, content)).map_err(|source| NpyError::File { path: path.to_owned(), source })
+    folder
+        .and_then(|()| write_whole(path, &[&content]))
+        .map_err(|source| NpyError::File { path: path.to_owned(), source })
 }
 
 fn parse(file: &[u8]) -> Result<Tensor, String> {

@@ -185,14 +185,15 @@ impl Stream {
         // Ended in any case: a stream that captures is of no use for anything else.
         // SAFETY: as above.
         let graph = unsafe { result::stream::end_capture(self.raw) }.map_err(failed("cuStreamEndCapture"));
-        let graph = graph?;
         if let Err(why) = enqueued {
-            if !graph.is_null() {
+            // A capture that failed has no graph.
+            if let Some(graph) = graph.ok().filter(|graph| !graph.is_null()) {
                 // SAFETY: just made, and used for nothing.
                 let _ = unsafe { result::graph::destroy(graph) };
             }
             return Err(why);
         }
+        let graph = graph?;
         if graph.is_null() {
             return Err(RuntimeError::Cuda { call: "cuStreamEndCapture", message: "no graph was captured".to_owned() });
         }

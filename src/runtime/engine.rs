@@ -146,7 +146,8 @@ fn spec(raw: RawTensorInfo, header: &PlanHeader) -> Result<TensorSpec, RuntimeEr
     }
     let dtype = header.dtype(&name).unwrap_or(carried);
     let values = header.values.get(&name).filter(|_| is_input).cloned();
-    Ok(TensorSpec { name, is_input, dtype, carried, dims, min, opt, max, on_host, values })
+    let shape = header.shape(&name).filter(|shape| is_input && shape.len() == dims.len());
+    Ok(TensorSpec { name, is_input, dtype, carried, dims, shape, min, opt, max, on_host, values })
 }
 
 #[cfg(test)]

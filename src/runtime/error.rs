@@ -101,6 +101,18 @@ pub enum RuntimeError {
         /// The shape given.
         found: Vec<usize>,
     },
+    /// A dimension of an input is not what the model says of it and of those of other inputs.
+    #[error("'{name}' has a dimension of {found}; the model says it is {dim}, which is {expected} here")]
+    Symbol {
+        /// The input.
+        name: String,
+        /// The dimension, an expression over symbols.
+        dim: String,
+        /// What the symbols' values make of it.
+        expected: i64,
+        /// The extent given.
+        found: usize,
+    },
     /// An input whose values decide shapes has values that the engine was not built for.
     #[error("'{name}' is {found:?}; the engine was built for values {expected}")]
     Values {

@@ -98,6 +98,7 @@ mod tests {
             dtype,
             carried: dtype,
             dims,
+            shape: None,
             min,
             opt,
             max,

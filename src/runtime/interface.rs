@@ -1,9 +1,10 @@
 //! What an engine reads and writes, and whether given tensors fit that.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use trt_fuse_ir::eval::{convert, narrowed};
-use trt_fuse_ir::{DType, Tensor};
+use trt_fuse_ir::{DType, Shape, Tensor};
 
 use super::error::RuntimeError;
 use super::memory::DeviceTensor;
@@ -21,6 +22,8 @@ pub struct TensorSpec {
     pub carried: DType,
     /// Extents; -1 where they are known only at run time.
     pub dims: Vec<i64>,
+    /// The model's dimensions of an input, where one is an expression over symbols.
+    pub shape: Option<Shape>,
     /// Smallest extents that the engine was built for, for an input.
     pub min: Vec<i64>,
     /// Usual extents, which kernels were chosen for.
@@ -125,7 +128,12 @@ pub(super) fn take_inputs<'t>(
     given: &[(&str, &'t Tensor)],
 ) -> Result<Vec<Taken<'t>>, RuntimeError> {
     let matched = match_names(specs, true, given)?;
-    matched.into_iter().map(|(at, spec, tensor)| Ok((at, spec.take(tensor)?))).collect()
+    let mut taken = Vec::with_capacity(matched.len());
+    for (at, spec, tensor) in &matched {
+        taken.push((*at, spec.take(tensor)?));
+    }
+    check_symbols(matched.iter().map(|(_, spec, tensor)| (*spec, tensor.dims())))?;
+    Ok(taken)
 }
 
 /// The given inputs or outputs in memory of the GPU, in the order of the interface, each once.
@@ -135,7 +143,38 @@ pub(super) fn take_placed<'t>(
     given: &[(&str, &'t DeviceTensor)],
 ) -> Result<Vec<(usize, &'t DeviceTensor)>, RuntimeError> {
     let matched = match_names(specs, inputs, given)?;
-    matched.into_iter().map(|(at, spec, tensor)| spec.check_placed(tensor).map(|()| (at, tensor))).collect()
+    for (_, spec, tensor) in &matched {
+        spec.check_placed(tensor)?;
+    }
+    check_symbols(matched.iter().map(|(_, spec, tensor)| (*spec, tensor.dims())))?;
+    Ok(matched.into_iter().map(|(at, _, tensor)| (at, tensor)).collect())
+}
+
+/// Whether the dimensions that the model names alike are alike, and those that it computes from others are what it says.
+///
+/// The graph was rewritten on the strength of that, and TensorRT knows of equal names alone.
+fn check_symbols<'s, 'd>(
+    given: impl Iterator<Item = (&'s TensorSpec, &'d [usize])> + Clone,
+) -> Result<(), RuntimeError> {
+    let dims = given.flat_map(|(spec, found)| spec.shape.iter().flatten().zip(found).map(move |pair| (spec, pair)));
+    let mut symbols: HashMap<&str, i64> = HashMap::new();
+    for (_, (dim, found)) in dims.clone() {
+        if let (Some(symbol), Ok(found)) = (dim.as_symbol(), i64::try_from(*found)) {
+            symbols.entry(symbol).or_insert(found);
+        }
+    }
+    for (spec, (dim, found)) in dims {
+        let expected = dim.evaluate(&|name| symbols.get(name).copied());
+        if let Some(expected) = expected.filter(|expected| i64::try_from(*found) != Ok(*expected)) {
+            return Err(RuntimeError::Symbol {
+                name: spec.name.clone(),
+                dim: dim.to_string(),
+                expected,
+                found: *found,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Each input or output with where it stands, and what was given for it by name.
@@ -184,6 +223,7 @@ mod tests {
             dtype,
             carried,
             dims: dims.to_vec(),
+            shape: None,
             min: min.to_vec(),
             opt: max.to_vec(),
             max: max.to_vec(),
@@ -210,6 +250,22 @@ mod tests {
         assert_eq!(taken.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 1]);
         assert_eq!(*taken[0].1, Tensor::from_vec([3, 4], (0..12_i32).collect()).unwrap());
         assert!(matches!(taken[1].1, Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn dimensions_are_what_the_model_says_of_each_other() {
+        let mut specs = specs();
+        (specs[0].dims, specs[0].min, specs[0].max) = (vec![-1, -1], vec![1, 1], vec![8, 8]);
+        (specs[1].dims, specs[1].min, specs[1].max) = (vec![-1, -1], vec![1, 1], vec![8, 8]);
+        let shape = |dims: [&str; 2]| Some(dims.iter().map(|dim| dim.parse().unwrap()).collect());
+        (specs[0].shape, specs[1].shape) = (shape(["n", "past+n"]), shape(["n", "past"]));
+        let run = |ids: [usize; 2], x: [usize; 2]| {
+            let (ids, x) = (Tensor::full(ids, 1_i64).unwrap(), Tensor::full(x, 1.0_f32).unwrap());
+            take_inputs(&specs, &[("x", &x), ("ids", &ids)]).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(run([2, 6], [2, 4]), Ok(()));
+        insta::assert_snapshot!(run([2, 7], [2, 4]).unwrap_err(), @"'ids' has a dimension of 7; the model says it is n+past, which is 6 here");
+        insta::assert_snapshot!(run([2, 6], [3, 4]).unwrap_err(), @"'x' has a dimension of 3; the model says it is n, which is 2 here");
     }
 
     #[test]

@@ -56,6 +56,8 @@ impl Slot {
     fn hold(&mut self, device: &Arc<Device>, length: usize) -> Result<(), RuntimeError> {
         self.hold_on_host(device, length)?;
         if let Some(buffer) = self.device.as_mut().filter(|buffer| buffer.length() < length) {
+            // The old one goes first: both at once may be too much.
+            *buffer = DeviceBuffer::new(device, 0)?;
             *buffer = DeviceBuffer::new(device, length)?;
         }
         self.length = length;
@@ -65,6 +67,7 @@ impl Slot {
 
     fn hold_on_host(&mut self, device: &Arc<Device>, length: usize) -> Result<(), RuntimeError> {
         if self.host.length() < length {
+            self.host = HostBuffer::new(device, 0)?;
             self.host = HostBuffer::new(device, length)?;
         }
         Ok(())
@@ -173,8 +176,8 @@ impl Session {
         self.prepare(inputs)?;
         let ran = self.upload().and_then(|()| self.enqueue()).and_then(|()| self.download());
         if let Err(why) = ran {
-            // Whatever was put on the stream uses the buffers.
-            self.finish()?;
+            // Whatever was put on the stream uses the buffers. What failed first is the cause.
+            let _ = self.finish();
             return Err(why);
         }
         Ok(Running { session: self })
@@ -346,6 +349,8 @@ impl Session {
 
     /// Puts the engine's work on the stream, layer by layer.
     pub(super) fn enqueue_measured(&mut self) -> Result<(), RuntimeError> {
+        // TensorRT may take other shapes now, from under the graph.
+        self.graph = None;
         self.enqueue_with(|session, _| session.enqueue_plainly())
     }
 
@@ -355,9 +360,8 @@ impl Session {
         enqueue: impl FnOnce(&mut Self, usize) -> Result<(), RuntimeError>,
     ) -> Result<(), RuntimeError> {
         self.busy = true;
-        if let Some(at) =
-            self.slots.iter().position(|slot| slot.dims.is_none()).filter(|_| self.graph_refusal.is_none())
-        {
+        let wants_graph = self.options.cuda_graph && self.graph_refusal.is_none();
+        if let Some(at) = self.slots.iter().position(|slot| slot.dims.is_none()).filter(|_| wants_graph) {
             let name = self.spec(at)?.name;
             self.graph_refusal = Some(format!("the data tell the shape of '{name}', which TensorRT waits for"));
         }

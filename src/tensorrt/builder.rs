@@ -12,7 +12,7 @@ use super::ffi::{self, bridge};
 use super::library::Flavour;
 use super::timing::TimingFile;
 use super::{EngineError, PlanError, PlanHeader, TrtNetwork, Version};
-use crate::files::write_whole;
+use crate::files::{read_whole, write_whole};
 
 /// A generation of GPUs, such as 8.6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -218,7 +218,7 @@ impl Plan {
     /// If it cannot be read, is no plan, or is not whole.
     pub fn open(path: &Path) -> Result<Self, PlanError> {
         let unread = |error: std::io::Error| PlanError::File { path: path.to_owned(), reason: error.to_string() };
-        let file = std::fs::read(path).map_err(unread)?;
+        let file = read_whole(path).map_err(unread)?;
         let (header, engine) = PlanHeader::read(&file)?;
         let start = file.len() - engine.len();
         Ok(Self { engine: Serialized::Read { file, start }, layers: Vec::new(), header, timing_refusal: None })

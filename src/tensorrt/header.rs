@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use trt_fuse_ir::{DType, Graph};
+use trt_fuse_ir::{DType, Graph, Shape};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::builder::{ComputeCapability, Profile, RangeKind};
@@ -33,6 +33,9 @@ pub struct PlanHeader {
     pub model: String,
     /// The model's element types of inputs and outputs by name: the engine may carry another.
     pub types: BTreeMap<String, String>,
+    /// The dimensions of inputs by name, where one is an expression over symbols.
+    #[serde(default)]
+    pub shapes: BTreeMap<String, Vec<String>>,
     /// The smallest and largest values of inputs that decide shapes, by name.
     #[serde(default)]
     pub values: BTreeMap<String, (Vec<i64>, Vec<i64>)>,
@@ -82,6 +85,7 @@ impl PlanHeader {
             gpus: gpus.iter().map(ToString::to_string).collect(),
             model: String::new(),
             types: BTreeMap::new(),
+            shapes: BTreeMap::new(),
             values: BTreeMap::new(),
             notes: Vec::new(),
             bytes: engine.len() as u64,
@@ -97,6 +101,12 @@ impl PlanHeader {
         let outputs = graph.outputs().iter();
         let outputs = outputs.map(|output| (output.name.to_string(), graph.dtype(output.value).to_string()));
         self.types = inputs.chain(outputs).collect();
+        let shaped = graph.inputs().iter().filter_map(|id| {
+            let value = graph.value((*id).into())?;
+            let shape = value.info.shape.as_ref().filter(|shape| shape.iter().any(|dim| dim.value().is_none()))?;
+            Some((value.name.to_string(), shape.iter().map(ToString::to_string).collect()))
+        });
+        self.shapes = shaped.collect();
     }
 
     /// Tells the values that the engine was built for.
@@ -110,6 +120,11 @@ impl PlanHeader {
     /// The model's type of an input or output, if it is known.
     pub(crate) fn dtype(&self, name: &str) -> Option<DType> {
         DType::from_str(self.types.get(name)?).ok()
+    }
+
+    /// The dimensions of an input, if one is an expression over symbols.
+    pub(crate) fn shape(&self, name: &str) -> Option<Shape> {
+        self.shapes.get(name)?.iter().map(|dim| dim.parse().ok()).collect()
     }
 
     /// What stands before the engine.
@@ -159,13 +174,15 @@ impl fmt::Display for ComputeCapability {
 
 #[cfg(test)]
 mod tests {
+    use trt_fuse_ir::Dim;
+
     use super::*;
     use crate::tensorrt::Flavour;
 
     fn file() -> (PlanHeader, Vec<u8>) {
         let version = Version { flavour: Flavour::TensorRt, major: 8, minor: 5, patch: 3 };
         let mut header = PlanHeader::new(version, &[ComputeCapability { major: 9, minor: 0 }], b"engine");
-        header.describe(&"graph g(%x: i64[n]) -> (%y) { %y = cast(%x) to=f16 }".parse().unwrap());
+        header.describe(&"graph g(%x: i64[n, 2*n+3]) -> (%y) { %y = cast(%x) to=f16 }".parse().unwrap());
         let mut file = header.prefix();
         file.extend(b"engine");
         (header, file)
@@ -177,6 +194,8 @@ mod tests {
         assert_eq!(PlanHeader::read(&file), Ok((header.clone(), b"engine".as_slice())));
         assert_eq!((header.tensorrt.as_str(), header.gpus.join(",")), ("TensorRT 8.5.3", "9.0".to_owned()));
         assert_eq!((header.dtype("x"), header.dtype("y")), (Some(DType::I64), Some(DType::F16)));
+        assert_eq!(header.shape("x"), Some([Dim::symbol("n"), "2*n+3".parse().unwrap()].into_iter().collect()));
+        assert_eq!(header.shape("y"), None);
     }
 
     #[test]

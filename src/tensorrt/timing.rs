@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::files::write_whole;
+use crate::files::{read_whole, write_whole};
 
 /// The last byte is the version of the format.
 const MAGIC: &[u8; 8] = b"TRTFTIM\x01";
@@ -30,7 +30,7 @@ impl<'p> TimingFile<'p> {
 
     /// The times in the file, none if there is no file; why it cannot be used.
     pub(super) fn read(&self) -> Result<Vec<u8>, String> {
-        let file = match std::fs::read(self.path) {
+        let file = match read_whole(self.path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error.to_string()),

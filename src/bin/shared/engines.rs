@@ -1,5 +1,6 @@
 //! The commands that run engines: verify, bench, run.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -307,9 +308,13 @@ pub(crate) fn run(arguments: &Run) -> Result<(), Error> {
     let library = open_library(&Options { library: library.clone(), ..Options::default() })?;
     let engine: Arc<Engine> = Engine::open(&library, GPU, plan)?;
     let given: Vec<(&str, &Tensor)> = given.iter().map(|(name, tensor)| (*name, tensor)).collect();
+    let mut files = BTreeSet::new();
     for (name, tensor) in engine.session(SessionOptions::default())?.run(&given)? {
-        // A name may have slashes in it.
-        let file = output_dir.join(format!("{}.npy", name.replace(['/', '\\', ':'], "_")));
+        // A name may have slashes in it, and another one underscores in the same places.
+        let stem = name.replace(['/', '\\', ':'], "_");
+        let file = output_dir.join(format!("{stem}.npy"));
+        let file =
+            if files.insert(file.clone()) { file } else { output_dir.join(format!("{stem}.{}.npy", files.len())) };
         npy::write(&file, &tensor)?;
         shared::print(&format!("{name} {}{:?}: {}", tensor.dtype(), tensor.dims(), file.display()));
     }
