@@ -91,12 +91,11 @@ def main():
                 made = prepared.pop(key, None) or ready(*key)
                 if verb == "prepare":
                     prepared[key] = made
-                    continue
-                told = dict(ms=median_ms(*made))
+                    told = dict(prepared=True)
+                else:
+                    told = dict(ms=median_ms(*made))
                 made = None
             except Exception as error:
-                if verb == "prepare":
-                    continue
                 told = dict(error=str(error)[-300:])
             names = dict(zip(("model", "batch", "precision", "how"), key))
             print(json.dumps(names | told | dict(torch=torch.__version__)), flush=True)

@@ -88,6 +88,7 @@ class Torch:
     """eager.py at work."""
 
     def __init__(self):
+        self.preparing = 0
         script = Path(__file__).with_name("eager.py")
         self.process = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         stderr=subprocess.DEVNULL, text=True)
@@ -96,12 +97,27 @@ class Torch:
         self.process.stdin.write(f"{verb} {case['torch']} {case['batch']} {precision} {how}\n")
         self.process.stdin.flush()
 
-    def measure(self, case, precision, how, seconds):
-        self.tell("measure", case, precision, how)
+    def answer(self, seconds):
         answer = {}
         reader = threading.Thread(target=lambda: answer.update(json.loads(self.process.stdout.readline() or "{}")))
         reader.start()
         reader.join(max(seconds, 1))
+        return answer
+
+    def prepare(self, case, precision, how):
+        self.tell("prepare", case, precision, how)
+        self.preparing += 1
+
+    def settle(self, end):
+        """Wait until nothing is prepared any more: what compiles would be measured with."""
+        while self.preparing and self.answer(end - time.monotonic()):
+            self.preparing -= 1
+
+    def measure(self, case, precision, how, seconds):
+        if self.preparing:
+            return "no answer"
+        self.tell("measure", case, precision, how)
+        answer = self.answer(seconds)
         return answer.get("ms", answer.get("error", "no answer"))
 
 
@@ -186,9 +202,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder, given.out.open("a") as out:
         cases = [Case(text, given.models, folder) for text in given.cases]
         for case in cases if torch else []:
-            torch.tell("prepare", case.names, case.names["precision"], "compiled")
+            torch.prepare(case.names, case.names["precision"], "compiled")
         with ThreadPoolExecutor(given.workers) as pool:
             list(pool.map(lambda case: case.build(program, build_end), cases))
+        if torch:
+            torch.settle(build_end)
         for case in cases:
             print(json.dumps(case.measure(program, torch, end)), file=out, flush=True)
     if torch:

@@ -82,6 +82,8 @@ def compare(file, program, folder, options, seconds):
         found = numpy.load(folder / "outputs" / f"{name}.npy")
         if found.shape != expected.shape:
             return told | dict(error=f"{value.name} is {found.shape}, not {expected.shape}")
+        if not numpy.isfinite(found[numpy.isfinite(expected)]).all():
+            return told | dict(error=f"{value.name} is not finite where onnxruntime is")
         gap = numpy.abs(found.astype(numpy.float64) - expected).max() / max(numpy.abs(expected).max(), 1e-30)
         told["onnxruntime"] = max(told["onnxruntime"], float(gap))
     return told
