@@ -5,6 +5,8 @@
 //! list. No NVIDIA library is linked: they are opened at run time.
 
 use std::env;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -63,6 +65,16 @@ fn main() {
         compile_set(set, &shipped);
     }
     println!("cargo::rustc-link-lib=dl");
+    println!("cargo::rustc-env=TRTFUSE_BRIDGE={:016x}", hash_of_sources());
+}
+
+/// Tells one state of the bridge from another: it decides what TensorRT builds of a network, as the network itself does.
+fn hash_of_sources() -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for file in [&[BRIDGE, LIBRARY], PER_SET, HEADERS].concat() {
+        fs::read(file).unwrap_or_else(|error| panic!("{file}: {error}")).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 fn compile_set(set: &HeaderSet, shipped: &Path) {

@@ -30,7 +30,9 @@ impl<'p> EngineCache<'p> {
         let outputs = graph.outputs().iter();
         let outputs = outputs.map(|output| format!("{}: {}", output.name, graph.dtype(output.value)));
         let types: Vec<String> = inputs.chain(outputs).collect();
-        let decisive = format!("{built_by}\n{config:?}\n{:?}\n{types:?}\n{}", options.ranges, network.text());
+        let bridge = (env!("CARGO_PKG_VERSION"), env!("TRTFUSE_BRIDGE"));
+        let decisive =
+            format!("{built_by}\n{bridge:?}\n{config:?}\n{:?}\n{types:?}\n{}", options.ranges, network.text());
         self.folder.join(format!("{:032x}.plan", xxh3_128(decisive.as_bytes())))
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashSet;
@@ -237,8 +238,9 @@ pub fn build(
     let mut notes: Vec<Note> = type_note(graph, &capabilities).into_iter().collect();
     notes.extend(config.profiles.iter().flat_map(|profile| value_notes(profile, &options.ranges)));
     let start = Instant::now();
+    let gpu = gpu_of(library)?;
     let mut plan = network.build(&config, progress)?;
-    describe(&mut plan, graph, library)?;
+    describe(&mut plan, graph, gpu.as_deref());
     plan.header.notes = notes.iter().filter_map(|note| serde_json::to_value(note).ok()).collect();
     notes.extend(timing_note(&plan, &config));
     if let Some((cache, place, unread)) = missed {
@@ -271,8 +273,9 @@ pub fn build_with_parser(
     let mut config = options.build.clone();
     config.profiles = profile(&graph, &ranges, &parsed.shape_inputs()?)?.into_iter().collect();
     let start = Instant::now();
+    let gpu = gpu_of(library)?;
     let mut plan = parsed.build(&config, progress)?;
-    describe(&mut plan, &graph, library)?;
+    describe(&mut plan, &graph, gpu.as_deref());
     let notes = timing_note(&plan, &config).into_iter().collect();
     Ok(Built { plan, layers, emit, build: start.elapsed(), notes, cached: false })
 }
@@ -292,13 +295,23 @@ fn builder_of(library: &Library) -> Result<String, Error> {
     })
 }
 
-/// Tells in a plan's header from which graph it was built, and for which GPU if that is this machine's.
-fn describe(plan: &mut Plan, graph: &Graph, library: &Library) -> Result<(), Error> {
-    plan.header.describe(graph);
-    if library.version().flavour == Flavour::TensorRt {
-        plan.header.gpus = vec![Device::open(0)?.capability().to_string()];
+/// The GPU that TensorRT builds on, made that of this thread, which may have run an engine on another; none for
+/// TensorRT-RTX, which builds on none.
+fn gpu_of(library: &Library) -> Result<Option<Arc<Device>>, Error> {
+    if library.version().flavour == Flavour::TensorRtRtx {
+        return Ok(None);
     }
-    Ok(())
+    let gpu = Device::open(0)?;
+    gpu.bind()?;
+    Ok(Some(gpu))
+}
+
+/// Tells in a plan's header from which graph it was built, and for which GPU if that is this machine's.
+fn describe(plan: &mut Plan, graph: &Graph, gpu: Option<&Device>) {
+    plan.header.describe(graph);
+    if let Some(gpu) = gpu {
+        plan.header.gpus = vec![gpu.capability().to_string()];
+    }
 }
 
 /// The nodes of a graph that the target cannot express, without TensorRT.

@@ -107,7 +107,7 @@ impl Device {
     }
 
     /// Makes its context that of this thread, as TensorRT and the calls below want.
-    pub(super) fn bind(&self) -> Result<(), RuntimeError> {
+    pub(crate) fn bind(&self) -> Result<(), RuntimeError> {
         // SAFETY: the context is retained as long as `self`.
         unsafe { result::ctx::set_current(self.context) }.map_err(failed("cuCtxSetCurrent"))
     }

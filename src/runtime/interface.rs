@@ -1,7 +1,7 @@
 //! What an engine reads and writes, and whether given tensors fit that.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use trt_fuse_ir::eval::{convert, narrowed};
 use trt_fuse_ir::{DType, Shape, Tensor};
@@ -157,7 +157,7 @@ fn check_symbols<'s, 'd>(
     given: impl Iterator<Item = (&'s TensorSpec, &'d [usize])> + Clone,
 ) -> Result<(), RuntimeError> {
     let dims = given.flat_map(|(spec, found)| spec.shape.iter().flatten().zip(found).map(move |pair| (spec, pair)));
-    let mut symbols: HashMap<&str, i64> = HashMap::new();
+    let mut symbols: BTreeMap<&str, i64> = BTreeMap::new();
     for (_, (dim, found)) in dims.clone() {
         if let (Some(symbol), Ok(found)) = (dim.as_symbol(), i64::try_from(*found)) {
             symbols.entry(symbol).or_insert(found);
