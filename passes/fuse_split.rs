@@ -176,6 +176,8 @@ mod tests {
                 "%a = slice(%x) axes=[1] starts=[0] ends=[2] steps=[1] %b = slice(%x) axes=[0] starts=[0] ends=[n] steps=[1]",
                 "%a, %b",
             ),
+            // The whole is no part.
+            ("%a = slice(%x) axes=[1] starts=[0] ends=[6] steps=[1]", "%a"),
         ] {
             assert_eq!(run(body, outputs).rewrites, 0, "{body}");
         }

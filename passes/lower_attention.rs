@@ -359,6 +359,16 @@ mod tests {
         let inputs = random_inputs(&before, 3, 1);
         let (expected, found) = (eval_graph(&before, &inputs).unwrap(), eval_graph(&after, &inputs).unwrap());
         assert!(difference(&expected[0], &found[0]) < 1e-6, "{after}");
+
+        // In f16 the queries and keys are scaled, before a product that could overflow.
+        let before: Graph = "graph g(%q: f16[1, 4, 8, 16], %k: f16[1, 4, 8, 16]) -> (%y) {
+            %y = attention(%q, %k, %k) scale=0.25 causal=none scores=product }"
+            .parse()
+            .unwrap();
+        let after = run_for(LowerAttention, &before, &Capabilities::tensorrt((8, 5, 3)));
+        let scores = after.node_ids().find(|id| after.kind(*id) == Some(OpKind::MatMul)).unwrap();
+        let query = after.input(scores, 0).unwrap();
+        assert!(matches!(after.op(query.node), Some(Op::Binary(BinaryOp::Mul))), "{after}");
     }
 
     #[test]
@@ -478,8 +488,17 @@ mod tests {
             (["1", "4", "n", "4"], JOINED),
             (["b", "4", "1", "2"], JOINED),
             (["1", "4", "1", "4"], "%c = concat(%p, %k) axis=2 %d = identity(%c)"),
+            (["1", "4", "1", "4"], "%d = concat(%p, %k) axis=2 %c = identity(%d)"),
         ] {
             assert_eq!(run_rule(LowerAttention, &step(sizes, joined)).rewrites, 0, "{sizes:?} {joined}");
+        }
+        // Heads that are joined are no past; one query and a causal mask are the first step.
+        let heads = "graph g(%q: f32[1, 4, 1, 8], %k: f32[1, 2, t, 8]) -> (%y) { %c = concat(%k, %k) axis=1
+            %y = attention(%q, %c, %c) scale=0.5 causal=none scores=product }";
+        let causal =
+            step(["1", "4", "1", "4"], JOINED).replace("%c, %d, %m)", "%c, %d)").replace("=none", "=upper_left");
+        for text in [heads, &causal] {
+            assert_eq!(run_rule(LowerAttention, text).rewrites, 0, "{text}");
         }
         let before: Graph = step(["1", "4", "1", "4"], JOINED).parse().unwrap();
         let after = run_for(LowerAttention, &before, &Capabilities::tensorrt((11, 4, 0)));

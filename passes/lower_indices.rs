@@ -408,6 +408,8 @@ mod tests {
             ("%a = abs(%i) %w = max(%a, %j)", 0),
             ("%a = abs(%i) %w = mod(%a, %j)", 1),
             ("%a = abs(%i) %w = mod(%j, %a)", 0),
+            // What is largest, not where.
+            ("%k = constant() value=i64[1] {1} %w, %a = topk(%i, %k) axis=0 largest=true sorted=true", 1),
             ("%a = abs(%i) %l = less(%i, %j) %w = where(%l, %a, %j)", 1),
             ("%a = abs(%i) %l = less(%i, %j) %w = where(%l, %j, %a)", 1),
         ] {
@@ -417,6 +419,44 @@ mod tests {
                 %y = gather_elements(%x, %w) axis=0 }}"
             );
             assert_eq!(run_rule(LowerIndices, &text).rewrites, rewrites, "{indices}");
+        }
+    }
+
+    #[test]
+    fn each_number_of_a_tuple_has_an_axis_of_its_own() {
+        for (shape, body, rewrites) in [
+            // Tuples one below another, each moved along one axis alone; numbers of the rows, not of the columns.
+            (
+                "[1, 2]",
+                "%l = less(%i, %zero) %m = add(%i, %five) %a = where(%l, %m, %i) %k = less(%j, %zero)
+                 %n = add(%j, %seven) %b = where(%k, %n, %j) %w = concat(%a, %b) axis=0 %y = gather_nd(%x, %w) batch_dims=0",
+                1,
+            ),
+            (
+                "[2, 2]",
+                "%l = less(%i, %zero) %m = add(%i, %rows) %w = where(%l, %m, %i) %y = gather_nd(%x, %w) batch_dims=0",
+                1,
+            ),
+            // The axes behind those of the batch.
+            (
+                "[5, 1]",
+                "%l = less(%i, %zero) %m = add(%i, %five) %w = where(%l, %m, %i) %y = gather_nd(%x, %w) batch_dims=1",
+                1,
+            ),
+            (
+                "[5, 1]",
+                "%l = less(%i, %zero) %m = add(%i, %seven) %w = where(%l, %m, %i) %y = gather_nd(%x, %w) batch_dims=1",
+                0,
+            ),
+            // Numbers that are not negative for any axis.
+            ("[2, 2]", "%w = abs(%i) %y = gather_nd(%x, %w) batch_dims=0", 0),
+        ] {
+            let text = format!(
+                "graph g(%x: f32[5, 7], %i: i64{shape}, %j: i64{shape}) -> (%y) {{ %zero = constant() value=i64[] {{0}}
+                %five = constant() value=i64[] {{5}} %seven = constant() value=i64[] {{7}}
+                %rows = constant() value=i64[2, 1] {{5, 7}} {body} }}"
+            );
+            assert_eq!(run_rule(LowerIndices, &text).rewrites, rewrites, "{body}");
         }
     }
 
@@ -464,6 +504,9 @@ mod tests {
                 %y = gather_nd(%x, %i) batch_dims=1 }",
             "graph g(%x: f32[5], %i: i64[2], %u: f32[2]) -> (%y) {
                 %y = scatter_elements(%x, %i, %u) axis=0 reduction=add }",
+            "graph g(%x: f32[5], %i: i64[2, 1], %u: f32[2]) -> (%y) { %y = scatter_nd(%x, %i, %u) reduction=add }",
+            "graph g(%x: f32[9], %z: f32[5]) -> (%y) { %k = constant() value=i64[1] {2}
+                %v, %i = topk(%z, %k) axis=0 largest=true sorted=true %y = gather_elements(%x, %i) axis=0 }",
         ] {
             assert_eq!(run_rule(LowerIndices, text).rewrites, 0, "{text}");
         }

@@ -205,6 +205,20 @@ mod tests {
     }
 
     #[test]
+    fn leaves_gathers_of_an_output_alone() {
+        let text = |outputs: &str| {
+            format!(
+                "graph g(%z: f32[3, 7, 8]) -> ({outputs}) {{ %x = relu(%z) %0 = constant() value=i64[] {{0}}
+                %1 = constant() value=i64[] {{1}} %2 = constant() value=i64[] {{2}} %q = gather(%x, %0) axis=0
+                %k = gather(%x, %1) axis=0 %v = gather(%x, %2) axis=0 %a = reshape(%q) shape=[56] %b = reshape(%k) shape=[56]
+                %c = reshape(%v) shape=[56] }}"
+            )
+        };
+        let rewrites = ["%a, %b, %c", "%a, %b, %c, %x"].map(|outputs| run_rule(SinkParts, &text(outputs)).rewrites);
+        assert_eq!(rewrites, [1, 0]);
+    }
+
+    #[test]
     fn leaves_gathers_along_two_axes_alone() {
         let text = |axis: i64| {
             format!(
