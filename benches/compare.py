@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Measure ours, OnnxParser and onnxruntime BASIC on the models of testdata, side by side, and print one table.
+"""Measure ours, OnnxParser and onnxruntime BASIC on the models of testdata, side by side, and print a table; then the passes
+on graphs of two lengths, and print another.
 
     make bench        or        python3 benches/compare.py CACHE [MODEL...]
 
@@ -44,3 +45,11 @@ for name, row in ours.items():
     mine, parser, peak, size = (row[key] for key in ("ours_ms", "parser_ms", "peak_anonymous_megabytes", "megabytes"))
     cells = [f"{size:.1f}", f"{mine:.1f}", f"{parser:.1f}", f"{mine / parser:.2f}", f"{basic:.1f}", f"{mine / basic:.2f}", f"{peak:.1f}", f"{peak / size:.2f}"]
     print("| " + " | ".join([name.removesuffix(".onnx")] + cells) + " |")
+
+print()
+print("| chain | 10,000 operations, ms | 100,000, ms | of ten times the first |")
+print("|---|---|---|---|")
+output = subprocess.run(["cargo", "bench", "--quiet", "--bench", "stages", "--", "--chains"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
+for chain in (json.loads(line) for line in output.splitlines() if line.startswith("{")):
+    short, long, ratio = (chain[key] for key in ("short_ms", "long_ms", "long_by_ten_shorts"))
+    print(f"| {chain['chain']} | {short:.1f} | {long:.1f} | {ratio:.2f} |")

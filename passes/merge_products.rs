@@ -12,7 +12,7 @@
 //! Fires on products of all the parts of a Split, where they are equal. Where one Concat reads the results in the same
 //! order and nothing else does, it becomes a layout too; otherwise each result is taken out by its index. With
 //! [`Siblings::Always`](crate::Siblings), on products of any inputs of one shape, which are then concatenated: such as
-//! are equally far from the graph's inputs, so that none can need another.
+//! have equally many products in front of them, so that none can need another.
 //!
 //! Refuses: "such siblings are merged only if asked for"; "the weights are read elsewhere and too large to be copied"
 //! beyond [`Options::fold_budget`](crate::Options), with which they would be joined at run time.
@@ -93,7 +93,7 @@ struct Form {
 enum Near {
     /// They read parts of one Split, and constants.
     Split(NodeId),
-    /// They are equally many nodes from what needs no other.
+    /// They need equally many products one after another.
     Depth(u32),
 }
 
@@ -137,13 +137,14 @@ fn form(graph: &Graph, id: NodeId, depths: &FxHashMap<NodeId, u32>) -> Option<(V
     Some((x, Form { near, op: op.clone(), input, dtype: info.dtype, constants }))
 }
 
-/// For each node the most nodes on a way to it.
+/// For each node the most products on a way to it, itself among them: what other passes make of the rest changes nothing.
 fn depths(graph: &Graph) -> FxHashMap<NodeId, u32> {
     let mut depths = FxHashMap::default();
     for id in graph.live() {
         let inputs = graph.node_inputs(id).into_iter().flatten();
         let deepest = inputs.filter_map(|input| depths.get(&input.node).copied()).max();
-        depths.insert(id, deepest.map_or(0, |depth: u32| depth + 1));
+        let is_product = graph.kind(id) == Some(OpKind::MatMul);
+        depths.insert(id, deepest.unwrap_or(0) + u32::from(is_product));
     }
     depths
 }
@@ -318,8 +319,8 @@ mod tests {
 
     #[test]
     fn other_inputs_are_joined_if_asked_for() {
-        // The product of y needs that of x, and is one more step away; the second product of x waits for it.
-        let products = "%p = relu(%x) %q = neg(%z) %a = matmul(%p, %u) %b = matmul(%q, %v)
+        // The third product needs the first; the fourth has the input of the first, and waits.
+        let products = "%p = relu(%x) %r = neg(%z) %q = exp(%r) %a = matmul(%p, %u) %b = matmul(%q, %v)
             %c = matmul(%a, %u) %d = matmul(%p, %v)
             %u = constant() value=f32[4, 4] splat 0.5 %v = constant() value=f32[4, 4] splat -0.25";
         let products = products.split_once("%u = constant").map(|(first, rest)| format!("%u = constant{rest} {first}"));
@@ -331,7 +332,8 @@ mod tests {
         graph g(%x: f32[n, 3, 4], %z: f32[n, 3, 4]) -> (%b, %c, %d) {
           %p = relu(%x) : f32[n, 3, 4]
           %a.1 = reshape(%p) shape=[1, n, 3, 4] : f32[1, n, 3, 4]
-          %q = neg(%z) : f32[n, 3, 4]
+          %r = neg(%z) : f32[n, 3, 4]
+          %q = exp(%r) : f32[n, 3, 4]
           %a.2 = reshape(%q) shape=[1, n, 3, 4] : f32[1, n, 3, 4]
           %a.3 = concat(%a.1, %a.2) axis=0 : f32[2, n, 3, 4]
           %u = constant() value=f32[4, 4] splat 0.5
