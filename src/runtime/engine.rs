@@ -16,7 +16,7 @@ use crate::tensorrt::{Library, Plan, PlanHeader, dtype};
 /// An engine on a GPU, to be shared by the [`Session`]s that run it.
 pub struct Engine {
     inner: UniquePtr<bridge::Engine>,
-    /// TensorRT takes one maker of contexts at a time.
+    /// TensorRT makes or ends one context at a time.
     making: Mutex<()>,
     device: Arc<Device>,
     tensors: Vec<TensorSpec>,
@@ -88,6 +88,14 @@ impl Engine {
         let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         self.device.bind()?;
         self.inner.create_context(with_memory).map_err(|why| refused(&why))
+    }
+
+    /// Ends a context: TensorRT 8 gives its profile back to the engine.
+    pub(super) fn end(&self, context: &mut UniquePtr<bridge::Context>) {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nothing can be done about an error here, and the context goes in any case.
+        let _ = self.device.bind();
+        *context = UniquePtr::null();
     }
 
     /// The inputs and outputs.

@@ -77,7 +77,8 @@ impl DeviceTensor {
 }
 
 /// Memory for temporaries that several sessions use one after the other on the GPU: as much as the largest needs, where
-/// each would have its own. Their runs wait for each other there; the host does not.
+/// each would have its own. Their runs wait for each other there; the host waits with
+/// them only where a graph is captured, layers are timed, or the data tell a shape.
 pub struct SharedMemory {
     device: Arc<Device>,
     block: Mutex<Block>,

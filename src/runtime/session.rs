@@ -418,7 +418,8 @@ impl Session {
 
     fn enqueue_plainly(&mut self) -> Result<(), RuntimeError> {
         let stream = self.stream.address();
-        // SAFETY: the stream and all memory live as long as the session, which synchronizes before it touches either.
+        // SAFETY: the stream and all memory live as long as the session, which synchronizes before it touches either, or are
+        // borrowed by a run that waits for its end.
         unsafe { self.context.pin_mut().enqueue(stream) }.map_err(|why| refused(&why))
     }
 
@@ -492,5 +493,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         // Memory must not go while the stream uses it.
         let _ = self.stream.synchronize();
+        self.graph = None;
+        self.engine.end(&mut self.context);
     }
 }
