@@ -23,7 +23,7 @@ pub enum Extents {
 const MOST_WHOLE: f32 = 4.0;
 
 /// Inputs by name from a fixed sequence that `seed` chooses: floats in -1..1, whole numbers in 0..4, booleans. Inputs
-/// whose values decide shapes have those of `values`.
+/// whose values decide shapes have those of `values`, or for the usual extents the usual ones.
 ///
 /// # Errors
 /// If an input that decides shapes has no values, or its type has no random numbers.
@@ -39,7 +39,8 @@ pub fn random_inputs(
         let fail = |reason: String| RuntimeError::Tensor { name: spec.name.clone(), reason };
         let wrong = |why: TensorError| fail(why.to_string());
         let tensor = if spec.on_host {
-            let values = values.get(&spec.name).ok_or_else(|| fail("its values decide shapes".to_owned()))?;
+            let usual = spec.usual.as_ref().filter(|_| extents == Extents::Opt);
+            let values = values.get(&spec.name).or(usual).ok_or_else(|| fail("its values decide shapes".to_owned()))?;
             let dims: Vec<usize> = spec.dims.iter().map(|dim| usize::try_from(*dim).unwrap_or(values.len())).collect();
             let values = Tensor::from_vec(dims, values.clone()).map_err(wrong)?;
             convert(&values, spec.dtype).map_err(fail)?
@@ -104,6 +105,7 @@ mod tests {
             max,
             on_host,
             values: None,
+            usual: None,
         }
     }
 
@@ -132,5 +134,9 @@ mod tests {
         let values = BTreeMap::from([("sizes".to_owned(), vec![3, 4])]);
         let inputs = random_inputs(&specs, Extents::Opt, &values, 1).unwrap();
         assert_eq!(inputs[0].1, Tensor::vector(vec![3_i64, 4]));
+        let specs = [TensorSpec { usual: Some(vec![5, 6]), ..spec("sizes", DType::I64, 2, true) }];
+        let inputs = random_inputs(&specs, Extents::Opt, &BTreeMap::new(), 1).unwrap();
+        assert_eq!(inputs[0].1, Tensor::vector(vec![5_i64, 6]));
+        assert!(random_inputs(&specs, Extents::Max, &BTreeMap::new(), 1).is_err());
     }
 }

@@ -34,6 +34,8 @@ pub struct TensorSpec {
     pub on_host: bool,
     /// Smallest and largest values that the engine was built for, for an input whose values decide shapes.
     pub values: Option<(Vec<i64>, Vec<i64>)>,
+    /// Usual values of such an input.
+    pub usual: Option<Vec<i64>>,
 }
 
 impl TensorSpec {
@@ -229,6 +231,7 @@ mod tests {
             max: max.to_vec(),
             on_host: false,
             values: None,
+            usual: None,
         };
         vec![
             spec("ids", true, DType::I64, DType::I32, [-1, 4], &[1, 4], &[8, 4]),

@@ -39,6 +39,9 @@ pub struct PlanHeader {
     /// The smallest and largest values of inputs that decide shapes, by name.
     #[serde(default)]
     pub values: BTreeMap<String, (Vec<i64>, Vec<i64>)>,
+    /// Their usual values, which kernels were chosen for.
+    #[serde(default)]
+    pub usual: BTreeMap<String, Vec<i64>>,
     /// What users were told when it was built, as JSON of [`Note`](crate::Note).
     #[serde(default)]
     pub notes: Vec<serde_json::Value>,
@@ -87,6 +90,7 @@ impl PlanHeader {
             types: BTreeMap::new(),
             shapes: BTreeMap::new(),
             values: BTreeMap::new(),
+            usual: BTreeMap::new(),
             notes: Vec::new(),
             bytes: engine.len() as u64,
             hash: hash(engine),
@@ -114,6 +118,7 @@ impl PlanHeader {
         // Sessions run in the first profile.
         let ranges = profiles.first().into_iter().flat_map(|profile| &profile.ranges);
         let values = ranges.filter(|range| range.kind == RangeKind::Values);
+        self.usual = values.clone().map(|range| (range.input.clone(), range.opt.clone())).collect();
         self.values = values.map(|range| (range.input.clone(), (range.min.clone(), range.max.clone()))).collect();
     }
 
