@@ -22,7 +22,9 @@
 //!
 //! Numerics: bit-exact but for the product's own order of sums.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::BTreeMap;
+
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use trt_fuse_ir::infer::resolve_axis;
 use trt_fuse_ir::op::{Concat, Gather, MatMul};
@@ -97,24 +99,22 @@ enum Near {
     Depth(u32),
 }
 
-/// Products that may become one, each group of one form and of different inputs.
+/// Products that may become one, each group of one form and of different inputs: the first products of each input, then the
+/// second ones.
 fn groups(graph: &Graph, siblings: Siblings) -> Vec<Vec<NodeId>> {
     let depths = if siblings == Siblings::Always { depths(graph) } else { FxHashMap::default() };
-    let mut places: FxHashMap<Form, usize> = FxHashMap::default();
-    let mut groups: Vec<(FxHashSet<ValueRef>, Vec<NodeId>)> = Vec::new();
+    let mut forms: FxHashMap<Form, usize> = FxHashMap::default();
+    let mut seen: FxHashMap<(usize, ValueRef), usize> = FxHashMap::default();
+    let mut groups: BTreeMap<(usize, usize), Vec<NodeId>> = BTreeMap::new();
     for id in graph.live_of(&[OpKind::MatMul]) {
         let Some((x, form)) = form(graph, id, &depths) else { continue };
-        let place = *places.entry(form).or_insert_with(|| {
-            groups.push(Default::default());
-            groups.len() - 1
-        });
-        // A second product of one input waits for another turn.
-        if let Some((inputs, products)) = groups.get_mut(place).filter(|(inputs, _)| !inputs.contains(&x)) {
-            inputs.insert(x);
-            products.push(id);
-        }
+        let next = forms.len();
+        let form = *forms.entry(form).or_insert(next);
+        let turn = seen.entry((form, x)).or_default();
+        groups.entry((form, *turn)).or_default().push(id);
+        *turn += 1;
     }
-    groups.into_iter().map(|(_, products)| products).filter(|products| products.len() > 1).collect()
+    groups.into_values().filter(|products| products.len() > 1).collect()
 }
 
 /// What a product multiplies with constants, and its form.
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn other_inputs_are_joined_if_asked_for() {
-        // The third product needs the first; the fourth has the input of the first, and waits.
+        // The third product needs the first; the fourth is the only second one of its input.
         let products = "%p = relu(%x) %r = neg(%z) %q = exp(%r) %a = matmul(%p, %u) %b = matmul(%q, %v)
             %c = matmul(%a, %u) %d = matmul(%p, %v)
             %u = constant() value=f32[4, 4] splat 0.5 %v = constant() value=f32[4, 4] splat -0.25";

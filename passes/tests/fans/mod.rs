@@ -22,7 +22,7 @@ const fn of(name: &'static str, input: &'static str, hub: &'static str, reader: 
 }
 
 /// All fans.
-pub(crate) const FANS: [Fan; 13] = [
+pub(crate) const FANS: [Fan; 14] = [
     of("relus", "f32[1, 4]", "%h = exp(%x)", "%y@ = relu(%h)", true),
     of("activations", "f32[1, 4]", "%h = exp(%x)", "%y@ = leaky_relu(%h) p=[@]", true),
     of("sums", "f32[1, 4]", "%h = exp(%x)", "%y@ = leaky_relu(%h) p=[@]", false),
@@ -62,6 +62,13 @@ pub(crate) const FANS: [Fan; 13] = [
         "%h = concat(%x, %x) axis=0",
         "%a@ = leaky_relu(%x) p=[@] %y@ = concat(%h, %a@) axis=0",
         false,
+    ),
+    of(
+        "parts",
+        "f32[1, 8]",
+        "%h, %g = split(%x) axis=1 sizes=[4, 4]",
+        "%w@ = constant() value=f32[4, 4] splat @ %a@ = matmul(%h, %w@) %b@ = matmul(%g, %w@) %y@ = sub(%a@, %b@)",
+        true,
     ),
     of("layouts", "f32[4, 4]", "%h = exp(%x)", "%t@ = transpose(%h) perm=[1, 0] %y@ = leaky_relu(%t@) p=[@]", true),
     of(
