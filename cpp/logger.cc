@@ -125,20 +125,23 @@ void Log::fail_with(std::string const& what, bool own) const {
     std::string text = what;
     {
         std::lock_guard<std::mutex> const guard(mutex_);
-        std::vector<Line>& lines = errors_.empty() ? warnings_ : errors_;
-        // TensorRT may have said it on a thread of its own.
         auto const is_own = [](Line const& line) { return line.thread == std::this_thread::get_id(); };
-        bool const some = own && std::any_of(lines.begin(), lines.end(), is_own);
+        auto const has_own = [&](std::vector<Line> const& lines) { return std::any_of(lines.begin(), lines.end(), is_own); };
+        // If nothing was said on this thread, TensorRT may have said it on one of its own.
+        bool const only_own = own && (has_own(errors_) || has_own(warnings_));
+        bool const is_error = only_own ? has_own(errors_) : !errors_.empty();
         char const* separator = ": ";
-        for (Line const& line : lines) {
-            if (!some || is_own(line)) {
+        for (Line const& line : is_error ? errors_ : warnings_) {
+            if (!only_own || is_own(line)) {
                 text += separator;
                 text += line.text;
                 separator = "; ";
             }
         }
-        errors_.clear();
-        warnings_.clear();
+        for (std::vector<Line>* lines : {&errors_, &warnings_}) {
+            auto const is_told = [&](Line const& line) { return !only_own || is_own(line); };
+            lines->erase(std::remove_if(lines->begin(), lines->end(), is_told), lines->end());
+        }
     }
     throw std::runtime_error(text);
 }

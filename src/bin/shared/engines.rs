@@ -312,9 +312,12 @@ pub(crate) fn run(arguments: &Run) -> Result<(), Error> {
     for (name, tensor) in engine.session(SessionOptions::default())?.run(&given)? {
         // A name may have slashes in it, and another one underscores in the same places.
         let stem = name.replace(['/', '\\', ':'], "_");
-        let file = output_dir.join(format!("{stem}.npy"));
-        let file =
-            if files.insert(file.clone()) { file } else { output_dir.join(format!("{stem}.{}.npy", files.len())) };
+        let mut file = output_dir.join(format!("{stem}.npy"));
+        let mut others = 0;
+        while !files.insert(file.clone()) {
+            others += 1;
+            file = output_dir.join(format!("{stem}.{others}.npy"));
+        }
         npy::write(&file, &tensor)?;
         shared::print(&format!("{name} {}{:?}: {}", tensor.dtype(), tensor.dims(), file.display()));
     }
