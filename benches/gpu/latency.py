@@ -9,8 +9,8 @@ program, LD_LIBRARY_PATH the folder of TensorRT.
 OnnxParser's engine of a case is built first, then ours with the kernel times that it left, so that equal layers get equal
 kernels; W cases (1) are built at the same time. When all are built, one case after the other is measured with nothing else on
 the GPU: as a CUDA graph with tensors on the GPU and plainly with copies, OnnxParser's twice, first and last, to tell noise
-from gain; then the same model in PyTorch (eager.py), which compiles while engines are built. What S seconds do not suffice
-for is left out.
+from gain; then the same model in PyTorch (eager.py, W of them), which compiles while engines are built. What S seconds do not
+suffice for is left out. `layers` are milliseconds of each engine layer, measured one by one.
 
 A batch other than the model's own is its symbol `batch`, or else is written into the input, which fits models that look at
 the batch nowhere. OnnxParser of TensorRT 8 takes LayerNormalization through a plugin that needs cuDNN only; the operator is
@@ -122,7 +122,8 @@ class Torch:
 
 
 class Case:
-    def __init__(self, text, models, folder):
+    def __init__(self, text, models, folder, torch):
+        self.torch = torch
         name, batch, precision, *self.siblings = text.split(":")
         self.names = dict(model=name, batch=int(batch), precision=precision, torch=name.split(".")[0])
         self.options = list(PRECISION[precision])
@@ -131,6 +132,8 @@ class Case:
         self.parsed = self.file
         self.expanded = False
         self.prepare()
+        if torch:
+            torch.prepare(self.names, precision, "compiled")
 
     def prepare(self):
         model = onnx.load(self.file)
@@ -162,7 +165,7 @@ class Case:
                         "--timing-cache", self.folder / "times"], end - time.monotonic())
             self.told["sides"][side] = {key: line[key] for key in kept if key in line}
 
-    def measure(self, program, torch, end):
+    def measure(self, program, end):
         left = lambda: end - time.monotonic()
         for side in [*self.plans, "parser"]:
             plan, line = self.plans[side], self.told["sides"][side]
@@ -174,14 +177,15 @@ class Case:
                 continue
             line["graph"] = graph.get("ms", graph)
             line["graph_refusal"] = graph.get("graph_refusal")
-            plain = run([program, "bench", plan, *MEASURE], left())
+            plain = run([program, "bench", plan, "--dumpProfile", *MEASURE], left())
             line["plain"] = plain.get("ms", plain)
-        if torch:
+            line["layers"] = plain.get("layers")
+        if self.torch:
             precision = self.names["precision"]
-            self.told["eager_ms"] = torch.measure(self.names, precision, "eager", left())
+            self.told["eager_ms"] = self.torch.measure(self.names, precision, "eager", left())
             if precision == "fp16":
-                self.told["eager_fp32_ms"] = torch.measure(self.names, "fp32", "eager", left())
-            self.told["compiled_ms"] = torch.measure(self.names, precision, "compiled", left())
+                self.told["eager_fp32_ms"] = self.torch.measure(self.names, "fp32", "eager", left())
+            self.told["compiled_ms"] = self.torch.measure(self.names, precision, "compiled", left())
         return self.told
 
 
@@ -198,18 +202,16 @@ def main():
     end = time.monotonic() + given.seconds
     # Measuring a case takes some seconds a side, and more in PyTorch.
     build_end = end - len(given.cases) * (12 if given.no_torch else 20)
-    torch = None if given.no_torch else Torch()
+    torches = [None] if given.no_torch else [Torch() for _ in range(given.workers)]
     with tempfile.TemporaryDirectory() as folder, given.out.open("a") as out:
-        cases = [Case(text, given.models, folder) for text in given.cases]
-        for case in cases if torch else []:
-            torch.prepare(case.names, case.names["precision"], "compiled")
+        cases = [Case(text, given.models, folder, torches[at % len(torches)]) for at, text in enumerate(given.cases)]
         with ThreadPoolExecutor(given.workers) as pool:
             list(pool.map(lambda case: case.build(program, build_end), cases))
-        if torch:
+        for torch in filter(None, torches):
             torch.settle(build_end)
         for case in cases:
-            print(json.dumps(case.measure(program, torch, end)), file=out, flush=True)
-    if torch:
+            print(json.dumps(case.measure(program, end)), file=out, flush=True)
+    for torch in filter(None, torches):
         torch.process.kill()
 
 

@@ -1,11 +1,12 @@
 """Compares engines' outputs on this machine's GPU with the evaluator's and with onnxruntime's. One line of JSON a model.
 
-    python3 benches/gpu/outputs.py MODELS OUT.jsonl [NAME...] [--seconds S]
+    python3 benches/gpu/outputs.py MODELS OUT.jsonl [NAME...] [--range R]... [--value INPUT=NUMBER]... [--seconds S]
 
 MODELS is a folder of NAME.onnx; all of them if none is named. Each is built once (f32 without TF32) and compared by
 `trt-fuse verify` at the ends of its ranges, and by `trt-fuse run` on one random input with onnxruntime on the CPU: the
 largest difference relative to the largest number of an output. TRT_FUSE names the program, LD_LIBRARY_PATH the folder of
-TensorRT. Symbols get the ranges of RANGES; onnxruntime gets their middle.
+TensorRT. Symbols get the ranges of RANGES, or those that `--range` gives as `trt-fuse build` takes them (a dimension
+without a name is `INPUT.AXIS`); onnxruntime gets their middle. `--value` fills an input of that name for onnxruntime.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 import numpy
 import onnxruntime
 
-RANGES = {"batch": (1, 2, 4), "seq": (8, 16, 32)}
+RANGES = {"batch": "1:2:4", "seq": "8:16:32"}
 DTYPES = {"tensor(float)": numpy.float32, "tensor(int64)": numpy.int64, "tensor(int32)": numpy.int32}
 
 
@@ -31,9 +32,22 @@ def run(command, seconds):
     return (done.stdout, None) if done.returncode == 0 else (done.stdout, done.stderr.strip()[-400:])
 
 
-def random_input(value, random):
-    shape = [dim if isinstance(dim, int) else RANGES[dim][1] for dim in value.shape]
+def symbol(value, axis):
+    """What `--range` calls a dimension that is not known."""
+    named = value.shape[axis] in RANGES
+    return value.shape[axis] if named else f"{value.name}.{axis}"
+
+
+def middle(name):
+    smallest, *more = RANGES[name].split(":")
+    return int(more[0] if more else smallest)
+
+
+def random_input(value, random, values):
+    shape = [dim if isinstance(dim, int) else middle(symbol(value, axis)) for axis, dim in enumerate(value.shape)]
     dtype = DTYPES[value.type]
+    if value.name in values:
+        return numpy.full(shape, values[value.name], dtype)
     if dtype == numpy.float32:
         return random.standard_normal(shape).astype(dtype)
     if "mask" in value.name:
@@ -43,15 +57,15 @@ def random_input(value, random):
     return random.integers(0, 1000, shape).astype(dtype)
 
 
-def compare(file, program, folder, options, seconds):
+def compare(file, program, folder, options, values, seconds):
     end = time.monotonic() + seconds
     left = lambda: end - time.monotonic()
     session_options = onnxruntime.SessionOptions()
     session_options.log_severity_level = 3
     session = onnxruntime.InferenceSession(file, session_options, providers=["CPUExecutionProvider"])
-    symbols = {dim for value in session.get_inputs() for dim in value.shape if isinstance(dim, str)}
-    ranges = [word for symbol in sorted(symbols) for word in
-              ("--range", f"{symbol}={':'.join(map(str, RANGES[symbol]))}")]
+    symbols = {symbol(value, axis) for value in session.get_inputs() for axis, dim in enumerate(value.shape)
+               if not isinstance(dim, int)}
+    ranges = [word for name in sorted(symbols) for word in ("--range", f"{name}={RANGES[name]}")]
     plan = folder / "model.plan"
     start = time.monotonic()
     _, error = run([program, "build", file, "-o", plan, *ranges, *options], left())
@@ -66,7 +80,7 @@ def compare(file, program, folder, options, seconds):
     told["at"] = sorted({output["at"] for output in lines[0]["outputs"]})
 
     random = numpy.random.default_rng(7)
-    given = {value.name: random_input(value, random) for value in session.get_inputs()}
+    given = {value.name: random_input(value, random, values) for value in session.get_inputs()}
     words = []
     for at, (name, array) in enumerate(given.items()):
         numpy.save(folder / f"{at}.npy", array)
@@ -94,8 +108,12 @@ def main():
     parser.add_argument("models", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("names", nargs="*")
+    parser.add_argument("--range", action="append", default=[])
+    parser.add_argument("--value", action="append", default=[])
     parser.add_argument("--seconds", type=float, default=3600)
     given = parser.parse_args()
+    RANGES.update(text.rsplit("=", 1) for text in given.range)
+    values = {name: float(number) for name, number in (text.rsplit("=", 1) for text in given.value)}
     program = os.environ.get("TRT_FUSE", "trt-fuse")
     end = time.monotonic() + given.seconds
     names = given.names or sorted(file.name.removesuffix(".onnx") for file in given.models.glob("*.onnx"))
@@ -107,7 +125,8 @@ def main():
             options = ["--timing-cache", Path(times) / name.split(".")[0]]
             with tempfile.TemporaryDirectory() as folder:
                 try:
-                    told = compare(given.models / f"{name}.onnx", program, Path(folder), options, end - time.monotonic())
+                    told = compare(given.models / f"{name}.onnx", program, Path(folder), options, values,
+                                   end - time.monotonic())
                 except Exception as error:
                     told = dict(error=f"{type(error).__name__}: {error}"[-400:])
             print(json.dumps(dict(model=name) | told), file=out, flush=True)

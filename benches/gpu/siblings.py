@@ -1,0 +1,83 @@
+"""Writes models of nothing but siblings, one for each pattern of passes/siblings.rs that the zoo has not.
+
+    python3 benches/gpu/siblings.py MODELS
+    python3 benches/gpu/latency.py MODELS OUT.jsonl --no-torch $(for m in gate_up towers parts4 parts8 inputs4 inputs8; do
+        echo siblings_$m:1:fp16:always:never siblings_$m:1:fp32:always:never; done)
+
+gate_up    two products of one input, as in a gated network: f32[64, 512] by f32[512, 1376], their product read by a third
+towers     two convolutions of 3x3 over f32[1, 256, 80, 80], as in the head of a detector, each followed by another
+partsK     a tensor f32[1, 256, K * 64] in K parts, each times a f32[64, 64] and through Relu, joined again
+inputsK    K inputs f32[1, 256, 64], each times a f32[64, 64] and through Relu, their sum the output
+"""
+
+import sys
+from pathlib import Path
+
+import numpy
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+class Model:
+    def __init__(self):
+        self.random = numpy.random.default_rng(0)
+        self.nodes, self.weights, self.inputs = [], [], []
+
+    def input(self, name, *shape):
+        self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        return name
+
+    def weight(self, *shape):
+        name = f"w{len(self.weights)}"
+        values = self.random.standard_normal(shape).astype(numpy.float32) / numpy.sqrt(numpy.prod(shape[1:]))
+        self.weights.append(numpy_helper.from_array(values.astype(numpy.float32), name))
+        return name
+
+    def __call__(self, op, *given, outputs=1, **attributes):
+        names = [f"{op}{len(self.nodes)}.{at}" for at in range(outputs)]
+        self.nodes.append(helper.make_node(op, given, names, name=f"{op}{len(self.nodes)}", **attributes))
+        return names[0] if outputs == 1 else names
+
+    def save(self, file, *outputs):
+        outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
+        graph = helper.make_graph(self.nodes, file.stem, self.inputs, outputs, self.weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        onnx.save(onnx.shape_inference.infer_shapes(model), file)
+
+
+def gate_up(m):
+    x = m.input("x", 64, 512)
+    gate, up = (m("MatMul", x, m.weight(512, 1376)) for _ in range(2))
+    gated = m("Mul", m("Mul", gate, m("Sigmoid", gate)), up)
+    return [m("MatMul", gated, m.weight(1376, 512))]
+
+
+def towers(m):
+    x = m.input("x", 1, 256, 80, 80)
+    conv = lambda x, channels: m("Conv", x, m.weight(channels, 256, 3, 3), pads=[1] * 4)
+    return [conv(m("Relu", conv(x, 256)), channels) for channels in (80, 64)]
+
+
+def parts(m, count):
+    cut = m("Split", m.input("x", 1, 256, count * 64), outputs=count, axis=2, num_outputs=count)
+    return [m("Concat", *[m("Relu", m("MatMul", part, m.weight(64, 64))) for part in cut], axis=2)]
+
+
+def inputs(m, count):
+    given = [m.input(f"x{at}", 1, 256, 64) for at in range(count)]
+    return [m("Sum", *[m("Relu", m("MatMul", x, m.weight(64, 64))) for x in given])]
+
+
+def main(folder):
+    makers = dict(gate_up=gate_up, towers=towers)
+    makers |= {f"parts{count}": lambda m, count=count: parts(m, count) for count in (4, 8)}
+    makers |= {f"inputs{count}": lambda m, count=count: inputs(m, count) for count in (4, 8)}
+    for name, make in makers.items():
+        model = Model()
+        model.save(folder / f"siblings_{name}.onnx", *make(model))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]))
