@@ -9,7 +9,7 @@ program, LD_LIBRARY_PATH the folder of TensorRT.
 OnnxParser's engine of a case is built first, then ours with the kernel times that it left, so that equal layers get equal
 kernels; W cases (1) are built at the same time. When all are built, one case after the other is measured with nothing else on
 the GPU: as a CUDA graph with tensors on the GPU and plainly with copies, OnnxParser's twice, first and last, to tell noise
-from gain; then the same model in PyTorch (eager.py, W of them), which compiles while engines are built. What S seconds do not
+from gain; then the same model in PyTorch (eager.py, at most four of them), which compiles while engines are built. What S seconds do not
 suffice for is left out. `layers` are milliseconds of each engine layer, measured one by one.
 
 A batch other than the model's own is its symbol `batch`, or else is written into the input, which fits models that look at
@@ -202,7 +202,7 @@ def main():
     end = time.monotonic() + given.seconds
     # Measuring a case takes some seconds a side, and more in PyTorch.
     build_end = end - len(given.cases) * (12 if given.no_torch else 20)
-    torches = [None] if given.no_torch else [Torch() for _ in range(given.workers)]
+    torches = [None] if given.no_torch else [Torch() for _ in range(min(given.workers, 4))]
     with tempfile.TemporaryDirectory() as folder, given.out.open("a") as out:
         cases = [Case(text, given.models, folder, torches[at % len(torches)]) for at, text in enumerate(given.cases)]
         with ThreadPoolExecutor(given.workers) as pool:
