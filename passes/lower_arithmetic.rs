@@ -70,13 +70,23 @@ fn float_test(mut f: Formula<'_>, op: UnaryOp) -> Result<Patch, Miss> {
         }
         UnaryOp::IsInf => {
             let size = f.unary(UnaryOp::Abs, x);
-            f.with_number(BinaryOp::Equal, size, dtype, f64::INFINITY)?
+            f.with_number(BinaryOp::Greater, size, dtype, largest(dtype)?)?
         }
-        UnaryOp::IsPosInf => f.with_number(BinaryOp::Equal, x, dtype, f64::INFINITY)?,
-        UnaryOp::IsNegInf => f.with_number(BinaryOp::Equal, x, dtype, f64::NEG_INFINITY)?,
+        UnaryOp::IsPosInf => f.with_number(BinaryOp::Greater, x, dtype, largest(dtype)?)?,
+        UnaryOp::IsNegInf => f.with_number(BinaryOp::Less, x, dtype, -largest(dtype)?)?,
         _ => return Err(Miss::NoMatch),
     };
     Ok(f.result(y))
+}
+
+/// The largest number of a float type: TensorRT 8.5 compares with it rightly, but not with an infinity.
+fn largest(dtype: DType) -> Result<f64, Miss> {
+    match dtype {
+        DType::F32 => Ok(f32::MAX.into()),
+        DType::F16 => Ok(half::f16::MAX.into()),
+        DType::BF16 => Ok(half::bf16::MAX.into()),
+        _ => Err(Miss::NoMatch),
+    }
 }
 
 /// The steps of an epilogue from a GELU on as operators of their own.

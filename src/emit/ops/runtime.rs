@@ -201,36 +201,62 @@ fn along<'g, S: NetworkSink<'g>>(
     step: &Dim,
 ) -> Result<(Dim, S::Tensor), EmitError> {
     let dim = site.input_dim(0, axis);
-    let size = site.dim_tensor(&dim)?;
-    let zero = site.int_vector(&[0], "zero")?;
+    let zero = site.dim_tensor(&Dim::fixed(0))?;
     // 0 for a positive step, -1 for a negative one.
     let back = match step.value() {
-        Some(step) => site.int_vector(&[step.signum().min(0)], "back")?,
+        Some(step) => Dim::fixed(step.signum().min(0)),
         None => {
-            let (step, minus_one) = (site.dim_tensor(step)?, site.int_vector(&[-1], "minus_one")?);
+            let (step, minus_one) = (site.dim_tensor(step)?, site.dim_tensor(&Dim::fixed(-1))?);
             let step = site.elementwise(step, zero, K::Min, "back")?;
-            site.elementwise(step, minus_one, K::Max, "back")?
+            let back = site.elementwise(step, minus_one, K::Max, "back")?;
+            site.bound(&format!("back{index}"), back)
         }
     };
-    let last = site.elementwise(size, back, K::Sum, "last")?;
-    let mut bound = |slot: usize, low: S::Tensor| {
-        let value = site.element(slot, index)?;
-        let is_negative = site.elementwise(value, zero, K::Less, "from_end")?;
-        let counted = site.elementwise(value, size, K::Sum, "counted")?;
-        let value = site.layer("bound", |sink, label| sink.select(label, is_negative, counted, value))?;
-        let value = site.elementwise(value, low, K::Max, "bound")?;
-        site.elementwise(value, last, K::Min, "bound")
-    };
-    let (start, end) = (bound(1, zero)?, bound(2, back)?);
+    let start = bound(site, (1, index), &dim, &Dim::fixed(0), &back)?;
+    let end = bound(site, (2, index), &dim, &back, &back)?;
     // ceil((end - start) / step), whatever the signs, as floor alone is there.
-    let mut length = site.elementwise(start, end, K::Sub, "length")?;
+    let (first, end) = (site.dim_tensor(&start)?, site.dim_tensor(&end)?);
+    let mut length = site.elementwise(first, end, K::Sub, "length")?;
     if !step.is(1) {
         let step = site.dim_tensor(step)?;
         length = site.elementwise(length, step, K::FloorDiv, "length")?;
     }
     let length = site.elementwise(zero, length, K::Sub, "length")?;
     let length = site.elementwise(length, zero, K::Max, "length")?;
-    Ok((site.bound(&format!("start{index}"), start), length))
+    Ok((start, length))
+}
+
+/// A bound of a slice of `dim` elements, counted from the front and not below `low` nor above `dim + back`.
+///
+/// What is known is computed here: TensorRT 8.5 fails to fold a comparison of constants among sizes.
+fn bound<'g, S: NetworkSink<'g>>(
+    site: &mut Site<'_, '_, 'g, S>,
+    (slot, index): (usize, usize),
+    dim: &Dim,
+    low: &Dim,
+    back: &Dim,
+) -> Result<Dim, EmitError> {
+    let known = site.info(slot).and_then(|info| info.known_elements()?.get(index)?.value());
+    if let (Some(value), Some(size), Some(low), Some(back)) = (known, dim.value(), low.value(), back.value()) {
+        let counted = if value < 0 { value.saturating_add(size) } else { value };
+        return Ok(Dim::fixed(counted.max(low).min(size + back)));
+    }
+    // Beyond any dimension stands for its end, and need not fit the type of sizes.
+    let value = match known.map(|value| value.clamp(-i64::from(i32::MAX), i32::MAX.into())) {
+        Some(value) if value < 0 => site.dim_tensor(&(dim + &Dim::fixed(value)))?,
+        Some(value) => site.dim_tensor(&Dim::fixed(value))?,
+        None => {
+            let (value, size) = (site.element(slot, index)?, site.dim_tensor(dim)?);
+            let zero = site.dim_tensor(&Dim::fixed(0))?;
+            let is_negative = site.elementwise(value, zero, K::Less, "from_end")?;
+            let counted = site.elementwise(value, size, K::Sum, "counted")?;
+            site.layer("bound", |sink, label| sink.select(label, is_negative, counted, value))?
+        }
+    };
+    let (low, last) = (site.dim_tensor(low)?, site.dim_tensor(&(dim + back))?);
+    let value = site.elementwise(value, low, K::Max, "bound")?;
+    let value = site.elementwise(value, last, K::Min, "bound")?;
+    Ok(site.bound(&format!("{}{index}", if slot == 1 { "start" } else { "end" }), value))
 }
 
 /// The number of elements of a `range` of integers, rounded up, not below 0.
@@ -277,6 +303,46 @@ mod tests {
         %y::dim.3_out = elementwise "y::dim.3" (%y::n_out, %y::dim.2_out) kind=sum ; y
         %y::dim.4_out = elementwise "y::dim.4" (%y::dim_out, %y::dim.3_out) kind=min ; y
         %y f32[y.d0] = slice "y" (%x) start=[0] size=%y::size_out stride=%y::dim.4_out
+        "#);
+    }
+
+    #[test]
+    fn bounds_that_are_known_are_numbers() {
+        let text = "graph g(%x: f32[n, 4], %e: i64[2]) -> (%y) {
+            %s = constant() value=i64[2] {-9223372036854775807, 1}
+            %y = slice(%x, %s, %e)
+        }";
+        insta::assert_snapshot!(layers(text), @r#"
+        %y::dim_out = constant "y::dim" value=i64[1]#515aad3460f42a5c ; y
+        %y::shape_out = shape "y::shape" (%x) ; y
+        %y::n_out = slice "y::n" (%y::shape_out) start=[0] size=[1] stride=[1] ; y
+        %y::dim.2_out = constant "y::dim.2" value=i64[1]#4328b656103e5398 ; y
+        %y::dim.3_out = elementwise "y::dim.3" (%y::n_out, %y::dim.2_out) kind=sum ; y
+        %y::bound_out = elementwise "y::bound" (%y::dim.3_out, %y::dim_out) kind=max ; y
+        %y::bound.2_out = elementwise "y::bound.2" (%y::bound_out, %y::n_out) kind=min ; y
+        %y::element_out = slice "y::element" (%e) start=[0] size=[1] stride=[1] ; y
+        %y::from_end_out = elementwise "y::from_end" (%y::element_out, %y::dim_out) kind=less ; y
+        %y::counted_out = elementwise "y::counted" (%y::element_out, %y::n_out) kind=sum ; y
+        %y::bound.3_out = select "y::bound.3" (%y::from_end_out, %y::counted_out, %y::element_out) ; y
+        %y::bound.4_out = elementwise "y::bound.4" (%y::bound.3_out, %y::dim_out) kind=max ; y
+        %y::bound.5_out = elementwise "y::bound.5" (%y::bound.4_out, %y::n_out) kind=min ; y
+        %y::length_out = elementwise "y::length" (%y::bound.2_out, %y::bound.5_out) kind=sub ; y
+        %y::length.2_out = elementwise "y::length.2" (%y::dim_out, %y::length_out) kind=sub ; y
+        %y::length.3_out = elementwise "y::length.3" (%y::length.2_out, %y::dim_out) kind=max ; y
+        %y::element.2_out = slice "y::element.2" (%e) start=[1] size=[1] stride=[1] ; y
+        %y::dim.4_out = constant "y::dim.4" value=i64[1]#ac8dc30b8f565355 ; y
+        %y::from_end.2_out = elementwise "y::from_end.2" (%y::element.2_out, %y::dim_out) kind=less ; y
+        %y::counted.2_out = elementwise "y::counted.2" (%y::element.2_out, %y::dim.4_out) kind=sum ; y
+        %y::bound.6_out = select "y::bound.6" (%y::from_end.2_out, %y::counted.2_out, %y::element.2_out) ; y
+        %y::bound.7_out = elementwise "y::bound.7" (%y::bound.6_out, %y::dim_out) kind=max ; y
+        %y::bound.8_out = elementwise "y::bound.8" (%y::bound.7_out, %y::dim.4_out) kind=min ; y
+        %y::dim.5_out = constant "y::dim.5" value=i64[1]#50978f4fab7a8e7b ; y
+        %y::length.4_out = elementwise "y::length.4" (%y::dim.5_out, %y::bound.8_out) kind=sub ; y
+        %y::length.5_out = elementwise "y::length.5" (%y::dim_out, %y::length.4_out) kind=sub ; y
+        %y::length.6_out = elementwise "y::length.6" (%y::length.5_out, %y::dim_out) kind=max ; y
+        %y::dims_out = concatenation "y::dims" (%y::bound.2_out, %y::dim.5_out) axis=0 ; y
+        %y::dims.2_out = concatenation "y::dims.2" (%y::length.3_out, %y::length.6_out) axis=0 ; y
+        %y f32[y.d0,y.d1] = slice "y" (%x) start=%y::dims_out size=%y::dims.2_out stride=[1,1] mode=clamp
         "#);
     }
 
