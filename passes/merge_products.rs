@@ -10,11 +10,11 @@
 //! where u is the matrices one upon another.
 //!
 //! Fires on products of all the parts of a Split, where they are equal. Where one Concat reads the results in the same
-//! order and nothing else does, it becomes a layout too; otherwise each result is taken out by its index. With
-//! [`Siblings::Always`](crate::Siblings), on products of any inputs of one shape, which are then concatenated: such as
-//! have equally many products in front of them, so that none can need another.
+//! order and nothing else does, it becomes a layout too; otherwise each result is taken out by its index. Fires also on
+//! products of any inputs of one shape, which are then concatenated: such as have equally many products in front of them, so
+//! that none can need another; unless [`Siblings::Always`](crate::Siblings), on eight or more small ones.
 //!
-//! Refuses: "such siblings are merged only if asked for"; "the weights are read elsewhere and too large to be copied"
+//! Refuses: "such siblings are merged only if asked for"; "their inputs are too large to be copied for it"; "the weights are read elsewhere and too large to be copied"
 //! beyond [`Options::fold_budget`](crate::Options), with which they would be joined at run time.
 //!
 //! Order: after `merge_siblings`, for whose wide products one input is enough; before `fuse_residual` and
@@ -32,7 +32,7 @@ use trt_fuse_ir::{DType, Dim, Dims, Graph, NodeId, Op, OpKind, Patch, Shape, Ten
 
 use crate::layout::{Layout, Step, is_told};
 use crate::pass::{Miss, RuleContext, Symbols, remark};
-use crate::siblings::{Pattern, Siblings, check_budget};
+use crate::siblings::{MOST_COPIED, Pattern, Siblings, check_budget};
 use crate::sink_parts::split;
 use crate::{Outcome, Pass, PassContext, PassError};
 
@@ -102,7 +102,7 @@ enum Near {
 /// Products that may become one, each group of one form and of different inputs: the first products of each input, then the
 /// second ones.
 fn groups(graph: &Graph, siblings: Siblings) -> Vec<Vec<NodeId>> {
-    let depths = if siblings == Siblings::Always { depths(graph) } else { FxHashMap::default() };
+    let depths = if siblings == Siblings::Never { FxHashMap::default() } else { depths(graph) };
     let mut forms: FxHashMap<Form, usize> = FxHashMap::default();
     let mut seen: FxHashMap<(usize, ValueRef), usize> = FxHashMap::default();
     let mut groups: BTreeMap<(usize, usize), Vec<NodeId>> = BTreeMap::new();
@@ -160,6 +160,12 @@ fn merged(graph: &Graph, products: &[NodeId], context: &RuleContext<'_>) -> Resu
     let parts = inputs.first().and_then(|x| split(graph, x.node)).filter(|parts| parts.values == inputs);
     let pattern = if parts.is_some() { Pattern::ProductsOfParts } else { Pattern::ProductsOfInputs };
     pattern.check(&products, context)?;
+    let elements =
+        |x: &ValueRef| graph.info(*x)?.shape.as_ref()?.iter().try_fold(1_i64, |n, dim| n.checked_mul(dim.value()?));
+    let is_small = inputs.first().and_then(elements).is_some_and(|elements| elements <= MOST_COPIED);
+    if pattern == Pattern::ProductsOfInputs && context.options.siblings == Siblings::Auto && !is_small {
+        return Err(Miss::Blocked { reason: "their inputs are too large to be copied for it", at: root });
+    }
     check_budget(graph, &products, context)?;
 
     let shape = |value: ValueRef| graph.info(value).and_then(|info| info.shape.clone()).ok_or(Miss::NoMatch);
@@ -315,6 +321,30 @@ mod tests {
           %d = gather(%d.9, %d.merge_products) axis=0 : f32[n, 2, 3]
         }
         ");
+    }
+
+    #[test]
+    fn many_small_inputs_are_joined() {
+        let text = |count: usize, rows: usize| {
+            let each = |part: &dyn Fn(usize) -> String| (0..count).map(part).collect::<Vec<_>>();
+            let inputs = each(&|at| format!("%x{at}: f32[{rows}, 4]"));
+            let weights = each(&|at| format!("%w{at} = constant() value=f32[4, 2] splat {at}.5"));
+            let products = each(&|at| format!("%y{at} = matmul(%x{at}, %w{at})"));
+            let outputs = each(&|at| format!("%y{at}"));
+            let nodes = [weights, products].concat().join(" ");
+            format!("graph g({}) -> ({}) {{ {nodes} }}", inputs.join(", "), outputs.join(", "))
+        };
+        let eight = text(8, 3);
+        let run = run_pass(&MergeProducts, &eight);
+        assert_eq!(run.rewrites, 1);
+        assert!(run.after.to_string().contains("concat("), "{}", run.after);
+        run.equal_within(1e-6, 2);
+        let run = run_pass(&MergeProducts, &text(7, 3));
+        assert_eq!((run.rewrites, run.reasons()), (0, vec!["such siblings are merged only if asked for"]));
+        assert_eq!(run_pass(&MergeProducts, &text(8, 4096)).rewrites, 1);
+        let run = run_pass(&MergeProducts, &text(8, 4097));
+        assert_eq!((run.rewrites, run.reasons()), (0, vec!["their inputs are too large to be copied for it"]));
+        assert_eq!(run_pass_on_siblings(&MergeProducts, Siblings::Always, &text(8, 4097)).rewrites, 1);
     }
 
     #[test]

@@ -8,9 +8,9 @@
 //! where w and b are the concatenated weights and biases.
 //!
 //! Fires on three products or more whose results are equally large and go through the same reshape: `sink_parts` then
-//! takes the split away, and what is left is the queries, keys and values of attention as one tensor. TensorRT itself runs
-//! sibling products as one; more than that is won only where their layouts become one as well. With
-//! [`Siblings::Always`](crate::Siblings), on two and on any others too, as wide as they are.
+//! takes the split away, and what is left is the queries, keys and values of attention as one tensor. Fires on two or more
+//! that are read as they are, such as the gate of a gated network and what it lets through. With
+//! [`Siblings::Always`](crate::Siblings), on any others too.
 //!
 //! Not looked for among more than 256 readers of one tensor.
 //!
@@ -72,7 +72,9 @@ fn of_one_layout(graph: &Graph, root: NodeId, op: &MatMul, context: &RuleContext
 /// Products with constants.
 fn others(graph: &Graph, root: NodeId, op: &MatMul, context: &RuleContext<'_>) -> Result<Vec<NodeId>, Miss> {
     let siblings = siblings_of(graph, root, |id| has_constants(graph, id, op)).ok_or(Miss::NoMatch)?;
-    Pattern::Products.check(&siblings, context)?;
+    let are_heads = siblings.iter().any(|id| layout_of(graph, *id).is_some());
+    let pattern = if are_heads { Pattern::ProductsOfLayouts } else { Pattern::Products };
+    pattern.check(&siblings, context)?;
     Ok(siblings)
 }
 
@@ -209,9 +211,12 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_asked_for() {
-        let text = unequal("%a = matmul(%x, %wq) %b = matmul(%x, %wk)");
-        let run = run_rule(MergeSiblings, &text);
-        assert_eq!((run.rewrites, run.reasons()), (0, vec!["such siblings are merged only if asked for"]));
+        // Heads that are laid out another way each.
+        let products = "%q = matmul(%x, %wq) %k = matmul(%x, %wk) %v = matmul(%x, %wv)";
+        let heads = self::text(products, &HEADS.replacen("[n, 2, 2]", "[n, 4, 1]", 1));
+        let run = run_rule(MergeSiblings, &heads);
+        // Of the three, and of the two that are alike.
+        assert_eq!((run.rewrites, run.reasons()), (0, vec!["such siblings are merged only if asked for"; 2]));
         // Two of one layout gain nothing.
         let two = self::text("%q = matmul(%x, %wq) %k = matmul(%x, %wk) %v = matmul(%x, %run)", HEADS);
         let run = run_rule(MergeSiblings, &two.replace("%c = reshape(%v) shape=[n, 2, 2]", "%c = relu(%v)"));
@@ -219,6 +224,15 @@ mod tests {
         let heads = self::text("%q = matmul(%x, %wq) %k = matmul(%x, %wk) %v = matmul(%x, %wv)", HEADS);
         let run = run_rule_on_siblings(MergeSiblings, Siblings::Never, &heads);
         assert_eq!((run.rewrites, run.reasons()), (0, vec![]));
+    }
+
+    #[test]
+    fn merges_a_gate_and_what_it_lets_through() {
+        let text = unequal("%a = matmul(%x, %wq) %b = matmul(%x, %wk)");
+        let run = run_rule(MergeSiblings, &text);
+        assert_eq!(run.equal_within(1e-6, 2).rewrites, 1);
+        assert!(run.after.to_string().contains("split("), "{}", run.after);
+        assert_eq!(run_rule_on_siblings(MergeSiblings, Siblings::Never, &text).rewrites, 0);
     }
 
     #[test]

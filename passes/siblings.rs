@@ -43,8 +43,10 @@ impl FromStr for Siblings {
 pub(crate) enum Pattern {
     /// Matrix products of equally many columns, each read by the same reshape alone.
     ProductsOfOneLayout,
-    /// Other matrix products.
+    /// Matrix products none of which is read by a reshape alone, as heads are.
     Products,
+    /// Other matrix products.
+    ProductsOfLayouts,
     /// Convolutions whose kernels have one element.
     PointwiseConvolutions,
     /// Other convolutions.
@@ -69,7 +71,6 @@ impl Pattern {
     /// | products | llama_tiny | 58 | 58 |
     /// | pointwise convolutions | googlenet | 73 | 81 |
     /// | pointwise convolutions | inception_v3 | 112 | 121 |
-    /// | convolutions | not measured | | |
     /// | products of parts, joined again | 2, 3, 4, 8 parts | 5, 6, 7, 11 | 3, 3, 3, 3 |
     /// | products of parts, each for another | 2, 3, 4 parts | 6, 8, 10 | 4, 5, 6 |
     /// | products of inputs | 2, 3, 4, 8 inputs | 6, 9, 12, 24 | 4, 5, 6, 10 |
@@ -80,6 +81,17 @@ impl Pattern {
     /// |---|---|---|--:|--:|
     /// | products of one layout | bert_base, f32 | H200, 2026-11-22 | 1.406 | 1.194 |
     /// | products of one layout | bert_base, f16 allowed | H100, 2026-11-26 | 0.470 | 0.534 |
+    /// | products | siblings_gate_up, f32 | H100, 2026-11-26 | 0.0154 | 0.0128 |
+    /// | products | siblings_gate_up, f16 allowed | H100, 2026-11-26 | 0.0150 | 0.0128 |
+    /// | products, and products of layouts | llama_tiny, f16 allowed | H100, 2026-11-26 | 0.1818 | 0.1723 |
+    /// | convolutions | siblings_towers, f32 | H100, 2026-11-26 | 0.5542 | 0.5539 |
+    /// | convolutions | siblings_towers, f16 allowed | H100, 2026-11-26 | 0.0704 | 0.0707 |
+    /// | products of parts | siblings_parts8, f32 | H100, 2026-11-26 | 0.0504 | 0.0181 |
+    /// | products of parts | siblings_parts8, f16 allowed | H100, 2026-11-26 | 0.0446 | 0.0178 |
+    /// | products of inputs | siblings_inputs8, f32 | H100, 2026-11-26 | 0.0300 | 0.0105 |
+    /// | products of inputs | siblings_inputs8, f16 allowed | H100, 2026-11-26 | 0.0250 | 0.0103 |
+    ///
+    /// `benches/gpu/siblings.py` writes the models of one pattern. llama_tiny's gain is that of its four pairs of gate_up.
     ///
     /// Where f16 is allowed, TensorRT 8 merges the products itself and makes one kernel of the attention, which it does not
     /// find behind a wide product that is cut.
@@ -87,13 +99,14 @@ impl Pattern {
         match self {
             Self::ProductsOfOneLayout if context.options.half && context.capabilities.scaled_scores => None,
             Self::ProductsOfOneLayout => Some(3),
-            Self::Products => None,
+            Self::Products => Some(2),
+            Self::ProductsOfLayouts => None,
             Self::PointwiseConvolutions => None,
             Self::Convolutions => None,
             // Nothing is copied for it that was not before.
             Self::ProductsOfParts => Some(2),
-            // They are copied to lie together, and how long that takes was not measured.
-            Self::ProductsOfInputs => None,
+            // They are copied to lie together: it was not measured from how few on that pays.
+            Self::ProductsOfInputs => Some(8),
         }
     }
 
@@ -110,6 +123,9 @@ impl Pattern {
         }
     }
 }
+
+/// Most elements of an input of which [`Pattern::ProductsOfInputs`] were measured: larger products fill a GPU one by one.
+pub(crate) const MOST_COPIED: i64 = 256 * 64;
 
 /// Most readers of a tensor among which siblings are looked for: each of them looks at the others.
 const MOST: usize = 256;
