@@ -52,10 +52,9 @@ impl Pass for MergeProducts {
             // Only what still holds at the end is worth a remark.
             context.remarks.clear();
             let before = rewrites;
-            for products in groups(graph, context.options.siblings) {
+            let read = RuleContext { capabilities: context.capabilities, options: context.options, symbols: &symbols };
+            for products in groups(graph, &read) {
                 let Some(first) = products.first().copied() else { continue };
-                let read =
-                    RuleContext { capabilities: context.capabilities, options: context.options, symbols: &symbols };
                 match merged(graph, &products, &read) {
                     Ok(patch) => {
                         context.apply(self.name(), graph, &patch)?.map_err(|source| PassError::Patch {
@@ -101,12 +100,14 @@ enum Near {
 
 /// Products that may become one, each group of one form and of different inputs: the first products of each input, then the
 /// second ones.
-fn groups(graph: &Graph, siblings: Siblings) -> Vec<Vec<NodeId>> {
-    let depths = if siblings == Siblings::Never { FxHashMap::default() } else { depths(graph) };
+fn groups(graph: &Graph, context: &RuleContext<'_>) -> Vec<Vec<NodeId>> {
+    let products = graph.live_of(&[OpKind::MatMul]);
+    let are_enough = Pattern::ProductsOfInputs.fewest(context).is_some_and(|fewest| products.len() >= fewest);
+    let depths = if are_enough { depths(graph) } else { FxHashMap::default() };
     let mut forms: FxHashMap<Form, usize> = FxHashMap::default();
     let mut seen: FxHashMap<(usize, ValueRef), usize> = FxHashMap::default();
     let mut groups: BTreeMap<(usize, usize), Vec<NodeId>> = BTreeMap::new();
-    for id in graph.live_of(&[OpKind::MatMul]) {
+    for id in products {
         let Some((x, form)) = form(graph, id, &depths) else { continue };
         let next = forms.len();
         let form = *forms.entry(form).or_insert(next);
@@ -339,8 +340,7 @@ mod tests {
         assert_eq!(run.rewrites, 1);
         assert!(run.after.to_string().contains("concat("), "{}", run.after);
         run.equal_within(1e-6, 2);
-        let run = run_pass(&MergeProducts, &text(7, 3));
-        assert_eq!((run.rewrites, run.reasons()), (0, vec!["such siblings are merged only if asked for"]));
+        assert_eq!(run_pass(&MergeProducts, &text(7, 3)).rewrites, 0);
         assert_eq!(run_pass(&MergeProducts, &text(8, 4096)).rewrites, 1);
         let run = run_pass(&MergeProducts, &text(8, 4097));
         assert_eq!((run.rewrites, run.reasons()), (0, vec!["their inputs are too large to be copied for it"]));

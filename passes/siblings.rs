@@ -110,16 +110,22 @@ impl Pattern {
         }
     }
 
+    /// The fewest siblings that are merged, if any are.
+    pub(crate) fn fewest(self, context: &RuleContext<'_>) -> Option<usize> {
+        match context.options.siblings {
+            Siblings::Never => None,
+            Siblings::Always => Some(2),
+            Siblings::Auto => self.fewest_that_gain(context),
+        }
+    }
+
     /// Whether so many siblings are to be merged.
     pub(crate) fn check(self, siblings: &[NodeId], context: &RuleContext<'_>) -> Result<(), Miss> {
         let (Some(first), 2..) = (siblings.first(), siblings.len()) else { return Err(Miss::NoMatch) };
-        match (context.options.siblings, self.fewest_that_gain(context)) {
-            (Siblings::Never, _) => Err(Miss::NoMatch),
-            (Siblings::Always, _) => Ok(()),
-            (Siblings::Auto, Some(fewest)) if siblings.len() >= fewest => Ok(()),
-            (Siblings::Auto, _) => {
-                Err(Miss::Blocked { reason: "such siblings are merged only if asked for", at: *first })
-            }
+        match self.fewest(context) {
+            Some(fewest) if siblings.len() >= fewest => Ok(()),
+            _ if context.options.siblings == Siblings::Never => Err(Miss::NoMatch),
+            _ => Err(Miss::Blocked { reason: "such siblings are merged only if asked for", at: *first }),
         }
     }
 }
