@@ -15,7 +15,7 @@ use crate::emit::record::Record;
 use crate::emit::sink::{LayerCounts, NetworkSink};
 use crate::emit::{EmitError, Unsupported, emit};
 use crate::import::{ImportOptions, Model, import_file};
-use crate::notes::{Note, type_note, value_notes};
+use crate::notes::{Note, target_notes, value_notes};
 use crate::ranges::{Range, check_ranges, profile};
 use crate::runtime::Device;
 use crate::tensorrt::{BuilderConfig, Flavour, Library, Plan, Progress, Search, TrtNetwork, parse_onnx};
@@ -144,6 +144,14 @@ pub fn record(graph: &Graph, options: &Options) -> Result<(Record, LayerCounts),
     Ok((sink, counts))
 }
 
+/// The layers of a graph's network, and what the target makes of the model's types.
+pub(crate) fn counted(graph: &Graph, options: &Options) -> Result<(LayerCounts, Vec<Note>), Error> {
+    let capabilities = options.capabilities.clone().unwrap_or_default();
+    let lowered = Lowered::of(graph, &capabilities)?;
+    let counts = lowered.emit(&capabilities, &mut Record::new())?;
+    Ok((counts, target_notes(graph, &lowered.graph, &capabilities, &options.ranges)))
+}
+
 /// As [`record`], with the rewrites of the lowering.
 pub(crate) fn record_traced(graph: &Graph, options: &Options) -> Result<(Record, Vec<Rewrite>), Error> {
     let capabilities = options.capabilities.clone().unwrap_or_default();
@@ -235,7 +243,7 @@ pub fn build(
 
     let mut config = options.build.clone();
     config.profiles = profile(graph, &options.ranges, &network.shape_inputs()?)?.into_iter().collect();
-    let mut notes: Vec<Note> = type_note(graph, &capabilities).into_iter().collect();
+    let mut notes = target_notes(graph, &lowered.graph, &capabilities, &options.ranges);
     notes.extend(config.profiles.iter().flat_map(|profile| value_notes(profile, &options.ranges)));
     let start = Instant::now();
     let gpu = gpu_of(library)?;

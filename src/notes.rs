@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use trt_fuse_ir::{Capabilities, Graph};
+use trt_fuse_ir::{Capabilities, DType, Graph, Interval, beyond};
 use trt_fuse_passes::conversions;
 
 use crate::import::ImportNote;
@@ -23,6 +23,13 @@ pub enum Note {
     Types {
         /// The types.
         types: Vec<TypeChange>,
+    },
+    /// Integers that the type they are computed in may not hold, where they wrap around.
+    Wraps {
+        /// The type that they are computed in.
+        to: String,
+        /// The tensors, of which no other comes before.
+        tensors: Vec<String>,
     },
     /// An input whose values decide shapes, and the values that the engine was built for because none were given.
     Values {
@@ -67,6 +74,15 @@ impl fmt::Display for Note {
                 }
                 Ok(())
             }
+            Self::Wraps { to, tensors } => {
+                let shown: Vec<String> = tensors.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+                let more = if tensors.len() > SHOWN { ", ..." } else { "" };
+                write!(
+                    f,
+                    "numbers beyond {to} wrap around in {}{more}: nothing tells that there are none",
+                    shown.join(", ")
+                )
+            }
             Self::Cache { file, reason } => write!(f, "cache {} is not used: {reason}", file.display()),
             Self::Values { input, values } => {
                 let shown: Vec<String> = values.iter().take(SHOWN).map(ToString::to_string).collect();
@@ -90,6 +106,23 @@ pub(crate) fn type_note(graph: &Graph, capabilities: &Capabilities) -> Option<No
         .map(|change| TypeChange { from: change.from.to_string(), to: change.to.to_string(), tensors: change.tensors })
         .collect();
     (!types.is_empty()).then_some(Note::Types { types })
+}
+
+/// What the target makes of the types of a graph and of the same graph lowered.
+pub(crate) fn target_notes(graph: &Graph, lowered: &Graph, capabilities: &Capabilities, ranges: &[Range]) -> Vec<Note> {
+    type_note(graph, capabilities).into_iter().chain(wrap_note(lowered, capabilities, ranges)).collect()
+}
+
+/// The integers of a lowered graph that the target's narrower type may not hold at some sizes of the ranges.
+fn wrap_note(graph: &Graph, capabilities: &Capabilities, ranges: &[Range]) -> Option<Note> {
+    let to = capabilities.computed_in(DType::I64).filter(|to| *to == DType::I32)?;
+    let size = |symbol: &str| {
+        let range = ranges.iter().find(|range| range.symbol == symbol)?;
+        Some((range.min, range.max))
+    };
+    let values = beyond(graph, DType::I64, Interval::I32, &size);
+    let tensors: Vec<String> = values.iter().filter_map(|value| Some(graph.value(*value)?.name.to_string())).collect();
+    (!tensors.is_empty()).then(|| Note::Wraps { to: to.to_string(), tensors })
 }
 
 /// The inputs of a profile whose values were chosen, not given.
@@ -141,5 +174,20 @@ mod tests {
               --range 'shape[0]=MIN:OPT:MAX'"]
         );
         assert_eq!(notes(&["shape[0]=2:3:4", "shape[1]=3:4:6"]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn integers_that_may_wrap_around_are_told_by_name() {
+        let text = "graph g(%x: i64[n], %m: bool[n]) -> (%a, %b) {
+            %k = constant() value=i64[] {0}
+            %a = cumulative(%x, %k)
+            %c = cast(%m) to=i64
+            %b = cumulative(%c, %k)
+        }";
+        let (graph, ranges): (Graph, _) = (text.parse().unwrap(), ["n=1:8:32".parse().unwrap()]);
+        let old = Capabilities::tensorrt((8, 5, 3));
+        let note = wrap_note(&graph, &old, &ranges).unwrap();
+        assert_eq!(note.to_string(), "numbers beyond i32 wrap around in `a`: nothing tells that there are none");
+        assert_eq!(wrap_note(&graph, &Capabilities::default(), &ranges), None);
     }
 }

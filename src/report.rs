@@ -15,12 +15,12 @@ use serde::Serialize;
 use trt_fuse_ir::Graph;
 use trt_fuse_passes::{PassReport, Remark, Rewrite, count_ops};
 
-use crate::compile::optimize_with;
+use crate::compile::{counted, optimize_with};
 use crate::emit::sink::LayerCounts;
 use crate::import::{Model, import_file};
-use crate::notes::{Note, type_note};
+use crate::notes::Note;
 use crate::tensorrt::{EngineLayer, Library, Progress, parse_onnx};
-use crate::{Error, Options, build, profile, record};
+use crate::{Error, Options, build, profile};
 
 pub use bisect::{Bisection, Culprit, InputError, StageLine, bisect, bisect_pipelines, read_inputs};
 pub use layout::{Layout, layout};
@@ -234,10 +234,9 @@ fn fuse_report_with(
         }
         _ => {
             let start = Instant::now();
-            let (_, counts) = record(&graph, &options)?;
+            let (counts, notes) = counted(&graph, &options)?;
             timings.emit = ms(start.elapsed());
-            let capabilities = options.capabilities.clone().unwrap_or_default();
-            (counts, None, type_note(&graph, &capabilities).into_iter().collect())
+            (counts, None, notes)
         }
     };
     let parser = match &library {
