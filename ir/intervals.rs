@@ -54,12 +54,13 @@ impl Interval {
 }
 
 /// The values of a type that may leave `bounds` although all that they are computed from keeps within, in the graph's
-/// order. Inputs of the graph keep within; `symbols` are the least and largest sizes. Linear in the graph.
+/// order. Inputs of the graph keep within, and within what `inputs` says of them by name; `symbols` are the least and largest
+/// sizes. Linear in the graph.
 ///
 /// ```
 /// # use trt_fuse_ir::{DType, Graph, Interval, beyond};
 /// let graph: Graph = "graph g(%x: i64[2], %y: i64[2]) -> (%a, %b) { %a = min(%x, %y) %b = add(%x, %y) }".parse()?;
-/// let found = beyond(&graph, DType::I64, Interval::I32, &|_| None);
+/// let found = beyond(&graph, DType::I64, Interval::I32, &|_| None, &|_| None);
 /// assert_eq!(found.iter().map(|value| &*graph.value(*value).unwrap().name).collect::<Vec<_>>(), ["b"]);
 /// # Ok::<(), trt_fuse_ir::ParseError>(())
 /// ```
@@ -68,6 +69,7 @@ pub fn beyond(
     dtype: DType,
     bounds: Interval,
     symbols: &dyn Fn(&str) -> Option<(i64, i64)>,
+    inputs: &dyn Fn(&str) -> Option<(i64, i64)>,
 ) -> Vec<ValueRef> {
     let mut known = FxHashMap::default();
     let mut found = Vec::new();
@@ -75,7 +77,11 @@ pub fn beyond(
         let Some(node) = graph.node(id) else { continue };
         for (slot, value) in node.outputs.iter().enumerate() {
             let reference = ValueRef { node: id, slot: slot as u32 };
-            let mut interval = Analysis { graph, known: &known, symbols }.of(id, node, slot);
+            let stated = if matches!(node.op, Op::Input) { inputs(&value.name) } else { None };
+            let mut interval = match stated {
+                Some((min, max)) => Interval::between(min as f64, max as f64),
+                None => Analysis { graph, known: &known, symbols }.of(id, node, slot),
+            };
             if value.info.dtype == dtype && !bounds.holds(interval) {
                 if !matches!(node.op, Op::Input) {
                     found.push(reference);
@@ -289,9 +295,12 @@ mod tests {
 
     /// The values that may leave `i32`, with `n` from 1 to 4096.
     fn found(nodes: &str, outputs: &str) -> Vec<String> {
-        let text = format!("graph g(%x: i64[n], %y: i64[n], %b: bool[n], %f: f32[n]) -> ({outputs}) {{ {nodes} }}");
+        let text = format!(
+            "graph g(%x: i64[n], %y: i64[n], %z: i64[n], %b: bool[n], %f: f32[n]) -> ({outputs}) {{ {nodes} }}"
+        );
         let graph: Graph = text.parse().unwrap();
-        let values = beyond(&graph, DType::I64, Interval::I32, &|_| Some((1, 4096)));
+        let values =
+            beyond(&graph, DType::I64, Interval::I32, &|_| Some((1, 4096)), &|name| (name == "z").then_some((0, 1)));
         values.iter().map(|value| graph.value(*value).unwrap().name.to_string()).collect()
     }
 
@@ -321,6 +330,7 @@ mod tests {
             "%k = constant() value=i64[] {7} %m = mod(%x, %k) %a = mul(%m, %m)",
             "%k = constant() value=i64[] {2} %a = div(%x, %k)",
             "%c = clip(%f) p=[0.0, 100.0] %a = cast(%c) to=i64",
+            "%s = reduce(%z) kind=sum axes=[0] %t = mul(%s, %s) %a = add(%t, %z)",
             "%k = arg_reduce(%f) axis=0 %a = add(%k, %k)",
             "%m = cast(%b) to=i64 %s = reduce(%m) kind=sum axes=[0] %t = mul(%s, %s) %a = sub(%t, %s)",
         ] {

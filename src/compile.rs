@@ -15,8 +15,8 @@ use crate::emit::record::Record;
 use crate::emit::sink::{LayerCounts, NetworkSink};
 use crate::emit::{EmitError, Unsupported, emit};
 use crate::import::{ImportOptions, Model, import_file};
-use crate::notes::{Note, target_notes, value_notes};
-use crate::ranges::{Range, check_ranges, profile};
+use crate::notes::{Note, target_notes, type_note, value_notes};
+use crate::ranges::{Range, bounds, check_integers, check_ranges, profile};
 use crate::runtime::Device;
 use crate::tensorrt::{BuilderConfig, Flavour, Library, Plan, Progress, Search, TrtNetwork, parse_onnx};
 
@@ -221,6 +221,7 @@ pub fn build(
     check_ranges(graph, &options.ranges)?;
     let start = Instant::now();
     let lowered = Lowered::of(graph, &capabilities)?;
+    check_integers(&lowered.graph, &capabilities, &options.ranges)?;
     // An engine read from a file does not tell of its layers.
     let cache = options.engine_cache.as_deref().filter(|_| !options.build.detailed).map(EngineCache::new);
     let mut missed = None;
@@ -243,12 +244,13 @@ pub fn build(
 
     let mut config = options.build.clone();
     config.profiles = profile(graph, &options.ranges, &network.shape_inputs()?)?.into_iter().collect();
-    let mut notes = target_notes(graph, &lowered.graph, &capabilities, &options.ranges);
+    let mut notes: Vec<Note> = type_note(graph, &capabilities).into_iter().collect();
     notes.extend(config.profiles.iter().flat_map(|profile| value_notes(profile, &options.ranges)));
     let start = Instant::now();
     let gpu = gpu_of(library)?;
     let mut plan = network.build(&config, progress)?;
     describe(&mut plan, graph, gpu.as_deref());
+    plan.header.bounds = bounds(graph, &options.ranges);
     plan.header.notes = notes.iter().filter_map(|note| serde_json::to_value(note).ok()).collect();
     notes.extend(timing_note(&plan, &config));
     if let Some((cache, place, unread)) = missed {

@@ -211,6 +211,18 @@ fn values_of(graph: &Graph, inputs: &[Tensor]) -> Vec<Range> {
     ranges.collect()
 }
 
+/// What the integers of a test hold, on which the proof that all fit the target's type may rest.
+fn bounds_of(graph: &Graph, inputs: &[Tensor]) -> Vec<Range> {
+    let names = graph.inputs().iter().filter_map(|id| graph.value((*id).into())).map(|value| &value.name);
+    let integers = names.zip(inputs).filter(|(_, tensor)| tensor.dtype().is_integer());
+    let bounds = integers.filter_map(|(name, tensor)| {
+        let elements = tensor.to_i64s()?;
+        let (min, max) = (elements.iter().copied().min()?, elements.iter().copied().max()?);
+        Some(Range { symbol: format!("{name}[]"), min, opt: min, max })
+    });
+    bounds.collect()
+}
+
 /// Builds, and runs if asked to.
 fn try_build(case: &Path, library: &Library, reach: Reach, options: &Options) -> Result<(), (Verdict, String)> {
     let model = import_file(&case.join("model.onnx"), &options.import).map_err(failure)?;
@@ -223,6 +235,7 @@ fn try_build(case: &Path, library: &Library, reach: Reach, options: &Options) ->
     let inputs = read_all(&data, "input", graph.inputs().len())?;
     let mut options = options.clone();
     options.ranges.extend(values_of(&graph, &inputs));
+    options.ranges.extend(bounds_of(&graph, &inputs));
     let plan = build(&graph, library, &options, None).map_err(failure)?.plan;
     let expected = read_all(&data, "output", graph.outputs().len())?;
     let engine = Engine::from_plan(library, 0, &plan).map_err(failure)?;

@@ -4,11 +4,11 @@ use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use trt_fuse_ir::{Capabilities, DType, Graph, Interval, beyond};
+use trt_fuse_ir::{Capabilities, DType, Graph};
 use trt_fuse_passes::conversions;
 
 use crate::import::ImportNote;
-use crate::ranges::Range;
+use crate::ranges::{Range, beyond_i32};
 use crate::tensorrt::{Profile, RangeKind};
 
 /// Values shown of an input.
@@ -116,12 +116,7 @@ pub(crate) fn target_notes(graph: &Graph, lowered: &Graph, capabilities: &Capabi
 /// The integers of a lowered graph that the target's narrower type may not hold at some sizes of the ranges.
 fn wrap_note(graph: &Graph, capabilities: &Capabilities, ranges: &[Range]) -> Option<Note> {
     let to = capabilities.computed_in(DType::I64).filter(|to| *to == DType::I32)?;
-    let size = |symbol: &str| {
-        let range = ranges.iter().find(|range| range.symbol == symbol)?;
-        Some((range.min, range.max))
-    };
-    let values = beyond(graph, DType::I64, Interval::I32, &size);
-    let tensors: Vec<String> = values.iter().filter_map(|value| Some(graph.value(*value)?.name.to_string())).collect();
+    let tensors = beyond_i32(graph, ranges);
     (!tensors.is_empty()).then(|| Note::Wraps { to: to.to_string(), tensors })
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use trt_fuse_ir::{Dim, Graph, GraphError, shapes_at};
+use trt_fuse_ir::{Capabilities, DType, Dim, Graph, GraphError, Interval, beyond, shapes_at};
 
 use crate::tensorrt::{InputRange, Profile, RangeKind};
 
@@ -65,6 +65,14 @@ pub enum RangeError {
         /// The node that does not fit.
         source: GraphError,
     },
+    /// Integers that may be beyond those of the type that the target computes them in.
+    #[error("`{}` may be beyond i32, in which the target computes i64: {}", .tensors.first().map_or("", String::as_str), narrowed(.input))]
+    Integers {
+        /// The tensors, without those that are computed from others of them alone.
+        tensors: Vec<String>,
+        /// An input of which nothing is said.
+        input: Option<String>,
+    },
     /// An input whose values decide shapes, without values that fit.
     #[error(
         "no values of input `{input}` were found at which every shape fits: give them, e.g. --range '{input}[0]=1:2:4'"
@@ -73,6 +81,13 @@ pub enum RangeError {
         /// The input.
         input: String,
     },
+}
+
+fn narrowed(input: &Option<String>) -> String {
+    match input {
+        Some(input) => format!("say what `{input}` holds, e.g. --range '{input}[]=0:1:1000'"),
+        None => "clip what it is computed from".to_string(),
+    }
 }
 
 fn those(symbols: &[String]) -> String {
@@ -132,7 +147,11 @@ impl Range {
 /// What is missing, or the first node that does not fit, with the sizes.
 pub fn check_ranges(graph: &Graph, ranges: &[Range]) -> Result<(), RangeError> {
     let symbols = symbols(graph);
-    let is_known = |range: &&Range| symbols.contains_key(&range.symbol) || values::element_of(graph, range).is_some();
+    let is_known = |range: &&Range| {
+        symbols.contains_key(&range.symbol)
+            || values::element_of(graph, range).is_some()
+            || values::elements_of(graph, range).is_some()
+    };
     if let Some(range) = ranges.iter().find(|range| !is_known(range)) {
         return Err(RangeError::Unknown { symbol: range.symbol.clone(), known: symbols.into_keys().collect() });
     }
@@ -150,6 +169,41 @@ pub fn check_ranges(graph: &Graph, ranges: &[Range]) -> Result<(), RangeError> {
         })?;
     }
     Ok(())
+}
+
+/// The least and largest elements of inputs that ranges tell, by name.
+pub(crate) fn bounds(graph: &Graph, ranges: &[Range]) -> BTreeMap<String, (i64, i64)> {
+    let told = |range: &Range| Some((values::elements_of(graph, range)?.name.to_string(), (range.min, range.max)));
+    ranges.iter().filter_map(told).collect()
+}
+
+/// The i64 tensors of a graph that may be beyond i32 at some sizes and inputs of the ranges.
+pub(crate) fn beyond_i32(graph: &Graph, ranges: &[Range]) -> Vec<String> {
+    let size = |symbol: &str| {
+        let range = ranges.iter().find(|range| range.symbol == symbol)?;
+        Some((range.min, range.max))
+    };
+    let bounds = bounds(graph, ranges);
+    let values = beyond(graph, DType::I64, Interval::I32, &size, &|input| bounds.get(input).copied());
+    values.iter().filter_map(|value| Some(graph.value(*value)?.name.to_string())).collect()
+}
+
+/// Checks that no integer is beyond i32, if that is what the target computes them in.
+///
+/// # Errors
+/// The tensors that may be, and an input that might tell more.
+pub(crate) fn check_integers(graph: &Graph, capabilities: &Capabilities, ranges: &[Range]) -> Result<(), RangeError> {
+    if capabilities.computed_in(DType::I64) != Some(DType::I32) {
+        return Ok(());
+    }
+    let tensors = beyond_i32(graph, ranges);
+    if tensors.is_empty() {
+        return Ok(());
+    }
+    let told = bounds(graph, ranges);
+    let mut inputs = graph.inputs().iter().filter_map(|id| graph.value((*id).into()));
+    let input = inputs.find(|value| value.info.dtype == DType::I64 && !told.contains_key(&*value.name));
+    Err(RangeError::Integers { tensors, input: input.map(|value| value.name.to_string()) })
 }
 
 /// The symbols of a graph's inputs, each with the first input that has it.
@@ -240,5 +294,33 @@ mod tests {
         assert_eq!(check_ranges(&graph, &range("n=2:4:8")), Ok(()));
         let error = check_ranges(&graph, &range("n=2:4:7")).unwrap_err().to_string();
         assert!(error.contains("n=7") && error.contains("`y`"), "{error}");
+    }
+
+    #[test]
+    fn integers_of_32_bits_are_proven() {
+        let text = "graph g(%ids: i64[n], %m: bool[n]) -> (%a, %b) {
+            %k = constant() value=i64[] {0}
+            %a = cumulative(%ids, %k)
+            %c = cast(%m) to=i64
+            %b = cumulative(%c, %k)
+        }";
+        let graph: Graph = text.parse().unwrap();
+        let old = Capabilities::tensorrt((8, 5, 3));
+        let check = |target: &Capabilities, texts: &[&str]| {
+            let ranges: Vec<Range> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            check_ranges(&graph, &ranges)?;
+            check_integers(&graph, target, &ranges)
+        };
+        assert_eq!(
+            check(&old, &["n=1:8:32"]).unwrap_err().to_string(),
+            "`a` may be beyond i32, in which the target computes i64: say what `ids` holds, e.g. --range 'ids[]=0:1:1000'"
+        );
+        // 32 times 2^26 is just too much.
+        let large = "`a` may be beyond i32, in which the target computes i64: clip what it is computed from";
+        assert_eq!(check(&old, &["n=1:8:32", "ids[]=0:1:67108864"]).unwrap_err().to_string(), large);
+        assert_eq!(check(&old, &["n=1:8:32", "ids[]=0:1:67108863"]), Ok(()));
+        assert_eq!(check(&Capabilities::default(), &["n=1:8:32"]), Ok(()));
+        let unknown = check(&old, &["n=1:8:32", "m[]=0:1:1"]).unwrap_err().to_string();
+        assert_eq!(unknown, "no input has a dimension `m[]`; there is `n`");
     }
 }

@@ -16,6 +16,13 @@ pub(super) fn element_of<'g>(graph: &'g Graph, range: &Range) -> Option<(&'g Val
     Some((inputs.find(|value| &*value.name == name)?, index.parse().ok()?))
 }
 
+/// The input of whose elements, all of them, a range such as `mask[]=0:1:1` speaks.
+pub(super) fn elements_of<'g>(graph: &'g Graph, range: &Range) -> Option<&'g Value> {
+    let name = range.symbol.strip_suffix("[]")?;
+    let mut inputs = graph.inputs().iter().filter_map(|id| graph.value((*id).into()));
+    inputs.find(|value| &*value.name == name && value.info.dtype.is_integer())
+}
+
 /// Ranges of the values of inputs.
 pub(super) fn ranges(graph: &Graph, ranges: &[Range], inputs: &[String]) -> Result<Vec<InputRange>, RangeError> {
     let value = |name: &String| {

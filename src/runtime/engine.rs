@@ -155,8 +155,9 @@ fn spec(raw: RawTensorInfo, header: &PlanHeader) -> Result<TensorSpec, RuntimeEr
     let dtype = header.dtype(&name).unwrap_or(carried);
     let values = header.values.get(&name).filter(|_| is_input).cloned();
     let usual = header.usual.get(&name).filter(|_| is_input).cloned();
+    let bounds = header.bounds.get(&name).filter(|_| is_input).copied();
     let shape = header.shape(&name).filter(|shape| is_input && shape.len() == dims.len());
-    Ok(TensorSpec { name, is_input, dtype, carried, dims, shape, min, opt, max, on_host, values, usual })
+    Ok(TensorSpec { name, is_input, dtype, carried, dims, shape, min, opt, max, on_host, values, usual, bounds })
 }
 
 #[cfg(test)]

@@ -123,6 +123,18 @@ pub enum RuntimeError {
         /// The values given.
         found: Vec<i64>,
     },
+    /// An input has an element that the engine was not built for.
+    #[error("'{name}' has an element {found}; the engine was built for {min} to {max}")]
+    Bounds {
+        /// The input.
+        name: String,
+        /// The least element.
+        min: i64,
+        /// The largest.
+        max: i64,
+        /// An element that is neither of them nor between.
+        found: i64,
+    },
     /// An input has a number that the engine's type does not hold.
     #[error("input '{name}' has a number of {from} that {to} does not hold; the engine computes in {to}")]
     Number {

@@ -22,7 +22,8 @@ pub enum Extents {
 /// Whole numbers are below this: they may be indices of a table, a mask, a number of something.
 const MOST_WHOLE: f32 = 4.0;
 
-/// Inputs by name from a fixed sequence that `seed` chooses: floats in -1..1, whole numbers in 0..4, booleans. Inputs
+/// Inputs by name from a fixed sequence that `seed` chooses: floats in -1..1, whole numbers in 0..4 or next to it, as the engine
+/// may take them, booleans. Inputs
 /// whose values decide shapes have those of `values`, or for the usual extents the usual ones.
 ///
 /// # Errors
@@ -52,7 +53,7 @@ pub fn random_inputs(
             };
             let dims: Vec<usize> = dims.iter().map(|dim| usize::try_from(*dim).unwrap_or(0)).collect();
             let count = numel(&dims).ok_or_else(|| fail(format!("its shape {dims:?} is too large")))?;
-            let numbers = (0..count).map(|_| random.number(spec.dtype)).collect();
+            let numbers = (0..count).map(|_| random.number(spec)).collect();
             convert(&Tensor::from_vec(dims, numbers).map_err(wrong)?, spec.dtype).map_err(fail)?
         };
         inputs.push((spec.name.clone(), tensor));
@@ -76,12 +77,15 @@ impl Random {
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 40) as f32 / (1_u64 << 24) as f32
     }
 
-    fn number(&mut self, dtype: DType) -> f32 {
+    fn number(&mut self, spec: &TensorSpec) -> f32 {
         let unit = self.unit();
-        match dtype {
+        match spec.dtype {
             DType::Bool => f32::from(u8::from(unit >= 0.5)),
             dtype if dtype.is_float() => unit * 2.0 - 1.0,
-            _ => (unit * MOST_WHOLE).floor(),
+            _ => {
+                let (min, max) = spec.bounds.unwrap_or((0, i64::from(u16::MAX)));
+                (unit * MOST_WHOLE).floor().max(min as f32).min(max as f32)
+            }
         }
     }
 }
@@ -106,6 +110,7 @@ mod tests {
             on_host,
             values: None,
             usual: None,
+            bounds: None,
         }
     }
 

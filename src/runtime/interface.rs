@@ -36,6 +36,8 @@ pub struct TensorSpec {
     pub values: Option<(Vec<i64>, Vec<i64>)>,
     /// Usual values of such an input.
     pub usual: Option<Vec<i64>>,
+    /// Least and largest elements of an input of integers, if the engine rests on them.
+    pub bounds: Option<(i64, i64)>,
 }
 
 impl TensorSpec {
@@ -52,6 +54,7 @@ impl TensorSpec {
             });
         }
         self.check_values(tensor)?;
+        self.check_bounds(tensor)?;
         if self.carried == self.dtype {
             return Ok(Cow::Borrowed(tensor));
         }
@@ -70,6 +73,15 @@ impl TensorSpec {
         }
         let expected = if min == max { format!("{min:?}") } else { format!("{min:?} to {max:?}") };
         Err(RuntimeError::Values { name: self.name.clone(), expected, found })
+    }
+
+    /// Beyond them integers of the engine might wrap around.
+    fn check_bounds(&self, tensor: &Tensor) -> Result<(), RuntimeError> {
+        let Some((min, max)) = self.bounds else { return Ok(()) };
+        match tensor.to_i64s().into_iter().flatten().find(|element| !(min..=max).contains(element)) {
+            Some(found) => Err(RuntimeError::Bounds { name: self.name.clone(), min, max, found }),
+            None => Ok(()),
+        }
     }
 
     /// What the engine wrote, in the model's type.
@@ -232,6 +244,7 @@ mod tests {
             on_host: false,
             values: None,
             usual: None,
+            bounds: None,
         };
         vec![
             spec("ids", true, DType::I64, DType::I32, [-1, 4], &[1, 4], &[8, 4]),
@@ -295,6 +308,13 @@ mod tests {
         insta::assert_snapshot!(
             take_inputs(&specs, &[("ids", &ids), ("x", &x)]).unwrap_err(),
             @"'ids' is [1, 2, 3, 5]; the engine was built for values [1, 1, 1, 1] to [1, 2, 3, 4]"
+        );
+        let mut specs = self::specs();
+        specs[0].bounds = Some((0, 9));
+        let ids = Tensor::from_vec([1, 4], vec![0_i64, 9, 10, -1]).unwrap();
+        insta::assert_snapshot!(
+            take_inputs(&specs, &[("ids", &ids), ("x", &x)]).unwrap_err(),
+            @"'ids' has an element 10; the engine was built for 0 to 9"
         );
         let large = Tensor::full([3, 4], 1_i64 << 31).unwrap();
         insta::assert_snapshot!(

@@ -42,6 +42,9 @@ pub struct PlanHeader {
     /// Their usual values, which kernels were chosen for.
     #[serde(default)]
     pub usual: BTreeMap<String, Vec<i64>>,
+    /// The least and largest elements of inputs, by name, on which it rests that no integer is beyond the engine's type.
+    #[serde(default)]
+    pub bounds: BTreeMap<String, (i64, i64)>,
     /// What users were told when it was built, as JSON of [`Note`](crate::Note).
     #[serde(default)]
     pub notes: Vec<serde_json::Value>,
@@ -91,6 +94,7 @@ impl PlanHeader {
             shapes: BTreeMap::new(),
             values: BTreeMap::new(),
             usual: BTreeMap::new(),
+            bounds: BTreeMap::new(),
             notes: Vec::new(),
             bytes: engine.len() as u64,
             hash: hash(engine),

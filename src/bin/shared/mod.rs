@@ -14,7 +14,8 @@ use trt_fuse::{Error, ErrorKind, Note, Options, PassSelection, Range};
 /// Options of every program that takes a model.
 #[derive(Args)]
 pub(crate) struct Common {
-    /// Range of a symbolic dimension: SYMBOL=MIN:OPT:MAX or SYMBOL=SIZE. May be repeated.
+    /// Range of a symbolic dimension: SYMBOL=MIN:OPT:MAX or SYMBOL=SIZE; of an element of an input whose values decide
+    /// shapes: INPUT[0]=MIN:OPT:MAX; of all elements of an input of integers: INPUT[]=MIN:OPT:MAX. May be repeated.
     #[arg(long = "range", value_name = "RANGE")]
     ranges: Vec<Range>,
     /// Passes not to run, separated by commas.
@@ -83,8 +84,8 @@ impl Common {
     /// The library's options.
     pub(crate) fn options(&self) -> Options {
         // A dimension of one size is no symbol: what follows from it is known before the passes.
-        let (fixed, ranges): (Vec<Range>, Vec<Range>) =
-            self.ranges.iter().cloned().partition(|range| range.min == range.max);
+        let is_size = |range: &Range| range.min == range.max && !range.symbol.ends_with(']');
+        let (fixed, ranges): (Vec<Range>, Vec<Range>) = self.ranges.iter().cloned().partition(is_size);
         let mut options = Options {
             capabilities: self.target.clone(),
             passes: PassSelection {
