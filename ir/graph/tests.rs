@@ -1,6 +1,6 @@
 use super::*;
 use crate::op::{Activation, UnaryOp};
-use crate::{Builder, Patch};
+use crate::{Builder, GraphError, Patch};
 
 /// Ways to break a graph, for the tests of what checks it.
 impl Graph {
