@@ -22,6 +22,8 @@ pub struct Capabilities {
     pub dtypes: Vec<DType>,
     /// INormalization (8.6 and later).
     pub normalization: bool,
+    /// IReverseSequenceLayer (8.6 and later).
+    pub reverse_sequence: bool,
     /// Squeeze and Unsqueeze layers (10.7 and later).
     pub squeeze: bool,
     /// Cumulative layer (10.8 and later).
@@ -73,6 +75,7 @@ impl Capabilities {
             version,
             dtypes: vec![F32, F16, BF16, I8, I32, I64, U8, Bool, F8E4M3, F4E2M1, I4],
             normalization: true,
+            reverse_sequence: true,
             squeeze: true,
             cumulative: true,
             attention: true,
@@ -116,6 +119,7 @@ impl Capabilities {
             version,
             dtypes,
             normalization: least((8, 6)),
+            reverse_sequence: least((8, 6)),
             squeeze: least((10, 7)),
             cumulative: least((10, 8)),
             attention: least((10, 14)),

@@ -127,7 +127,7 @@ impl Analysis<'_> {
                 numbers.into_iter().map(|number| Interval::between(number, number)).reduce(Interval::hull)
             }
             Op::Unary(op) => unary(*op, input(0)?),
-            Op::Binary(op) => binary(*op, input(0)?, input(1)?),
+            Op::Binary(op) => binary(*op, self.taken_below_zero(id).or(input(0))?, input(1)?),
             Op::Activation(op) => activation(op, input(0)?),
             Op::Cast(_) if self.is_float(id) => Some(input(0)?.each(f64::trunc)),
             Op::Where => Some(input(1)?.hull(input(2)?)),
@@ -136,7 +136,7 @@ impl Analysis<'_> {
                 // A tensor of TensorRT's has at most as many elements.
                 Some(Interval::between(0.0, i32::MAX.into()))
             }
-            Op::NonZero => Some(self.places(id, None)),
+            Op::NonZero | Op::NonMaxSuppression(_) => Some(self.places(id, None)),
             Op::ArgReduce(op) => Some(self.places(id, Some(op.axis))),
             Op::TopK(op) if slot == 1 => Some(self.places(id, Some(op.axis))),
             Op::ConstantOfShape(op) => op.value.to_f64s()?.first().map(|number| Interval::between(*number, *number)),
@@ -172,6 +172,21 @@ impl Analysis<'_> {
             Op::Concat(_) => all(),
             _ => None,
         }
+    }
+
+    /// The first operand of `add(x, n)` in `where(less(x, 0), add(x, n), x)`, which is how an index that counts from the
+    /// end is made to count from the front: no sum of another x is taken.
+    fn taken_below_zero(&self, sum: NodeId) -> Option<Interval> {
+        let (graph, x) = (self.graph, self.graph.input(sum, 0)?);
+        let reader = graph.sole_consumer(sum.into()).filter(|reader| reader.slot == 1)?.node;
+        let condition = graph.input(reader, 0)?;
+        let is_guard = matches!(graph.op(sum)?, Op::Binary(BinaryOp::Add))
+            && matches!(graph.op(reader)?, Op::Where)
+            && matches!(graph.op(condition.node)?, Op::Binary(BinaryOp::Less))
+            && graph.input(condition.node, 0) == Some(x)
+            && graph.constant(graph.input(condition.node, 1)?)?.uniform_f64() == Some(0.0);
+        let below = Interval::between(f64::NEG_INFINITY, -1.0);
+        is_guard.then(|| self.known.get(&x).map(|x| x.within(below)))?
     }
 
     fn is_float(&self, cast: NodeId) -> bool {
@@ -331,10 +346,26 @@ mod tests {
             "%k = constant() value=i64[] {2} %a = div(%x, %k)",
             "%c = clip(%f) p=[0.0, 100.0] %a = cast(%c) to=i64",
             "%s = reduce(%z) kind=sum axes=[0] %t = mul(%s, %s) %a = add(%t, %z)",
+            "%o = constant() value=i64[] {0} %l = less(%x, %o) %d = constant() value=i64[] {7} %s = add(%x, %d)
+                %a = where(%l, %s, %x)",
             "%k = arg_reduce(%f) axis=0 %a = add(%k, %k)",
             "%m = cast(%b) to=i64 %s = reduce(%m) kind=sum axes=[0] %t = mul(%s, %s) %a = sub(%t, %s)",
         ] {
             assert_eq!(found(nodes, "%a"), Vec::<String>::new(), "{nodes}");
+        }
+    }
+
+    #[test]
+    fn an_unlike_guard_tells_nothing() {
+        for (condition, readers) in
+            [("less(%y, %o)", ""), ("less(%o, %x)", ""), ("less(%x, %d)", ""), ("less(%x, %o)", "%r = neg(%s)")]
+        {
+            let rest = format!("%a = where(%l, %s, %x) {readers}");
+            let nodes = format!(
+                "%o = constant() value=i64[] {{0}} %d = constant() value=i64[] {{7}} %l = {condition} %s = add(%x, %d) {rest}"
+            );
+            let outputs = if readers.is_empty() { "%a" } else { "%a, %r" };
+            assert_eq!(found(&nodes, outputs).first().map(String::as_str), Some("s"), "{nodes}");
         }
     }
 

@@ -64,6 +64,7 @@ mod lower_quantization;
 mod lower_reduce;
 mod lower_remainder;
 mod lower_resize;
+mod lower_reverse_sequence;
 mod lower_roll;
 mod lower_rotary_embedding;
 mod lower_scalars;

@@ -64,6 +64,7 @@ use crate::lower_quantization::LowerQuantization;
 use crate::lower_reduce::LowerReduce;
 use crate::lower_remainder::LowerRemainder;
 use crate::lower_resize::LowerResize;
+use crate::lower_reverse_sequence::LowerReverseSequence;
 use crate::lower_roll::LowerRoll;
 use crate::lower_rotary_embedding::LowerRotaryEmbedding;
 use crate::lower_scalars::LowerScalars;
@@ -504,6 +505,7 @@ fn lowering_passes() -> Vec<Box<dyn Pass>> {
         Box::new(LowerReduce),
         Box::new(LowerRemainder),
         Box::new(LowerResize),
+        Box::new(LowerReverseSequence),
         Box::new(LowerRoll),
         Box::new(LowerRotaryEmbedding),
         Box::new(LowerScalars),

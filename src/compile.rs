@@ -221,7 +221,6 @@ pub fn build(
     check_ranges(graph, &options.ranges)?;
     let start = Instant::now();
     let lowered = Lowered::of(graph, &capabilities)?;
-    check_integers(&lowered.graph, &capabilities, &options.ranges)?;
     // An engine read from a file does not tell of its layers.
     let cache = options.engine_cache.as_deref().filter(|_| !options.build.detailed).map(EngineCache::new);
     let mut missed = None;
@@ -244,6 +243,7 @@ pub fn build(
 
     let mut config = options.build.clone();
     config.profiles = profile(graph, &options.ranges, &network.shape_inputs()?)?.into_iter().collect();
+    check_integers(&lowered.graph, &capabilities, &options.ranges, &config.profiles)?;
     let mut notes: Vec<Note> = type_note(graph, &capabilities).into_iter().collect();
     notes.extend(config.profiles.iter().flat_map(|profile| value_notes(profile, &options.ranges)));
     let start = Instant::now();

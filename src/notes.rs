@@ -8,7 +8,7 @@ use trt_fuse_ir::{Capabilities, DType, Graph};
 use trt_fuse_passes::conversions;
 
 use crate::import::ImportNote;
-use crate::ranges::{Range, beyond_i32};
+use crate::ranges::{Range, beyond_i32, bounds};
 use crate::tensorrt::{Profile, RangeKind};
 
 /// Values shown of an input.
@@ -116,7 +116,7 @@ pub(crate) fn target_notes(graph: &Graph, lowered: &Graph, capabilities: &Capabi
 /// The integers of a lowered graph that the target's narrower type may not hold at some sizes of the ranges.
 fn wrap_note(graph: &Graph, capabilities: &Capabilities, ranges: &[Range]) -> Option<Note> {
     let to = capabilities.computed_in(DType::I64).filter(|to| *to == DType::I32)?;
-    let tensors = beyond_i32(graph, ranges);
+    let tensors = beyond_i32(graph, ranges, &bounds(graph, ranges));
     (!tensors.is_empty()).then(|| Note::Wraps { to: to.to_string(), tensors })
 }
 

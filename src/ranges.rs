@@ -177,13 +177,12 @@ pub(crate) fn bounds(graph: &Graph, ranges: &[Range]) -> BTreeMap<String, (i64, 
     ranges.iter().filter_map(told).collect()
 }
 
-/// The i64 tensors of a graph that may be beyond i32 at some sizes and inputs of the ranges.
-pub(crate) fn beyond_i32(graph: &Graph, ranges: &[Range]) -> Vec<String> {
+/// The i64 tensors of a graph that may be beyond i32 at some sizes of the ranges and inputs within the bounds.
+pub(crate) fn beyond_i32(graph: &Graph, ranges: &[Range], bounds: &BTreeMap<String, (i64, i64)>) -> Vec<String> {
     let size = |symbol: &str| {
         let range = ranges.iter().find(|range| range.symbol == symbol)?;
         Some((range.min, range.max))
     };
-    let bounds = bounds(graph, ranges);
     let values = beyond(graph, DType::I64, Interval::I32, &size, &|input| bounds.get(input).copied());
     values.iter().filter_map(|value| Some(graph.value(*value)?.name.to_string())).collect()
 }
@@ -192,15 +191,28 @@ pub(crate) fn beyond_i32(graph: &Graph, ranges: &[Range]) -> Vec<String> {
 ///
 /// # Errors
 /// The tensors that may be, and an input that might tell more.
-pub(crate) fn check_integers(graph: &Graph, capabilities: &Capabilities, ranges: &[Range]) -> Result<(), RangeError> {
+pub(crate) fn check_integers(
+    graph: &Graph,
+    capabilities: &Capabilities,
+    ranges: &[Range],
+    profiles: &[Profile],
+) -> Result<(), RangeError> {
     if capabilities.computed_in(DType::I64) != Some(DType::I32) {
         return Ok(());
     }
-    let tensors = beyond_i32(graph, ranges);
+    let mut told = bounds(graph, ranges);
+    // Each run checks the values of inputs that decide shapes.
+    let values = profiles.iter().flat_map(|profile| &profile.ranges).filter(|range| range.kind == RangeKind::Values);
+    for range in values {
+        let (min, max) = (range.min.iter().min(), range.max.iter().max());
+        if let (Some(min), Some(max)) = (min, max) {
+            told.entry(range.input.clone()).or_insert((*min, *max));
+        }
+    }
+    let tensors = beyond_i32(graph, ranges, &told);
     if tensors.is_empty() {
         return Ok(());
     }
-    let told = bounds(graph, ranges);
     let mut inputs = graph.inputs().iter().filter_map(|id| graph.value((*id).into()));
     let input = inputs.find(|value| value.info.dtype == DType::I64 && !told.contains_key(&*value.name));
     Err(RangeError::Integers { tensors, input: input.map(|value| value.name.to_string()) })
@@ -309,7 +321,7 @@ mod tests {
         let check = |target: &Capabilities, texts: &[&str]| {
             let ranges: Vec<Range> = texts.iter().map(|text| text.parse().unwrap()).collect();
             check_ranges(&graph, &ranges)?;
-            check_integers(&graph, target, &ranges)
+            check_integers(&graph, target, &ranges, &[])
         };
         assert_eq!(
             check(&old, &["n=1:8:32"]).unwrap_err().to_string(),
