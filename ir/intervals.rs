@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 use crate::infer::resolve_axis;
-use crate::op::{Activation, BinaryOp, ReduceKind, UnaryOp};
-use crate::{DType, Dim, DimAlgebra, DimOp, Graph, Node, NodeId, Op, ValueRef};
+use crate::op::{Activation, BinaryOp, Reduce, ReduceKind, ScatterReduction, UnaryOp};
+use crate::{DType, Dim, DimAlgebra, DimOp, Graph, Node, NodeId, Op, Shape, Tensor, ValueRef};
 
 /// Numbers from a least to a largest one, both included.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -39,7 +39,8 @@ impl Interval {
     }
 
     fn within(self, other: Self) -> Self {
-        Self { min: self.min.clamp(other.min, other.max), max: self.max.clamp(other.min, other.max) }
+        let inside = |end: f64| end.max(other.min).min(other.max);
+        Self { min: inside(self.min), max: inside(self.max) }
     }
 
     /// What a function that is monotone in each operand makes of the ends.
@@ -53,15 +54,17 @@ impl Interval {
     }
 }
 
-/// The values of a type that may leave `bounds` although all that they are computed from keeps within, in the graph's
-/// order. Inputs of the graph keep within, and within what `inputs` says of them by name; `symbols` are the least and largest
-/// sizes. Linear in the graph.
+/// The names of the values of a type that may leave `bounds` although all that they are computed from keeps within, in the
+/// graph's order, those of the bodies of control flow among them, and of nodes of which a size may, on its way.
+///
+/// Inputs of the graph keep within, and within what `inputs` says of them by name; constants are whatever they are; `symbols`
+/// are the least and largest sizes. Linear in the graph.
 ///
 /// ```
 /// # use trt_fuse_ir::{DType, Graph, Interval, beyond};
 /// let graph: Graph = "graph g(%x: i64[2], %y: i64[2]) -> (%a, %b) { %a = min(%x, %y) %b = add(%x, %y) }".parse()?;
 /// let found = beyond(&graph, DType::I64, Interval::I32, &|_| None, &|_| None);
-/// assert_eq!(found.iter().map(|value| &*graph.value(*value).unwrap().name).collect::<Vec<_>>(), ["b"]);
+/// assert_eq!(found.iter().map(|name| &**name).collect::<Vec<_>>(), ["b"]);
 /// # Ok::<(), trt_fuse_ir::ParseError>(())
 /// ```
 pub fn beyond(
@@ -70,84 +73,130 @@ pub fn beyond(
     bounds: Interval,
     symbols: &dyn Fn(&str) -> Option<(i64, i64)>,
     inputs: &dyn Fn(&str) -> Option<(i64, i64)>,
-) -> Vec<ValueRef> {
+) -> Vec<Arc<str>> {
+    analysed(graph, dtype, bounds, symbols, inputs).1
+}
+
+/// The interval of each value, and what [`beyond`] gives.
+fn analysed(
+    graph: &Graph,
+    dtype: DType,
+    bounds: Interval,
+    symbols: &dyn Fn(&str) -> Option<(i64, i64)>,
+    inputs: &dyn Fn(&str) -> Option<(i64, i64)>,
+) -> (FxHashMap<ValueRef, Interval>, Vec<Arc<str>>) {
     let mut known = FxHashMap::default();
     let mut found = Vec::new();
     for id in graph.topo() {
         let Some(node) = graph.node(id) else { continue };
+        for body in node.op.bodies() {
+            // Nothing is known of what a body takes but that it keeps within.
+            found.extend(beyond(&body.0, dtype, bounds, symbols, &|_| None));
+        }
+        let fits = sizes_keep_within(&node.op, bounds, symbols);
         for (slot, value) in node.outputs.iter().enumerate() {
             let reference = ValueRef { node: id, slot: slot as u32 };
             let stated = if matches!(node.op, Op::Input) { inputs(&value.name) } else { None };
             let mut interval = match stated {
                 Some((min, max)) => Interval::between(min as f64, max as f64),
-                None => Analysis { graph, known: &known, symbols }.of(id, node, slot),
+                None => Analysis { graph, known: &known, bounds, symbols }.of(id, node, slot),
             };
-            if value.info.dtype == dtype && !bounds.holds(interval) {
-                if !matches!(node.op, Op::Input) {
-                    found.push(reference);
-                }
+            let is_told = matches!(node.op, Op::Input | Op::Constant(_)) || !node.op.bodies().is_empty();
+            let leaves = value.info.dtype == dtype && !bounds.holds(interval);
+            if (leaves && !is_told) || (slot == 0 && !fits) {
+                found.push(value.name.clone());
+            }
+            if leaves {
                 interval = interval.within(bounds);
             }
             known.insert(reference, interval);
         }
     }
-    found
+    (known, found)
+}
+
+/// Whether every step of the sizes that an operator is told by expressions keeps within.
+fn sizes_keep_within(op: &Op, bounds: Interval, symbols: &dyn Fn(&str) -> Option<(i64, i64)>) -> bool {
+    let each = |dims: &Option<Shape>| {
+        let mut dims = dims.iter().flatten().filter(|dim| dim.value().is_none());
+        dims.all(|dim| !matches!(dim.compute(&mut Sizes { symbols, bounds }), Err(Unsized::Leaves)))
+    };
+    match op {
+        Op::Reshape(op) => each(&op.shape),
+        Op::Shuffle(op) => each(&op.shape),
+        Op::Expand(op) => each(&op.shape),
+        Op::Split(op) => each(&op.sizes),
+        Op::Slice(op) => each(&op.starts) && each(&op.ends),
+        _ => true,
+    }
 }
 
 struct Analysis<'a> {
     graph: &'a Graph,
     known: &'a FxHashMap<ValueRef, Interval>,
+    bounds: Interval,
     symbols: &'a dyn Fn(&str) -> Option<(i64, i64)>,
 }
+
+const ZERO: Interval = Interval { min: 0.0, max: 0.0 };
 
 impl Analysis<'_> {
     fn of(&self, id: NodeId, node: &Node, slot: usize) -> Interval {
         let Some(output) = node.outputs.get(slot) else { return Interval::ALL };
-        let own = of_type(output.info.dtype);
+        let dtype = output.info.dtype;
+        let own = of_type(dtype);
         if let Some(elements) = output.info.known_elements() {
-            let hull = elements.iter().map(|dim| self.size(dim)).reduce(Interval::hull);
-            return hull.unwrap_or(Interval::between(0.0, 0.0));
+            return elements.iter().map(|dim| self.size(dim)).reduce(Interval::hull).unwrap_or(ZERO);
         }
         if node.op.epilogue().is_some_and(|epilogue| !epilogue.0.is_empty()) {
             return own;
         }
-        self.computed(id, &node.op, slot).unwrap_or(own)
+        let Some(computed) = self.computed(id, &node.op, dtype, slot) else { return own };
+        if dtype.is_float() {
+            return rounded(computed, dtype);
+        }
+        // What a type does not hold wraps around in it, or not if the target computes in a wider one.
+        if own.holds(computed) { computed } else { computed.hull(own) }
     }
 
     /// Bounds by the operator, where they say more than the type.
-    fn computed(&self, id: NodeId, op: &Op, slot: usize) -> Option<Interval> {
+    fn computed(&self, id: NodeId, op: &Op, dtype: DType, slot: usize) -> Option<Interval> {
         let input = |slot| self.known.get(&self.graph.input(id, slot)?).copied();
         let all = || {
             let inputs = self.graph.node_inputs(id).into_iter().flatten();
             inputs.map(|value| self.known.get(&value).copied()).reduce(|a, b| Some(a?.hull(b?))).flatten()
         };
+        let truncated = |interval: Interval| if dtype.is_float() { interval } else { interval.each(f64::trunc) };
         match op {
-            Op::Constant(constant) => {
-                let numbers = constant.value.to_f64s()?;
-                numbers.into_iter().map(|number| Interval::between(number, number)).reduce(Interval::hull)
-            }
+            Op::Constant(constant) => numbers(&constant.value),
             Op::Unary(op) => unary(*op, input(0)?),
-            Op::Binary(op) => binary(*op, self.taken_below_zero(id).or(input(0))?, input(1)?),
+            Op::Binary(op) => binary(*op, self.taken_below_zero(id).or(input(0))?, input(1)?).map(truncated),
             Op::Activation(op) => activation(op, input(0)?),
-            Op::Cast(_) if self.is_float(id) => Some(input(0)?.each(f64::trunc)),
+            Op::Cast(_) if dtype == DType::Bool => Some(of_type(DType::Bool)),
+            // What is no number may become 0.
+            Op::Cast(_) if self.is_float(id) && !dtype.is_float() => Some(truncated(input(0)?).hull(ZERO)),
             Op::Where => Some(input(1)?.hull(input(2)?)),
             Op::Range => Some(input(0)?.hull(input(1)?)),
             Op::Size | Op::ShapeOf(_) => {
                 // A tensor of TensorRT's has at most as many elements.
                 Some(Interval::between(0.0, i32::MAX.into()))
             }
-            Op::NonZero | Op::NonMaxSuppression(_) => Some(self.places(id, None)),
-            Op::ArgReduce(op) => Some(self.places(id, Some(op.axis))),
-            Op::TopK(op) if slot == 1 => Some(self.places(id, Some(op.axis))),
-            Op::ConstantOfShape(op) => op.value.to_f64s()?.first().map(|number| Interval::between(*number, *number)),
-            Op::Reduce(op) => match op.kind {
-                ReduceKind::Max | ReduceKind::Min | ReduceKind::Mean => input(0),
-                ReduceKind::Sum => Some(input(0)?.ends(self.count(id, op.axes.as_deref()), |x, n| x * n)),
-                _ => None,
-            },
+            Op::NonZero => Some(self.places(id, 0, None)),
+            Op::NonMaxSuppression(_) => Some(self.places(id, 0, None).hull(self.places(id, 1, None))),
+            Op::ArgReduce(op) => Some(self.places(id, 0, Some(op.axis))),
+            Op::TopK(op) if slot == 1 => Some(self.places(id, 0, Some(op.axis))),
+            Op::ConstantOfShape(op) => numbers(&op.value),
+            Op::Reduce(op) => {
+                let count = self.reduced(id, op);
+                match op.kind {
+                    ReduceKind::Sum => Some(input(0)?.ends(count, product)),
+                    ReduceKind::Max | ReduceKind::Min | ReduceKind::Mean if count.min >= 1.0 => input(0),
+                    _ => None,
+                }
+            }
             Op::Cumulative(op) if !op.product => {
-                let zero = Interval::between(0.0, 0.0);
-                Some(input(0)?.ends(self.count(id, None), |x, n| x * n).hull(zero))
+                let total = self.count(id, |_| true);
+                Some(input(0)?.ends(Interval::between(1.0, total.max), product).hull(ZERO))
             }
             Op::Cast(_)
             | Op::Reshape(_)
@@ -167,11 +216,33 @@ impl Analysis<'_> {
             | Op::GatherNd(_)
             | Op::ReverseSequence(_)
             | Op::TopK(_) => input(0),
-            Op::Trilu(_) => Some(input(0)?.hull(Interval::between(0.0, 0.0))),
-            Op::Pad(_) => Some(input(0)?.hull(input(2).unwrap_or(Interval::between(0.0, 0.0)))),
+            Op::Trilu(_) => Some(input(0)?.hull(ZERO)),
+            Op::Pad(_) => Some(input(0)?.hull(input(2).unwrap_or(ZERO))),
             Op::Concat(_) => all(),
+            Op::ScatterElements(op) if op.reduction == ScatterReduction::None => Some(input(0)?.hull(input(2)?)),
+            Op::ScatterNd(op) if op.reduction == ScatterReduction::None => Some(input(0)?.hull(input(2)?)),
+            Op::OneHot(_) => input(2),
             _ => None,
         }
+    }
+
+    /// How many elements become one in a reduction.
+    fn reduced(&self, id: NodeId, op: &Reduce) -> Interval {
+        let one = Interval::between(1.0, 1.0);
+        match op.axes.as_deref() {
+            Some(axes) if !axes.is_empty() => {
+                let rank = self.rank(id);
+                self.count(id, |at| axes.iter().any(|axis| resolve_axis(*axis, rank).is_ok_and(|axis| axis == at)))
+            }
+            // Any of them.
+            None if self.graph.input(id, 1).is_some() => self.count(id, |_| true).hull(one),
+            _ if op.noop_if_empty => one,
+            _ => self.count(id, |_| true),
+        }
+    }
+
+    fn rank(&self, id: NodeId) -> usize {
+        self.graph.input(id, 0).and_then(|x| self.graph.info(x)?.rank()).unwrap_or(0)
     }
 
     /// The first operand of `add(x, n)` in `where(less(x, 0), add(x, n), x)`, which is how an index that counts from the
@@ -193,9 +264,9 @@ impl Analysis<'_> {
         self.graph.input(cast, 0).is_some_and(|x| self.graph.dtype(x).is_float())
     }
 
-    /// Places along an axis of the first input, or along any.
-    fn places(&self, id: NodeId, axis: Option<i64>) -> Interval {
-        let shape = self.graph.input(id, 0).and_then(|x| self.graph.info(x)?.shape.clone()).unwrap_or_default();
+    /// Places along an axis of an input, or along any.
+    fn places(&self, id: NodeId, slot: usize, axis: Option<i64>) -> Interval {
+        let shape = self.graph.input(id, slot).and_then(|x| self.graph.info(x)?.shape.clone()).unwrap_or_default();
         let dims = match axis.map(|axis| resolve_axis(axis, shape.len())) {
             Some(Ok(axis)) => shape.get(axis..=axis).unwrap_or_default(),
             _ => &shape[..],
@@ -204,22 +275,56 @@ impl Analysis<'_> {
         Interval::between(0.0, (largest.unwrap_or(i32::MAX.into()) - 1.0).max(0.0))
     }
 
-    /// How many elements of the first input lie along axes, or in all.
-    fn count(&self, id: NodeId, axes: Option<&[i64]>) -> Interval {
+    /// How many elements of the first input lie along the axes that are wanted.
+    fn count(&self, id: NodeId, is_along: impl Fn(usize) -> bool) -> Interval {
         let Some(shape) = self.graph.input(id, 0).and_then(|x| self.graph.info(x)?.shape.clone()) else {
             return Interval::between(0.0, i32::MAX.into());
         };
-        let is_along = |at: usize| match axes {
-            Some(axes) => axes.iter().any(|axis| resolve_axis(*axis, shape.len()).is_ok_and(|axis| axis == at)),
-            None => true,
-        };
         let dims = shape.iter().enumerate().filter(|(at, _)| is_along(*at)).map(|(_, dim)| self.size(dim));
-        dims.fold(Interval::between(1.0, 1.0), |count, dim| count.ends(dim, |a, b| a * b))
+        dims.fold(Interval::between(1.0, 1.0), |count, dim| count.ends(dim, product))
     }
 
     fn size(&self, dim: &Dim) -> Interval {
-        dim.compute(&mut Sizes(self.symbols)).unwrap_or(Interval::ALL)
+        if let Some(value) = dim.value() {
+            return Interval::between(value as f64, value as f64);
+        }
+        match dim.compute(&mut Sizes { symbols: self.symbols, bounds: self.bounds }) {
+            Ok(interval) => interval,
+            // Of sizes that are told only at run time nothing is asked but that they are some tensor's.
+            Err(Unsized::Unknown) => Interval::between(0.0, i32::MAX.into()),
+            Err(Unsized::Leaves) => Interval::ALL,
+        }
     }
+}
+
+/// The least and the largest element.
+fn numbers(tensor: &Tensor) -> Option<Interval> {
+    let floats =
+        tensor.to_f64s().or_else(|| Some(tensor.to_i64s()?.into_iter().map(|value| value as f64).collect()))?;
+    floats.into_iter().map(|number| Interval::between(number, number)).reduce(Interval::hull)
+}
+
+fn product(a: f64, b: f64) -> f64 {
+    if a == 0.0 || b == 0.0 { 0.0 } else { a * b }
+}
+
+/// What rounding to a type of floats makes of the ends at most.
+fn rounded(interval: Interval, dtype: DType) -> Interval {
+    let (relative, absolute, largest) = match dtype {
+        DType::F64 => (f64::EPSILON, f64::MIN_POSITIVE, f64::MAX),
+        DType::F32 => (f32::EPSILON.into(), f32::MIN_POSITIVE.into(), f32::MAX.into()),
+        DType::BF16 => (half::bf16::EPSILON.into(), half::bf16::MIN_POSITIVE.into(), half::bf16::MAX.into()),
+        DType::F16 => (half::f16::EPSILON.into(), half::f16::MIN_POSITIVE.into(), half::f16::MAX.into()),
+        _ => return Interval::ALL,
+    };
+    let outward = |end: f64, sign: f64| {
+        let moved = end + sign * (end.abs() * relative + absolute);
+        if moved.abs() > largest { moved.signum() * f64::INFINITY } else { moved }
+    };
+    // 0 is in every type.
+    let min = if interval.min == 0.0 { 0.0 } else { outward(interval.min, -1.0) };
+    let max = if interval.max == 0.0 { 0.0 } else { outward(interval.max, 1.0) };
+    Interval { min, max }
 }
 
 /// The numbers of a type.
@@ -244,7 +349,7 @@ fn unary(op: UnaryOp, x: Interval) -> Option<Interval> {
         UnaryOp::Abs => Some(x.each(f64::abs)),
         UnaryOp::Floor => Some(x.each(f64::floor)),
         UnaryOp::Ceil => Some(x.each(f64::ceil)),
-        UnaryOp::Round => Some(x.each(f64::round)),
+        UnaryOp::Round => Some(x.each(f64::round_ties_even)),
         UnaryOp::Sign | UnaryOp::Erf | UnaryOp::Sin | UnaryOp::Cos => Some(Interval::between(-1.0, 1.0)),
         _ => None,
     }
@@ -254,12 +359,14 @@ fn binary(op: BinaryOp, a: Interval, b: Interval) -> Option<Interval> {
     match op {
         BinaryOp::Add => Some(a.ends(b, |a, b| a + b)),
         BinaryOp::Sub => Some(a.ends(b, |a, b| a - b)),
-        BinaryOp::Mul => Some(a.ends(b, |a, b| if a == 0.0 || b == 0.0 { 0.0 } else { a * b })),
-        // The larger the divisor, the smaller the quotient: integers have none between -1 and 1.
+        BinaryOp::Mul => Some(a.ends(b, product)),
+        // The larger the divisor, the smaller the quotient. Integers are truncated afterwards.
         BinaryOp::Div if b.min >= 1.0 || b.max <= -1.0 => Some(a.ends(b, |a, b| a / b)),
         BinaryOp::Min => Some(a.ends(b, f64::min)),
         BinaryOp::Max => Some(a.ends(b, f64::max)),
         BinaryOp::Mod | BinaryOp::FMod if b.min > 0.0 => Some(Interval::between(-b.max, b.max)),
+        BinaryOp::BitwiseAnd if a.min >= 0.0 => Some(Interval::between(0.0, a.max)),
+        BinaryOp::BitwiseAnd if b.min >= 0.0 => Some(Interval::between(0.0, b.max)),
         _ => None,
     }
 }
@@ -274,24 +381,34 @@ fn activation(op: &Activation, x: Interval) -> Option<Interval> {
     }
 }
 
+/// Why a dimension has no interval.
+enum Unsized {
+    /// A symbol is told only at run time.
+    Unknown,
+    /// A step leaves the bounds.
+    Leaves,
+}
+
 /// Dimensions as intervals.
-struct Sizes<'a>(&'a dyn Fn(&str) -> Option<(i64, i64)>);
+struct Sizes<'a> {
+    symbols: &'a dyn Fn(&str) -> Option<(i64, i64)>,
+    bounds: Interval,
+}
 
 impl DimAlgebra for Sizes<'_> {
     type Value = Interval;
-    type Error = std::convert::Infallible;
+    type Error = Unsized;
 
-    fn number(&mut self, value: i64) -> Result<Interval, Self::Error> {
+    fn number(&mut self, value: i64) -> Result<Interval, Unsized> {
         Ok(Interval::between(value as f64, value as f64))
     }
 
-    fn symbol(&mut self, name: &Arc<str>) -> Result<Interval, Self::Error> {
-        // A size that is told only at run time is still one of a tensor.
-        Ok((self.0)(name)
-            .map_or(Interval::between(0.0, i32::MAX.into()), |(min, max)| Interval::between(min as f64, max as f64)))
+    fn symbol(&mut self, name: &Arc<str>) -> Result<Interval, Unsized> {
+        let (min, max) = (self.symbols)(name).ok_or(Unsized::Unknown)?;
+        Ok(Interval::between(min as f64, max as f64))
     }
 
-    fn binary(&mut self, op: DimOp, a: Interval, b: Interval) -> Result<Interval, Self::Error> {
+    fn binary(&mut self, op: DimOp, a: Interval, b: Interval) -> Result<Interval, Unsized> {
         let found = match op {
             DimOp::Add => binary(BinaryOp::Add, a, b),
             DimOp::Mul => binary(BinaryOp::Mul, a, b),
@@ -300,7 +417,7 @@ impl DimAlgebra for Sizes<'_> {
             DimOp::Min => binary(BinaryOp::Min, a, b),
             DimOp::Max => binary(BinaryOp::Max, a, b),
         };
-        Ok(found.unwrap_or(Interval::ALL))
+        found.filter(|found| self.bounds.holds(*found)).ok_or(Unsized::Leaves)
     }
 }
 
@@ -316,7 +433,7 @@ mod tests {
         let graph: Graph = text.parse().unwrap();
         let values =
             beyond(&graph, DType::I64, Interval::I32, &|_| Some((1, 4096)), &|name| (name == "z").then_some((0, 1)));
-        values.iter().map(|value| graph.value(*value).unwrap().name.to_string()).collect()
+        values.iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -372,5 +489,109 @@ mod tests {
     #[test]
     fn a_divisor_that_may_be_nothing_tells_nothing() {
         assert_eq!(found("%m = cast(%b) to=i64 %a = div(%x, %m)", "%a"), ["a"]);
+    }
+
+    /// Evaluates a graph: every number must be in its value's interval, unless the value is told or needs one that is.
+    fn check(inputs: &str, nodes: &str, given: &[Tensor], stated: &[(&str, i64, i64)]) -> Vec<String> {
+        let graph: Graph = format!("graph g({inputs}) -> (%a) {{ {nodes} }}").parse().unwrap();
+        let input = |name: &str| stated.iter().find(|(stated, ..)| *stated == name).map(|(_, min, max)| (*min, *max));
+        let (known, found) = analysed(&graph, DType::I64, Interval::I32, &|_| Some((0, 4096)), &input);
+        if found.is_empty() {
+            let mut observe = |value: ValueRef, tensor: &Tensor| {
+                let interval = known[&value];
+                let held = numbers(tensor).is_none_or(|numbers| numbers == Interval::ALL || interval.holds(numbers));
+                assert!(held, "{nodes}: {} is {tensor:?}, not in {interval:?}", graph.value(value).unwrap().name);
+            };
+            crate::eval::eval_with(&graph, given, &Default::default(), &mut observe).unwrap();
+        }
+        found.iter().map(ToString::to_string).collect()
+    }
+
+    fn float(number: f32) -> Vec<Tensor> {
+        vec![Tensor::vector(vec![number])]
+    }
+
+    #[test]
+    fn conversions_round_saturate_and_wrap() {
+        for (nodes, number) in [
+            ("%c = clip(%f) p=[0.0, 0.9] %b = cast(%c) to=bool %a = cast(%b) to=i64", 0.5),
+            ("%c = clip(%f) p=[0.0, 0.9] %h = cast(%c) to=f16 %a = cast(%h) to=f32", 0.9),
+            ("%c = clip(%f) p=[-0.9, 0.9] %a = cast(%c) to=i64", -0.9),
+            ("%c = clip(%f) p=[0.5, 0.5] %a = round(%c)", 0.5),
+            ("%c = clip(%f) p=[1.0, 2.0] %a = cast(%c) to=i64", f32::NAN),
+            ("%c = clip(%f) p=[0.1, 0.3] %k = constant() value=f32[1] {0.7} %a = mul(%c, %k)", 0.1),
+        ] {
+            assert_eq!(check("%f: f32[1]", nodes, &float(number), &[]), Vec::<String>::new(), "{nodes}");
+        }
+        let clip = "%c = clip(%f) p=[2147483520.0, 2147483520.0] %k = constant() value=f32[1] {64.0} %g = add(%c, %k)";
+        assert_eq!(check("%f: f32[1]", &format!("{clip} %a = cast(%g) to=i64"), &float(0.0), &[]), ["a"]);
+        let whole = |number: i64| vec![Tensor::vector(vec![number])];
+        let nodes = "%g = cast(%x) to=f32 %a = cast(%g) to=i64";
+        assert_eq!(check("%x: i64[1]", nodes, &whole(2_147_483_647), &[]), ["a"]);
+        let nodes = "%g = cast(%x) to=f16 %a = cast(%g) to=i64";
+        assert_eq!(check("%x: i64[1]", nodes, &whole(70000), &[("x", 0, 70000)]), ["a"]);
+        for dtype in ["u8", "i8", "u16", "bool"] {
+            let nodes = format!("%g = cast(%x) to={dtype} %a = cast(%g) to=i64");
+            assert_eq!(check("%x: i64[1]", &nodes, &whole(-1), &[("x", -5, 5)]), Vec::<String>::new());
+        }
+        assert_eq!(check("%x: i64[1]", "%g = cast(%x) to=u32 %a = cast(%g) to=i64", &whole(-1), &[]), ["a"]);
+        let nodes = "%k = constant() value=u8[1] {20} %g = sub(%x, %k) %a = cast(%g) to=i64";
+        assert_eq!(check("%x: u8[1]", nodes, &[Tensor::vector(vec![10_u8])], &[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_rule_holds_what_it_bounds() {
+        let (x, y) = (vec![-7_i64, 3, 0, 5, 2], vec![2_i64, -3, 1, 4, 5]);
+        let given = [Tensor::vector(x), Tensor::vector(y)];
+        let stated = [("x", -7, 5), ("y", -3, 5)];
+        let places = "%at = constant() value=i64[5] {0, 4, 1, 2, 0}";
+        for nodes in [
+            "%a = neg(%x)",
+            "%a = abs(%x)",
+            "%a = abs(%y)",
+            "%a = sign(%x)",
+            "%a = identity(%x)",
+            "%a = add(%x, %y)",
+            "%a = sub(%x, %y)",
+            "%a = mul(%x, %y)",
+            "%a = min(%x, %y)",
+            "%a = max(%x, %y)",
+            "%k = constant() value=i64[] {2} %a = div(%x, %k)",
+            "%k = constant() value=i64[] {-2} %a = div(%x, %k)",
+            "%k = constant() value=i64[] {3} %a = mod(%x, %k)",
+            "%k = constant() value=i64[] {3} %a = fmod(%x, %k)",
+            "%k = constant() value=i64[] {3} %a = bitwise_and(%x, %k)",
+            "%k = constant() value=i64[] {3} %a = bitwise_and(%k, %x)",
+            "%l = less(%x, %y) %a = where(%l, %x, %y)",
+            "%l = less(%x, %y) %a = where(%l, %y, %x)",
+            "%a = concat(%x, %y) axis=0",
+            "%a = concat(%y, %x) axis=0",
+            "%a = reduce(%x) kind=sum axes=[0]",
+            "%a = reduce(%x) kind=max axes=[0]",
+            "%a = reduce(%x) kind=min axes=[0]",
+            "%a = reduce(%x) kind=mean axes=[0]",
+            "%a = reduce(%x) kind=sum axes=[]",
+            "%a = reduce(%x) kind=sum",
+            "%a = reduce(%x) kind=sum noop_if_empty=true",
+            "%r = constant() value=i64[1] {0} %a = reduce(%x, %r) kind=sum",
+            "%o = constant() value=i64[] {0} %a = cumulative(%x, %o)",
+            "%o = constant() value=i64[] {0} %a = cumulative(%x, %o) exclusive=true",
+            "%p = constant() value=i64[2] {1, 1} %a = pad(%y, %p) mode=constant",
+            "%p = constant() value=i64[2] {1, 1} %f = constant() value=i64[] {9} %a = pad(%y, %p, %f) mode=constant",
+            "%u = unsqueeze(%x) axes=[0] %a = trilu(%u) upper=true",
+            "%a = size(%x)",
+            "%a = shape(%x) start=0 end=1",
+            "%a = nonzero(%x)",
+            "%a = arg_reduce(%x) axis=0",
+            "%d = constant() value=i64[] {6} %v = constant() value=i64[2] {-1, 8} %a = one_hot(%at, %d, %v) axis=-1",
+            "%a = relu(%x)",
+            "%i = constant() value=i64[5] {4, 0, 1, 2, 3} %a = scatter_elements(%x, %i, %y) axis=0 reduction=none",
+            "%a = gather(%x, %at) axis=0",
+            "%z = shape(%x) start=0 end=1 %a = constant_of_shape(%z) value=i64[1] {-3}",
+            "%s = constant() value=i64[] {-2} %t = constant() value=i64[] {9} %u = constant() value=i64[] {4} %q = reduce(%x) kind=max axes=[0] %a = range(%s, %t, %u)",
+        ] {
+            let nodes = format!("{places} {nodes}");
+            assert_eq!(check("%x: i64[5], %y: i64[5]", &nodes, &given, &stated), Vec::<String>::new(), "{nodes}");
+        }
     }
 }

@@ -14,8 +14,9 @@
 //! products of any inputs of one shape, which are then concatenated: such as have equally many products in front of them, so
 //! that none can need another; unless [`Siblings::Always`](crate::Siblings), on eight or more small ones.
 //!
-//! Refuses: "such siblings are merged only if asked for"; "their inputs are too large to be copied for it"; "the weights are read elsewhere and too large to be copied"
-//! beyond [`Options::fold_budget`](crate::Options), with which they would be joined at run time.
+//! Refuses: "such siblings are merged only if asked for"; "their inputs are too large to be copied for it"; "the weights
+//! are read elsewhere and too large to be copied" beyond [`Options::fold_budget`](crate::Options), with which they would be
+//! joined at run time.
 //!
 //! Order: after `merge_siblings`, for whose wide products one input is enough; before `fuse_residual` and
 //! `fuse_activation`.

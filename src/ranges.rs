@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use trt_fuse_ir::{Capabilities, DType, Dim, Graph, GraphError, Interval, beyond, shapes_at};
+use rustc_hash::FxHashSet;
+use trt_fuse_ir::{Capabilities, DType, Dim, Graph, GraphError, Interval, NodeId, Op, beyond, shapes_at};
 
 use crate::tensorrt::{InputRange, Profile, RangeKind};
 
@@ -115,7 +116,8 @@ impl FromStr for Range {
         if symbol.is_empty() {
             return Err(syntax());
         }
-        if min < 0 || min > opt || opt > max {
+        // A size is not below 0, an element of an input may be.
+        if (min < 0 && !symbol.ends_with("[]")) || min > opt || opt > max {
             return Err(RangeError::Order { symbol, min, opt, max });
         }
         Ok(Self { symbol, min, opt, max })
@@ -183,8 +185,8 @@ pub(crate) fn beyond_i32(graph: &Graph, ranges: &[Range], bounds: &BTreeMap<Stri
         let range = ranges.iter().find(|range| range.symbol == symbol)?;
         Some((range.min, range.max))
     };
-    let values = beyond(graph, DType::I64, Interval::I32, &size, &|input| bounds.get(input).copied());
-    values.iter().filter_map(|value| Some(graph.value(*value)?.name.to_string())).collect()
+    let tensors = beyond(graph, DType::I64, Interval::I32, &size, &|input| bounds.get(input).copied());
+    tensors.iter().map(ToString::to_string).collect()
 }
 
 /// Checks that no integer is beyond i32, if that is what the target computes them in.
@@ -213,9 +215,28 @@ pub(crate) fn check_integers(
     if tensors.is_empty() {
         return Ok(());
     }
-    let mut inputs = graph.inputs().iter().filter_map(|id| graph.value((*id).into()));
-    let input = inputs.find(|value| value.info.dtype == DType::I64 && !told.contains_key(&*value.name));
-    Err(RangeError::Integers { tensors, input: input.map(|value| value.name.to_string()) })
+    let input = tensors.first().and_then(|tensor| untold_input(graph, tensor, &told));
+    Err(RangeError::Integers { tensors, input })
+}
+
+/// An input of i64 that a tensor is computed from and nothing is told of.
+fn untold_input(graph: &Graph, tensor: &str, told: &BTreeMap<String, (i64, i64)>) -> Option<String> {
+    let makes =
+        |id: &NodeId| graph.node(*id).is_some_and(|node| node.outputs.iter().any(|value| *value.name == *tensor));
+    let mut left: Vec<NodeId> = graph.node_ids().find(makes).into_iter().collect();
+    let mut seen: FxHashSet<NodeId> = left.iter().copied().collect();
+    while let Some(id) = left.pop() {
+        if let (Some(Op::Input), Some(value)) = (graph.op(id), graph.value(id.into()))
+            && value.info.dtype == DType::I64
+            && !told.contains_key(&*value.name)
+        {
+            return Some(value.name.to_string());
+        }
+        left.extend(
+            graph.node_inputs(id).into_iter().rev().flatten().map(|input| input.node).filter(|id| seen.insert(*id)),
+        );
+    }
+    None
 }
 
 /// The symbols of a graph's inputs, each with the first input that has it.
@@ -332,6 +353,7 @@ mod tests {
         assert_eq!(check(&old, &["n=1:8:32", "ids[]=0:1:67108864"]).unwrap_err().to_string(), large);
         assert_eq!(check(&old, &["n=1:8:32", "ids[]=0:1:67108863"]), Ok(()));
         assert_eq!(check(&Capabilities::default(), &["n=1:8:32"]), Ok(()));
+        assert_eq!(check(&old, &["n=1:8:32", "ids[]=-67108864:-1:5"]), Ok(()));
         let unknown = check(&old, &["n=1:8:32", "m[]=0:1:1"]).unwrap_err().to_string();
         assert_eq!(unknown, "no input has a dimension `m[]`; there is `n`");
     }

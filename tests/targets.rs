@@ -2,8 +2,8 @@
 
 mod common;
 
-use common::{model, packed};
-use trt_fuse::{Options, optimize, record};
+use common::{model, packed, rtx_library};
+use trt_fuse::{Options, build, optimize, record};
 use trt_fuse_ir::{Capabilities, Graph};
 
 /// The recorded network of a graph in text form, or why there is none.
@@ -236,4 +236,24 @@ fn every_model_has_a_network_for_tensorrt_8_5() {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn integers_are_bounded_where_the_target_has_32_bits() {
+    let Some(library) = rtx_library() else { return };
+    let graph: Graph = "graph g(%x: i64[n], %y: i64[n]) -> (%a) { %a = add(%x, %y) }".parse().unwrap();
+    let with = |ranges: &[&str]| Options {
+        capabilities: Some(Capabilities::tensorrt((8, 5, 3))),
+        ranges: ranges.iter().map(|range| range.parse().unwrap()).collect(),
+        ..Options::default()
+    };
+    let refused = |ranges: &[&str]| build(&graph, &library, &with(ranges), None).unwrap_err().to_string();
+    assert_eq!(
+        refused(&["n=1:2:4"]),
+        "`a` may be beyond i32, in which the target computes i64: say what `x` holds, e.g. --range 'x[]=0:1:1000'"
+    );
+    assert!(refused(&["n=1:2:4", "x[]=0:1:1000"]).contains("say what `y` holds"));
+    let built = build(&graph, &library, &with(&["n=1:2:4", "x[]=0:1:1000", "y[]=-5:1:9"]), None).unwrap();
+    let bounds: Vec<_> = built.plan.header().bounds.iter().collect();
+    assert_eq!(bounds, [(&"x".to_string(), &(0, 1000)), (&"y".to_string(), &(-5, 9))]);
 }

@@ -1,6 +1,6 @@
 //! Values of inputs that decide shapes, such as the target of a Reshape.
 
-use trt_fuse_ir::{Dim, Graph, Value, ValueInfo, shapes_at};
+use trt_fuse_ir::{DType, Dim, Graph, Value, ValueInfo, shapes_at};
 
 use super::{Point, Range, RangeError, lookup};
 use crate::tensorrt::{InputRange, RangeKind};
@@ -20,7 +20,8 @@ pub(super) fn element_of<'g>(graph: &'g Graph, range: &Range) -> Option<(&'g Val
 pub(super) fn elements_of<'g>(graph: &'g Graph, range: &Range) -> Option<&'g Value> {
     let name = range.symbol.strip_suffix("[]")?;
     let mut inputs = graph.inputs().iter().filter_map(|id| graph.value((*id).into()));
-    inputs.find(|value| &*value.name == name && value.info.dtype.is_integer())
+    let is_checked = |dtype: DType| matches!(dtype, DType::I64 | DType::I32 | DType::I8 | DType::U8);
+    inputs.find(|value| &*value.name == name && is_checked(value.info.dtype))
 }
 
 /// Ranges of the values of inputs.

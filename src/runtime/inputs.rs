@@ -20,7 +20,7 @@ pub enum Extents {
 }
 
 /// Whole numbers are below this: they may be indices of a table, a mask, a number of something.
-const MOST_WHOLE: f32 = 4.0;
+const MOST_WHOLE: f64 = 4.0;
 
 /// Inputs by name from a fixed sequence that `seed` chooses: floats in -1..1, whole numbers in 0..4 or next to it, as the engine
 /// may take them, booleans. Inputs
@@ -77,14 +77,14 @@ impl Random {
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 40) as f32 / (1_u64 << 24) as f32
     }
 
-    fn number(&mut self, spec: &TensorSpec) -> f32 {
-        let unit = self.unit();
+    fn number(&mut self, spec: &TensorSpec) -> f64 {
+        let unit = f64::from(self.unit());
         match spec.dtype {
-            DType::Bool => f32::from(u8::from(unit >= 0.5)),
+            DType::Bool => f64::from(u8::from(unit >= 0.5)),
             dtype if dtype.is_float() => unit * 2.0 - 1.0,
             _ => {
                 let (min, max) = spec.bounds.unwrap_or((0, i64::from(u16::MAX)));
-                (unit * MOST_WHOLE).floor().max(min as f32).min(max as f32)
+                (unit * MOST_WHOLE).floor().max(min as f64).min(max as f64)
             }
         }
     }

@@ -98,6 +98,10 @@ impl TensorSpec {
             let reason = "TensorRT reads and writes it in host memory, as its values decide shapes".to_owned();
             return Err(RuntimeError::Tensor { name: self.name.clone(), reason });
         }
+        if self.bounds.is_some() {
+            let reason = "its elements are to be checked, which is done in host memory".to_owned();
+            return Err(RuntimeError::Tensor { name: self.name.clone(), reason });
+        }
         if tensor.dtype() != self.carried {
             let (expected, found) = (self.carried, tensor.dtype());
             return Err(RuntimeError::DType { name: self.name.clone(), expected, found });

@@ -184,8 +184,8 @@ impl Session {
     }
 
     /// Runs the engine on inputs in memory of the GPU, and writes the outputs there: nothing is copied. All tensors of the
-    /// engine are given, but for inputs whose values decide shapes and outputs whose shape the data tell, which
-    /// engines that are run like this must not have. Returns when the GPU is done.
+    /// engine are given, but for inputs whose values decide shapes, or whose elements the engine was built for a range of, and
+    /// outputs whose shape the data tell, which engines that are run like this must not have. Returns when the GPU is done.
     ///
     /// # Errors
     /// If a tensor is missing, unknown or does not fit, or TensorRT or the CUDA driver fail.

@@ -242,19 +242,26 @@ fn bound<'g, S: NetworkSink<'g>>(
         return Ok(Dim::fixed(counted.max(low).min(size + back)));
     }
     // Beyond any dimension stands for its end, and need not fit the type of sizes.
-    let value = match known.map(|value| value.clamp(-i64::from(i32::MAX), i32::MAX.into())) {
-        Some(value) if value < 0 => site.dim_tensor(&(dim + &Dim::fixed(value)))?,
-        Some(value) => site.dim_tensor(&Dim::fixed(value))?,
-        None => {
+    let (value, low) = match (known.map(|value| value.clamp(-i64::from(i32::MAX), i32::MAX.into())), low.value()) {
+        (Some(value), _) if value < 0 => (site.dim_tensor(&(dim + &Dim::fixed(value)))?, Some(low)),
+        (Some(value), Some(least)) => (site.dim_tensor(&Dim::fixed(value.max(least)))?, None),
+        (Some(value), None) => (site.dim_tensor(&Dim::fixed(value))?, Some(low)),
+        (None, _) => {
             let (value, size) = (site.element(slot, index)?, site.dim_tensor(dim)?);
             let zero = site.dim_tensor(&Dim::fixed(0))?;
             let is_negative = site.elementwise(value, zero, K::Less, "from_end")?;
             let counted = site.elementwise(value, size, K::Sum, "counted")?;
-            site.layer("bound", |sink, label| sink.select(label, is_negative, counted, value))?
+            (site.layer("bound", |sink, label| sink.select(label, is_negative, counted, value))?, Some(low))
         }
     };
-    let (low, last) = (site.dim_tensor(low)?, site.dim_tensor(&(dim + back))?);
-    let value = site.elementwise(value, low, K::Max, "bound")?;
+    let value = match low {
+        Some(low) => {
+            let low = site.dim_tensor(low)?;
+            site.elementwise(value, low, K::Max, "bound")?
+        }
+        None => value,
+    };
+    let last = site.dim_tensor(&(dim + back))?;
     let value = site.elementwise(value, last, K::Min, "bound")?;
     Ok(site.bound(&format!("{}{index}", if slot == 1 { "start" } else { "end" }), value))
 }
