@@ -72,10 +72,18 @@ fn of_one_layout(graph: &Graph, root: NodeId, op: &MatMul, context: &RuleContext
 /// Products with constants.
 fn others(graph: &Graph, root: NodeId, op: &MatMul, context: &RuleContext<'_>) -> Result<Vec<NodeId>, Miss> {
     let siblings = siblings_of(graph, root, |id| has_constants(graph, id, op)).ok_or(Miss::NoMatch)?;
-    let are_heads = siblings.iter().any(|id| layout_of(graph, *id).is_some());
-    let pattern = if are_heads { Pattern::ProductsOfLayouts } else { Pattern::Products };
+    let are_laid_out =
+        siblings.iter().any(|id| graph.consumers((*id).into()).iter().any(|reader| is_layout(graph, reader.node)));
+    let pattern = if are_laid_out { Pattern::ProductsOfLayouts } else { Pattern::Products };
     pattern.check(&siblings, context)?;
     Ok(siblings)
+}
+
+/// Whether a node gives the same elements another shape or order, as of heads.
+fn is_layout(graph: &Graph, id: NodeId) -> bool {
+    let layouts =
+        [OpKind::Reshape, OpKind::Transpose, OpKind::Shuffle, OpKind::Squeeze, OpKind::Unsqueeze, OpKind::Flatten];
+    graph.kind(id).is_some_and(|kind| layouts.contains(&kind))
 }
 
 /// The reshape that alone reads a product.

@@ -43,7 +43,7 @@ impl FromStr for Siblings {
 pub(crate) enum Pattern {
     /// Matrix products of equally many columns, each read by the same reshape alone.
     ProductsOfOneLayout,
-    /// Matrix products none of which is read by a reshape alone, as heads are.
+    /// Matrix products none of which is read in another shape or order, as heads are.
     Products,
     /// Other matrix products.
     ProductsOfLayouts,

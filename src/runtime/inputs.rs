@@ -22,9 +22,9 @@ pub enum Extents {
 /// Whole numbers are below this: they may be indices of a table, a mask, a number of something.
 const MOST_WHOLE: f64 = 4.0;
 
-/// Inputs by name from a fixed sequence that `seed` chooses: floats in -1..1, whole numbers in 0..4 or next to it, as the engine
-/// may take them, booleans. Inputs
-/// whose values decide shapes have those of `values`, or for the usual extents the usual ones.
+/// Inputs by name from a fixed sequence that `seed` chooses: floats in -1..1, whole numbers in 0..4 or as near to it as the
+/// engine takes them, booleans. Inputs whose values decide shapes have those of `values`, or for the usual extents the
+/// usual ones.
 ///
 /// # Errors
 /// If an input that decides shapes has no values, or its type has no random numbers.
