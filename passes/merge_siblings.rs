@@ -225,6 +225,9 @@ mod tests {
         let run = run_rule(MergeSiblings, &heads);
         // Of the three, and of the two that are alike.
         assert_eq!((run.rewrites, run.reasons()), (0, vec!["such siblings are merged only if asked for"; 2]));
+        // One of two is read in another order.
+        let two = unequal("%p = matmul(%x, %wq) %a = transpose(%p) perm=[1, 0] %b = matmul(%x, %wk)");
+        assert_eq!(run_rule(MergeSiblings, &two).reasons(), vec!["such siblings are merged only if asked for"]);
         // Two of one layout gain nothing.
         let two = self::text("%q = matmul(%x, %wq) %k = matmul(%x, %wk) %v = matmul(%x, %run)", HEADS);
         let run = run_rule(MergeSiblings, &two.replace("%c = reshape(%v) shape=[n, 2, 2]", "%c = relu(%v)"));
