@@ -16,7 +16,7 @@ use crate::emit::sink::{LayerCounts, NetworkSink};
 use crate::emit::{EmitError, Unsupported, emit};
 use crate::import::{ImportOptions, Model, import_file};
 use crate::notes::{Note, target_notes, type_note, value_notes};
-use crate::ranges::{Range, bounds, check_integers, check_ranges, profile};
+use crate::ranges::{Range, check_integers, check_ranges, profile};
 use crate::runtime::Device;
 use crate::tensorrt::{BuilderConfig, Flavour, Library, Plan, Progress, Search, TrtNetwork, parse_onnx};
 
@@ -243,14 +243,14 @@ pub fn build(
 
     let mut config = options.build.clone();
     config.profiles = profile(graph, &options.ranges, &network.shape_inputs()?)?.into_iter().collect();
-    check_integers(&lowered.graph, &capabilities, &options.ranges, &config.profiles)?;
+    let bounds = check_integers(&lowered.graph, &capabilities, &options.ranges, &config.profiles)?;
     let mut notes: Vec<Note> = type_note(graph, &capabilities).into_iter().collect();
     notes.extend(config.profiles.iter().flat_map(|profile| value_notes(profile, &options.ranges)));
     let start = Instant::now();
     let gpu = gpu_of(library)?;
     let mut plan = network.build(&config, progress)?;
     describe(&mut plan, graph, gpu.as_deref());
-    plan.header.bounds = bounds(graph, &options.ranges);
+    plan.header.bounds = bounds;
     plan.header.notes = notes.iter().filter_map(|note| serde_json::to_value(note).ok()).collect();
     notes.extend(timing_note(&plan, &config));
     if let Some((cache, place, unread)) = missed {

@@ -189,7 +189,8 @@ pub(crate) fn beyond_i32(graph: &Graph, ranges: &[Range], bounds: &BTreeMap<Stri
     tensors.iter().map(ToString::to_string).collect()
 }
 
-/// Checks that no integer is beyond i32, if that is what the target computes them in.
+/// Checks that no integer is beyond i32, if that is what the target computes them in, and gives the bounds that ranges tell and
+/// the proof may rest on.
 ///
 /// # Errors
 /// The tensors that may be, and an input that might tell more.
@@ -198,11 +199,12 @@ pub(crate) fn check_integers(
     capabilities: &Capabilities,
     ranges: &[Range],
     profiles: &[Profile],
-) -> Result<(), RangeError> {
+) -> Result<BTreeMap<String, (i64, i64)>, RangeError> {
     if capabilities.computed_in(DType::I64) != Some(DType::I32) {
-        return Ok(());
+        return Ok(BTreeMap::new());
     }
-    let mut told = bounds(graph, ranges);
+    let stated = bounds(graph, ranges);
+    let mut told = stated.clone();
     // Each run checks the values of inputs that decide shapes.
     let values = profiles.iter().flat_map(|profile| &profile.ranges).filter(|range| range.kind == RangeKind::Values);
     for range in values {
@@ -213,7 +215,7 @@ pub(crate) fn check_integers(
     }
     let tensors = beyond_i32(graph, ranges, &told);
     if tensors.is_empty() {
-        return Ok(());
+        return Ok(stated);
     }
     let input = tensors.first().and_then(|tensor| untold_input(graph, tensor, &told));
     Err(RangeError::Integers { tensors, input })
@@ -342,7 +344,7 @@ mod tests {
         let check = |target: &Capabilities, texts: &[&str]| {
             let ranges: Vec<Range> = texts.iter().map(|text| text.parse().unwrap()).collect();
             check_ranges(&graph, &ranges)?;
-            check_integers(&graph, target, &ranges, &[])
+            check_integers(&graph, target, &ranges, &[]).map(|bounds| bounds.len())
         };
         assert_eq!(
             check(&old, &["n=1:8:32"]).unwrap_err().to_string(),
@@ -351,9 +353,9 @@ mod tests {
         // 32 times 2^26 is just too much.
         let large = "`a` may be beyond i32, in which the target computes i64: clip what it is computed from";
         assert_eq!(check(&old, &["n=1:8:32", "ids[]=0:1:67108864"]).unwrap_err().to_string(), large);
-        assert_eq!(check(&old, &["n=1:8:32", "ids[]=0:1:67108863"]), Ok(()));
-        assert_eq!(check(&Capabilities::default(), &["n=1:8:32"]), Ok(()));
-        assert_eq!(check(&old, &["n=1:8:32", "ids[]=-67108864:-1:5"]), Ok(()));
+        assert_eq!(check(&old, &["n=1:8:32", "ids[]=0:1:67108863"]), Ok(1));
+        assert_eq!(check(&Capabilities::default(), &["n=1:8:32", "ids[]=0:1:5"]), Ok(0));
+        assert_eq!(check(&old, &["n=1:8:32", "ids[]=-67108864:-1:5"]), Ok(1));
         let unknown = check(&old, &["n=1:8:32", "m[]=0:1:1"]).unwrap_err().to_string();
         assert_eq!(unknown, "no input has a dimension `m[]`; there is `n`");
     }
