@@ -15,7 +15,7 @@ use trt_fuse::{Error, ErrorKind, Note, Options, PassSelection, Range};
 #[derive(Args)]
 pub(crate) struct Common {
     /// Range of a symbolic dimension: SYMBOL=MIN:OPT:MAX or SYMBOL=SIZE; of an element of an input whose values decide
-    /// shapes: INPUT[0]=MIN:OPT:MAX; of all elements of an input of integers: INPUT[]=MIN:OPT:MAX. May be repeated.
+    /// shapes: `INPUT[0]=MIN:OPT:MAX`; of all elements of an input of integers: `INPUT[]=MIN:OPT:MAX`. May be repeated.
     #[arg(long = "range", value_name = "RANGE")]
     ranges: Vec<Range>,
     /// Passes not to run, separated by commas.
