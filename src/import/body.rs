@@ -150,7 +150,8 @@ impl<'m> NodeContext<'_, 'm> {
             let name = input.name.as_str();
             let value = builder.input(scope.value_name(name), info.clone());
             if let Some(stated) = &input.r#type {
-                self.importer.hint(&mut builder, value, name, stated, &format!("{}.{name}", self.name))?;
+                let label = format!("{}.{name}", self.name);
+                self.importer.statement(&mut builder, value, (name, false), stated, &label)?;
             }
             scope.define(name, Some(value))?;
         }

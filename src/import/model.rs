@@ -43,6 +43,8 @@ pub(crate) struct Importer<'m> {
     /// Reads tensors.
     pub tensors: TensorReader,
     notes: Vec<ImportNote>,
+    /// Values other than outputs whose stated shapes were dropped.
+    contradicted: FxHashSet<String>,
     functions: FxHashMap<FunctionKey<'m>, &'m FunctionProto>,
     /// Functions being inlined, outermost first.
     calls: Vec<FunctionKey<'m>>,
@@ -78,6 +80,7 @@ pub(crate) fn import(
         symbols: Symbols::of(&graph.input, &options.sizes),
         tensors,
         notes: Vec::new(),
+        contradicted: FxHashSet::default(),
         functions: functions(&model.functions)?,
         calls: Vec::new(),
         depth: 0,
@@ -319,11 +322,8 @@ impl<'m> Importer<'m> {
             scope.define(name, value)?;
             if let (Some(value), Some(stated)) = (value, scope.hints.get(name.as_str())) {
                 let label = format!("{label}.{slot}");
-                if scope.declared.contains(name.as_str()) {
-                    self.declaration(builder, value, name, stated, &label)?;
-                } else {
-                    self.hint(builder, value, name, stated, &label)?;
-                }
+                let is_output = scope.declared.contains(name.as_str());
+                self.statement(builder, value, (name, is_output), stated, &label)?;
             }
         }
         Ok(())
@@ -349,13 +349,13 @@ impl<'m> Importer<'m> {
         Ok(builder.hint(value, &stated)?)
     }
 
-    /// Takes in what the model declares of one of its outputs. A shape that contradicts inference is dropped: exporters
-    /// that edit models forget it, and no node reads it.
-    fn declaration(
+    /// Takes in what the model states of what a node gives, or a body takes. A shape that contradicts inference is dropped,
+    /// as onnxruntime does: exporters and those who edit models forget it, and no node reads it.
+    pub(crate) fn statement(
         &mut self,
         builder: &mut Builder,
         value: ValueRef,
-        name: &str,
+        (name, is_output): (&str, bool),
         declared: &TypeProto,
         label: &str,
     ) -> Result<(), ImportError> {
@@ -365,8 +365,20 @@ impl<'m> Importer<'m> {
         if builder.graph().info(value).is_none_or(|info| info.dtype != dtype) {
             return taken;
         }
-        let (output, inferred, stated) = (name.to_owned(), inferred.clone(), stated.clone());
-        self.note(ImportNote::OutputShape { output, stated, inferred });
+        let (name, inferred, stated) = (name.to_owned(), inferred.clone(), stated.clone());
+        if is_output {
+            self.note(ImportNote::OutputShape { output: name, stated, inferred });
+            return Ok(());
+        }
+        let is_new = self.contradicted.insert(name.clone());
+        let earlier = self.notes.iter_mut().find_map(|note| match note {
+            ImportNote::ValueShape { others, .. } => Some(others),
+            _ => None,
+        });
+        match earlier {
+            Some(others) => *others += usize::from(is_new),
+            None => self.note(ImportNote::ValueShape { tensor: name, stated, inferred, others: 0 }),
+        }
         Ok(())
     }
 

@@ -20,6 +20,17 @@ pub enum ImportNote {
         /// The shape that the model states.
         shape: String,
     },
+    /// The model states other shapes of tensors inside than its nodes give, and theirs are taken.
+    ValueShape {
+        /// The first such tensor.
+        tensor: String,
+        /// What the model states.
+        stated: String,
+        /// What the nodes give.
+        inferred: String,
+        /// How many other tensors are so.
+        others: usize,
+    },
     /// The model states another shape of one of its outputs than its nodes give, and theirs is taken.
     OutputShape {
         /// The output.
@@ -39,6 +50,10 @@ impl fmt::Display for ImportNote {
                 "node `{node}` ({op}): an input decides the shape of `{output}` at run time; the engine takes {shape}, as \
                  the model states, whatever that input says"
             ),
+            Self::ValueShape { tensor, stated, inferred, others } => {
+                let more = if *others > 0 { format!(" (and {others} more such)") } else { String::new() };
+                write!(f, "tensor `{tensor}` is stated as {stated} but is {inferred}, which is taken{more}")
+            }
             Self::OutputShape { output, stated, inferred } => {
                 write!(f, "output `{output}` is stated as {stated} but is {inferred}; the engine gives the latter")
             }

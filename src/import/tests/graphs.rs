@@ -164,11 +164,25 @@ fn statements_fill_gaps_and_must_not_contradict() {
       %z = relu(%y) : f32[1, 3]
     }
     "#);
-    let graph = onnx::GraphProto {
-        value_info: vec![value("y: 1[1, 4]")],
-        ..graph(&["x: 1[batch, 3]"], &["y"], vec![plain("y = Relu(x)")])
+}
+
+#[test]
+fn wrong_shapes_of_tensors_inside_are_dropped_with_a_note() {
+    let with = |stated: &[&str]| onnx::GraphProto {
+        value_info: stated.iter().map(|stated| value(stated)).collect(),
+        ..graph(&["x: 1[batch, 3]"], &["w"], vec![plain("y = Relu(x)"), plain("z = Exp(y)"), plain("w = Neg(z)")])
     };
-    assert_snapshot!(text(&model(13, graph)), @"node `y` (Relu): tensor `y` is stated as f32[batch, 4] but is f32[batch, 3]; wrong value_info may be deleted from the model");
+    let taken = import(&model(13, with(&["y: 1[1, 4]", "z: 1[2]"]))).unwrap();
+    assert_snapshot!(taken.graph, @r"
+    graph g(%x: f32[batch, 3]) -> (%w) {
+      %y = relu(%x) : f32[batch, 3]
+      %z = exp(%y) : f32[batch, 3]
+      %w = neg(%z) : f32[batch, 3]
+    }
+    ");
+    let [note] = &taken.notes[..] else { panic!("{:?}", taken.notes) };
+    assert_snapshot!(note, @"tensor `y` is stated as f32[batch, 4] but is f32[batch, 3], which is taken (and 1 more such)");
+    assert!(import(&model(13, with(&["y: 6[batch, 3]"]))).unwrap_err().to_string().contains("is stated as i32"));
 }
 
 fn function(name: &str, inputs: &[&str], outputs: &[&str], node: Vec<onnx::NodeProto>) -> onnx::FunctionProto {
