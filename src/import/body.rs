@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use trt_fuse_ir::op::Body;
-use trt_fuse_ir::{Builder, Tensor, ValueInfo, ValueRef};
+use trt_fuse_ir::op::{Body, Reshape};
+use trt_fuse_ir::{Builder, Shape, Tensor, ValueInfo, ValueRef};
 
 use super::error::ImportError;
 use super::model::{STRINGS, add_initializer, output_value};
@@ -128,7 +128,8 @@ impl<'m> NodeContext<'_, 'm> {
         self.importer.sparse_initializers(self.builder, &proto.sparse_initializer, scope)
     }
 
-    /// Imports a body. Its inputs are described by `inputs`, one each, and followed by what is captured.
+    /// Imports a body. Its inputs are described by `inputs`, one each, and followed by what is captured. Outputs below `scalars`
+    /// that are vectors of one element become scalars.
     ///
     /// # Errors
     /// If it has another number of inputs or outputs, or something is wrong inside.
@@ -137,6 +138,7 @@ impl<'m> NodeContext<'_, 'm> {
         proto: &'m GraphProto,
         inputs: &[ValueInfo],
         outputs: usize,
+        scalars: usize,
         captured: &Captured<'m>,
     ) -> Result<Body, Fault> {
         expect_count("inputs of the body", proto.input.len(), inputs.len())?;
@@ -177,8 +179,15 @@ impl<'m> NodeContext<'_, 'm> {
         });
         let mut builder = std::mem::replace(self.builder, outer);
         imported?;
-        for (output, value) in proto.output.iter().zip(output_values(proto, &scope)) {
-            builder.output(output.name.as_str(), value?);
+        for (at, (output, value)) in proto.output.iter().zip(output_values(proto, &scope)).enumerate() {
+            let mut value = value?;
+            if at < scalars
+                && builder.graph().info(value).and_then(ValueInfo::fixed_dims).is_some_and(|dims| dims[..] == [1])
+            {
+                let name = format!("{}.{}.scalar", self.name, output.name);
+                value = builder.op(name, Reshape { shape: Some(Shape::new()), allow_zero: false }, &[value])?;
+            }
+            builder.output(output.name.as_str(), value);
         }
         Ok(Body(Arc::new(builder.finish())))
     }

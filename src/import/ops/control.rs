@@ -36,12 +36,12 @@ fn if_(node: &mut NodeContext<'_, '_>) -> Imported {
 /// A branch. One that is there for other shapes, and never taken with those at hand, need not fit them.
 fn branch<'m>(node: &mut NodeContext<'_, 'm>, proto: &'m GraphProto, captured: &Captured<'m>) -> Result<Body, Fault> {
     let (mark, outputs) = (node.importer.names.mark(), node.outputs.len());
-    let shaped = node.body(proto, &[], outputs, captured);
+    let shaped = node.body(proto, &[], outputs, 0, captured);
     if shaped.is_ok() || !node.importer.may_retry() {
         return shaped;
     }
     node.importer.names.roll_back(mark);
-    node.body(proto, &[], outputs, &captured.unshaped())
+    node.body(proto, &[], outputs, 0, &captured.unshaped())
 }
 
 /// Scalars, as the number of an iteration and its condition are.
@@ -75,7 +75,8 @@ fn loop_body<'m>(
     captured: &Captured<'m>,
 ) -> Result<Body, Fault> {
     // The condition, carried values and scan outputs.
-    let outputs = node.outputs.len() + 1;
+    const CONDITION: usize = 1;
+    let outputs = node.outputs.len() + CONDITION;
     let inputs = |shaped: bool, node: &NodeContext<'_, 'm>| {
         let carried = first.iter().map(|value| {
             let info = node.info(*value);
@@ -87,7 +88,7 @@ fn loop_body<'m>(
     let mark = node.importer.names.mark();
     if node.importer.may_retry() {
         let assumed = inputs(true, node);
-        if let Ok(body) = node.body(proto, &assumed, outputs, captured)
+        if let Ok(body) = node.body(proto, &assumed, outputs, CONDITION, captured)
             && is_invariant(&body, first.len())
         {
             return Ok(body);
@@ -95,7 +96,7 @@ fn loop_body<'m>(
         node.importer.names.roll_back(mark);
     }
     let open = inputs(false, node);
-    node.body(proto, &open, outputs, captured)
+    node.body(proto, &open, outputs, CONDITION, captured)
 }
 
 /// Whether each carried value leaves the body with the shape that it came in with.
@@ -133,7 +134,7 @@ fn scan(node: &mut NodeContext<'_, '_>) -> Imported {
             Some(axis) => slice_of(info, *axis)?,
         });
     }
-    let body = node.body(proto, &inputs, node.outputs.len(), &captured)?;
+    let body = node.body(proto, &inputs, node.outputs.len(), 0, &captured)?;
     let op = Scan { body, scan_inputs, carried, input_axes, output_axes, input_reversed, output_reversed };
     let inputs: Vec<_> = node.inputs.iter().copied().chain(captured.inputs()).collect();
     node.emit_all(op, inputs)
@@ -164,7 +165,7 @@ fn batched_scan(node: &mut NodeContext<'_, '_>) -> Imported {
         of_step.push(if at < carried { info.clone() } else { slice_of(info.clone(), 0)? });
         of_one.push(("item", info));
     }
-    let body = node.body(proto, &of_step, outputs, &captured)?;
+    let body = node.body(proto, &of_step, outputs, 0, &captured)?;
     of_one.extend(captured.inputs().flatten().map(|value| ("captured", node.info(value))));
     let over_time = Scan {
         body,

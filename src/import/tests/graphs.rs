@@ -329,6 +329,18 @@ fn loops_and_scans() {
       %last = loop(%count, _, %x) body="graph g(%i: i64[], %c: bool[], %s: f32[..]) -> (%c, %s2) {\n  %s2 = concat(%s, %s) axis=0 : f32[..]\n}\n" carried=1 : f32[..]
     }
     "#);
+    // PaddlePaddle's condition and number of an iteration are vectors of one element.
+    let mut nodes = vec![plain("c2 = Less(s, x)"), plain("s2 = Add(s, s)")];
+    nodes.insert(0, plain("k = Identity(i)"));
+    let body = graph(&["i: 7[1]", "c: 9[1]", "s"], &["c2", "s2"], nodes);
+    let nodes = vec![node("last = Loop(count, -, x)", vec![("body", Graph(body))])];
+    let taken = import(&model(13, graph(&["x: 1[1]", "count: 7[]"], &["last"], nodes))).unwrap();
+    assert_snapshot!(taken.graph, @r#"
+    graph g(%x: f32[1], %count: i64[]) -> (%last) {
+      %last = loop(%count, _, %x, %x) body="graph g(%i: i64[], %c: bool[], %s: f32[1], %x: f32[1]) -> (%last.c2.scalar as \"c2\", %s2) {\n  %c2 = less(%s, %x) : bool[1]\n  %last.c2.scalar = reshape(%c2) shape=[] : bool[]\n  %s2 = add(%s, %s) : f32[1]\n  %k = identity(%i) : i64[]\n}\n" carried=1 : f32[1]
+    }
+    "#);
+    assert_snapshot!(taken.notes[0], @"tensor `i` is stated as i64[1] but is i64[], which is taken (and 1 more such)");
     let body = graph(&["s", "e"], &["s2", "o"], vec![plain("s2 = Add(s, e)"), plain("o = Neg(e)")]);
     let attributes = vec![("body", Graph(body)), ("num_scan_inputs", Int(1)), ("scan_input_axes", Ints(&[1]))];
     let scanned = graph(&["x: 1[n, 5]", "s: 1[n]"], &["last", "all"], vec![node("last, all = Scan(s, x)", attributes)]);
