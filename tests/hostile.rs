@@ -196,8 +196,8 @@ fn graphs(corpus: &mut Corpus) {
     corpus.model("future_opset", &model(999, graph(&["x: 1[2]"], &["y"], relu())), "opset 999 is not supported");
     let none = onnx::ModelProto { opset_import: Vec::new(), ..model(17, graph(&["x: 1[2]"], &["y"], relu())) };
     corpus.model("no_opset", &none, "imports no opset");
-    let stated = onnx::GraphProto { value_info: vec![value("y: 1[2, 4]")], ..graph(&["x: 1[2, 3]"], &["y"], relu()) };
-    corpus.model("contradiction", &model(17, stated), "tensor `y` is stated as f32[2, 4] but is f32[2, 3]");
+    let stated = onnx::GraphProto { value_info: vec![value("y: 6[2, 3]")], ..graph(&["x: 1[2, 3]"], &["y"], relu()) };
+    corpus.model("contradiction", &model(17, stated), "tensor `y` is stated as i32[2, 3] but is f32[2, 3]");
     // Every step squares a dimension: n to the 2^60.
     let mut nodes = vec![plain("s = Shape(x)"), plain("v0 = Mul(s, s)")];
     nodes.extend((0..60).map(|at| plain(&format!("v{} = Mul(v{at}, v{at})", at + 1))));
