@@ -124,6 +124,17 @@ impl DType {
         matches!(self, F32 | F16 | BF16 | F64 | F8E4M3 | F8E4M3Fnuz | F8E5M2 | F8E5M2Fnuz | F8E8M0 | F4E2M1)
     }
 
+    /// The smallest and the largest positive normal number of a float type that is computed in.
+    pub fn normal_range(self) -> Option<(f64, f64)> {
+        Some(match self {
+            DType::F64 => (f64::MIN_POSITIVE, f64::MAX),
+            DType::F32 => (f32::MIN_POSITIVE.into(), f32::MAX.into()),
+            DType::F16 => (half::f16::MIN_POSITIVE.into(), half::f16::MAX.into()),
+            DType::BF16 => (half::bf16::MIN_POSITIVE.into(), half::bf16::MAX.into()),
+            _ => return None,
+        })
+    }
+
     /// Integer types of any width; not Bool.
     pub fn is_integer(self) -> bool {
         self.is_signed_integer() || self.is_unsigned_integer()

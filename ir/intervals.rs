@@ -6,6 +6,7 @@ use rustc_hash::FxHashMap;
 
 use crate::infer::resolve_axis;
 use crate::op::{Activation, BinaryOp, Reduce, ReduceKind, ScatterReduction, UnaryOp};
+use crate::value::MAX_KNOWN_ELEMENTS;
 use crate::{DType, Dim, DimAlgebra, DimOp, Graph, Node, NodeId, Op, Shape, Tensor, ValueRef};
 
 /// Numbers from a least to a largest one, both included.
@@ -297,8 +298,11 @@ impl Analysis<'_> {
     }
 }
 
-/// The least and the largest element.
+/// The least and the largest element; not of large weights, of which nothing is asked and which are not to be copied.
 fn numbers(tensor: &Tensor) -> Option<Interval> {
+    if tensor.numel() > MAX_KNOWN_ELEMENTS && tensor.dtype() != DType::I64 {
+        return None;
+    }
     let floats =
         tensor.to_f64s().or_else(|| Some(tensor.to_i64s()?.into_iter().map(|value| value as f64).collect()))?;
     floats.into_iter().map(|number| Interval::between(number, number)).reduce(Interval::hull)
@@ -310,12 +314,12 @@ fn product(a: f64, b: f64) -> f64 {
 
 /// What rounding to a type of floats makes of the ends at most.
 fn rounded(interval: Interval, dtype: DType) -> Interval {
-    let (relative, absolute, largest) = match dtype {
-        DType::F64 => (f64::EPSILON, f64::MIN_POSITIVE, f64::MAX),
-        DType::F32 => (f32::EPSILON.into(), f32::MIN_POSITIVE.into(), f32::MAX.into()),
-        DType::BF16 => (half::bf16::EPSILON.into(), half::bf16::MIN_POSITIVE.into(), half::bf16::MAX.into()),
-        DType::F16 => (half::f16::EPSILON.into(), half::f16::MIN_POSITIVE.into(), half::f16::MAX.into()),
-        _ => return Interval::ALL,
+    let Some((absolute, largest)) = dtype.normal_range() else { return Interval::ALL };
+    let relative = match dtype {
+        DType::F16 => half::f16::EPSILON.into(),
+        DType::BF16 => half::bf16::EPSILON.into(),
+        // What is f64 to the model may be computed in f32.
+        _ => f64::from(f32::EPSILON),
     };
     let outward = |end: f64, sign: f64| {
         let moved = end + sign * (end.abs() * relative + absolute);

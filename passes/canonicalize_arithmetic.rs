@@ -27,7 +27,7 @@
 //! last place, two for 16-bit floats. `x ^ 0.5` is infinite at minus infinity and 0 at -0, its square root is NaN and -0.
 
 use trt_fuse_ir::op::{BinaryOp, UnaryOp};
-use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
+use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
 
 use crate::fold_constants::evaluate_one;
 use crate::pattern::same_shape;
@@ -103,11 +103,8 @@ fn each_element(op: UnaryOp, constant: &Tensor, root: NodeId, context: &RuleCont
 
 /// Whether a quotient by `divisor` may become a product with its reciprocal.
 fn check_reciprocals(graph: &Graph, quotient: NodeId, divisor: &Tensor) -> Result<(), &'static str> {
-    let (smallest, largest) = match divisor.dtype() {
-        // 2^-14 and 65504: half precision's smallest and largest normal numbers.
-        DType::F16 => (6.103_515_625e-5, 65504.0),
-        DType::F64 => (f64::MIN_POSITIVE, f64::MAX),
-        _ => (f64::from(f32::MIN_POSITIVE), f64::from(f32::MAX)),
+    let Some((smallest, largest)) = divisor.dtype().normal_range() else {
+        return Err("a reciprocal is not a normal number");
     };
     let element = divisor.repeated();
     let elements = element.as_ref().unwrap_or(divisor).to_f64s().unwrap_or_default();

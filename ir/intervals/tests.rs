@@ -219,3 +219,11 @@ fn what_may_leave_is_told() {
     assert!(inside("max").is_some());
     assert_eq!(inside("mul"), None);
 }
+
+#[test]
+fn large_weights_are_not_looked_at() {
+    let weights = Tensor::from_vec([MAX_KNOWN_ELEMENTS + 1], vec![1.0_f32; MAX_KNOWN_ELEMENTS + 1]).unwrap();
+    assert_eq!(numbers(&weights), None);
+    let places = Tensor::vector((0..2000_i64).collect());
+    assert_eq!(numbers(&places), Some(Interval::between(0.0, 1999.0)));
+}
