@@ -5,10 +5,11 @@ use rustc_hash::FxHashSet;
 use serde::Serialize;
 use trt_fuse_ir::{Graph, NodeId, Op};
 
-use crate::emit::Unsupported;
+use crate::compile::counted;
+use crate::emit::{EmitError, Unsupported};
 use crate::import::Model;
 use crate::notes::{Note, type_note};
-use crate::{Error, Optimized, Options, optimize, unsupported, unsupported_nodes};
+use crate::{Error, Optimized, Options, optimize, unsupported_nodes};
 
 /// Nodes of one operator that cannot be taken for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -45,7 +46,13 @@ pub struct Checked {
 pub fn check(model: Model, options: &Options) -> Result<Checked, Error> {
     let opsets = model.opsets.clone();
     let Optimized { graph, mut notes, .. } = optimize(model, options)?;
-    let mut nodes = unsupported(&graph, options)?;
+    let (mut nodes, told) = match counted(&graph, options) {
+        Ok((_, told)) => (Vec::new(), told),
+        Err(Error::Emit(EmitError::Unsupported(nodes))) => {
+            (nodes, type_note(&graph, &options.capabilities.clone().unwrap_or_default()).into_iter().collect())
+        }
+        Err(error) => return Err(error),
+    };
     // What follows from a node in a body that cannot be taken tells nothing more.
     let unjudged = unjudged_control_flow(&graph);
     nodes.retain(|node| !(unjudged.contains(&node.node) && node.is_for_lack_of_knowledge()));
@@ -71,8 +78,7 @@ pub fn check(model: Model, options: &Options) -> Result<Checked, Error> {
         let Unsupported { node, op, attribute, reason } = first;
         Some(Finding { op, opset, attribute, reason, count, first_node: node, workaround })
     };
-    let capabilities = options.capabilities.clone().unwrap_or_default();
-    notes.extend(type_note(&graph, &capabilities));
+    notes.extend(told);
     Ok(Checked { findings: groups.into_values().filter_map(finding).collect(), notes })
 }
 

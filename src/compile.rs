@@ -137,19 +137,22 @@ pub(crate) fn optimize_with(model: Model, options: &Options, traced: bool) -> Re
 /// # Errors
 /// If the target cannot express a node: all such nodes are named.
 pub fn record(graph: &Graph, options: &Options) -> Result<(Record, LayerCounts), Error> {
-    let capabilities = options.capabilities.clone().unwrap_or_default();
-    let lowered = Lowered::of(graph, &capabilities)?;
+    recorded(graph, &options.capabilities.clone().unwrap_or_default()).map(|(sink, counts, _)| (sink, counts))
+}
+
+/// The network as text, its layers, and the lowered graph.
+fn recorded(graph: &Graph, capabilities: &Capabilities) -> Result<(Record, LayerCounts, Graph), Error> {
+    let lowered = Lowered::of(graph, capabilities)?;
     let mut sink = Record::new();
-    let counts = lowered.emit(&capabilities, &mut sink)?;
-    Ok((sink, counts))
+    let counts = lowered.emit(capabilities, &mut sink)?;
+    Ok((sink, counts, lowered.graph))
 }
 
 /// The layers of a graph's network, and what the target makes of the model's types.
 pub(crate) fn counted(graph: &Graph, options: &Options) -> Result<(LayerCounts, Vec<Note>), Error> {
     let capabilities = options.capabilities.clone().unwrap_or_default();
-    let lowered = Lowered::of(graph, &capabilities)?;
-    let counts = lowered.emit(&capabilities, &mut Record::new())?;
-    Ok((counts, target_notes(graph, &lowered.graph, &capabilities, &options.ranges)))
+    let (_, counts, lowered) = recorded(graph, &capabilities)?;
+    Ok((counts, target_notes(graph, &lowered, &capabilities, &options.ranges)))
 }
 
 /// As [`record`], with the rewrites of the lowering.
