@@ -91,7 +91,7 @@ impl Pattern {
     /// | products of inputs | siblings_inputs8, f32 | H100, 2026-11-26 | 0.0300 | 0.0105 |
     /// | products of inputs | siblings_inputs8, f16 allowed | H100, 2026-11-26 | 0.0250 | 0.0103 |
     ///
-    /// `benches/gpu/siblings.py` writes the models of one pattern. llama_tiny's gain is that of its four pairs of gate_up.
+    /// `benches/gpu/siblings.py` writes the models of one pattern. llama_tiny gains about what its four pairs of gate and up do alone.
     ///
     /// Where f16 is allowed, TensorRT 8 merges the products itself and makes one kernel of the attention, which it does not
     /// find behind a wide product that is cut.

@@ -10,10 +10,10 @@ use crate::tensorrt::{InputRange, Profile, RangeKind};
 
 mod values;
 
-/// How large a symbol may be.
+/// How large a symbol may be, or what the elements of an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {
-    /// The symbol.
+    /// The symbol, or of an input `x` the element `x[2]`, or all elements `x[]`.
     pub symbol: String,
     /// Least value.
     pub min: i64,

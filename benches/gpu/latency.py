@@ -9,8 +9,8 @@ program, LD_LIBRARY_PATH the folder of TensorRT.
 OnnxParser's engine of a case is built first, then ours with the kernel times that it left, so that equal layers get equal
 kernels; W cases (1) are built at the same time. When all are built, one case after the other is measured with nothing else on
 the GPU: as a CUDA graph with tensors on the GPU and plainly with copies, OnnxParser's twice, first and last, to tell noise
-from gain; then the same model in PyTorch (eager.py, at most four of them), which compiles while engines are built. What S seconds do not
-suffice for is left out. `layers` are milliseconds of each engine layer, measured one by one.
+from gain; then the same model in PyTorch (eager.py, at most four of them), which compiles while engines are built. What S
+seconds do not suffice for is left out. TensorRT 8.5 builds on the GPU: more than two at a time are slower than two. `layers` are milliseconds of each engine layer, measured one by one.
 
 A batch other than the model's own is its symbol `batch`, or else is written into the input, which fits models that look at
 the batch nowhere. OnnxParser of TensorRT 8 takes LayerNormalization through a plugin that needs cuDNN only; the operator is

@@ -83,8 +83,8 @@ impl Random {
             DType::Bool => f64::from(u8::from(unit >= 0.5)),
             dtype if dtype.is_float() => unit * 2.0 - 1.0,
             _ => {
-                let (min, max) = spec.bounds.unwrap_or((0, i64::from(u16::MAX)));
-                (unit * MOST_WHOLE).floor().max(min as f64).min(max as f64)
+                let number = (unit * MOST_WHOLE).floor();
+                spec.bounds.map_or(number, |(min, max)| number.max(min as f64).min(max as f64))
             }
         }
     }
