@@ -22,6 +22,8 @@ pub struct Capabilities {
     pub dtypes: Vec<DType>,
     /// INormalization (8.6 and later).
     pub normalization: bool,
+    /// ITopKLayer's k as an input (8.6 and later).
+    pub top_k_input: bool,
     /// IReverseSequenceLayer (8.6 and later).
     pub reverse_sequence: bool,
     /// Squeeze and Unsqueeze layers (10.7 and later).
@@ -75,6 +77,7 @@ impl Capabilities {
             version,
             dtypes: vec![F32, F16, BF16, I8, I32, I64, U8, Bool, F8E4M3, F4E2M1, I4],
             normalization: true,
+            top_k_input: true,
             reverse_sequence: true,
             squeeze: true,
             cumulative: true,
@@ -119,6 +122,7 @@ impl Capabilities {
             version,
             dtypes,
             normalization: least((8, 6)),
+            top_k_input: least((8, 6)),
             reverse_sequence: least((8, 6)),
             squeeze: least((10, 7)),
             cumulative: least((10, 8)),

@@ -257,3 +257,31 @@ fn integers_are_bounded_where_the_target_has_32_bits() {
     let bounds: Vec<_> = built.plan.header().bounds.iter().collect();
     assert_eq!(bounds, [(&"x".to_string(), &(0, 1000)), (&"y".to_string(), &(-5, 9))]);
 }
+
+/// ONNX SpaceToDepth: `DCR` puts the places of a block before the channels, `CRD` behind them.
+#[test]
+fn blocks_go_into_channels_in_the_order_of_the_mode() {
+    let transposed = |crd| {
+        let text = format!(
+            "graph g(%x: f32[1, 2, 4, 6]) -> (%y) {{ %y = depth_to_space(%x) block=2 crd={crd} inverse=true }}"
+        );
+        let network = network(&text, Capabilities::tensorrt((8, 5, 3)));
+        let start = network.find("first_transpose=").unwrap_or_else(|| panic!("{network}"));
+        network[start..].split(' ').next().unwrap().to_string()
+    };
+    assert_eq!(transposed(false), "first_transpose=[0,3,5,1,2,4]");
+    assert_eq!(transposed(true), "first_transpose=[0,1,3,5,2,4]");
+}
+
+#[test]
+fn a_computed_number_of_largest_elements_is_none_for_tensorrt_8_5() {
+    let text =
+        "graph g(%x: f32[3, 4], %k: i64[1]) -> (%v, %i) { %v, %i = topk(%x, %k) axis=1 largest=true sorted=true }";
+    let refused = network(text, Capabilities::tensorrt((8, 5, 3)));
+    assert!(
+        refused.ends_with("'v' (topk): this TensorRT takes no computed number of largest or smallest elements"),
+        "{refused}"
+    );
+    let taken = network(text, Capabilities::tensorrt((8, 6, 1)));
+    assert!(taken.contains("output \"v\"") && taken.contains("k=%"), "{taken}");
+}

@@ -322,7 +322,7 @@ pub(super) fn depth_to_space<'g, S: NetworkSink<'g>>(
     let square = &block * &block;
     let (split, perm): (Vec<Dim>, [i64; 6]) = if op.inverse {
         let split = vec![n.clone(), c.clone(), divided(h, &block), block.clone(), divided(w, &block), block.clone()];
-        (split, [0, 3, 5, 1, 2, 4])
+        (split, if op.crd { [0, 1, 3, 5, 2, 4] } else { [0, 3, 5, 1, 2, 4] })
     } else if op.crd {
         let split = vec![n.clone(), divided(c, &square), block.clone(), block.clone(), h.clone(), w.clone()];
         (split, [0, 1, 4, 2, 5, 3])

@@ -235,6 +235,9 @@ pub(super) fn top_k<'g, S: NetworkSink<'g>>(
                 .unsupported(format!("TensorRT finds at most {MAX_TOP_K} largest or smallest elements, not {k}"));
         }
         Some([k]) => IntArg::Fixed(*k),
+        _ if !site.capabilities().top_k_input => {
+            return site.unsupported("this TensorRT takes no computed number of largest or smallest elements");
+        }
         _ => {
             let k = site.tensor(1)?;
             // A scalar, where ONNX has a vector of one.
