@@ -6,7 +6,8 @@
 //! ```
 //!
 //! Fires on an elementwise operator of two inputs and on `where`, if each dimension of the output is that of what is
-//! expanded or of another operand, compared as expressions. Other readers of the expansion keep it.
+//! expanded or of another operand, compared as expressions; on a second expansion; and on the mask of attention, if the axis
+//! of keys stays, which attention pads and does not broadcast. Other readers of the expansion keep it.
 //!
 //! Refuses nothing; an expansion that alone gives a dimension is no match.
 //!
@@ -28,7 +29,7 @@ impl Rule for DropExpand {
     }
 
     fn roots(&self) -> &'static [OpKind] {
-        &[OpKind::Binary, OpKind::Where]
+        &[OpKind::Binary, OpKind::Where, OpKind::Expand, OpKind::Attention]
     }
 
     fn rewrite(&self, graph: &Graph, root: NodeId, _context: &RuleContext<'_>) -> Result<Patch, Miss> {
@@ -41,10 +42,15 @@ impl Rule for DropExpand {
             let Some(source) = inputs.get(slot).and_then(expanded) else { continue };
             let plain: Vec<_> =
                 inputs.iter().enumerate().map(|(at, input)| if at == slot { Some(source) } else { *input }).collect();
-            if !gives_each_dim(graph, root, &plain) {
+            let op = graph.op(root).ok_or(Miss::NoMatch)?.clone();
+            let broadcasts = match &op {
+                Op::Expand(op) => op.shape.as_ref() == shape(graph, root.into()),
+                Op::Attention(_) => slot == MASK && keeps_keys(graph, root, source),
+                _ => gives_each_dim(graph, root, &plain),
+            };
+            if !broadcasts {
                 continue;
             }
-            let op = graph.op(root).ok_or(Miss::NoMatch)?.clone();
             let mut patch = Patch::new(self.name(), root);
             let value = patch.add(op, &plain);
             patch.replace(root.into(), value).absorb([root]);
@@ -54,12 +60,25 @@ impl Rule for DropExpand {
     }
 }
 
+/// The input of attention that masks.
+const MASK: usize = 3;
+
+/// Whether a mask has the axis of keys that its expansion has. Of rank 0 it has none.
+fn keeps_keys(graph: &Graph, root: NodeId, source: ValueRef) -> bool {
+    let last = |value| shape(graph, value)?.last();
+    let expanded = graph.input(root, MASK);
+    expanded.is_some_and(|expanded| last(source).is_some() && last(source) == last(expanded))
+}
+
+fn shape(graph: &Graph, value: ValueRef) -> Option<&Shape> {
+    graph.info(value)?.shape.as_ref()
+}
+
 /// Whether each dimension of a node's output is one of an operand. An operand broadcasts to the output as it is known
 /// to, so that the others may be 1.
 fn gives_each_dim(graph: &Graph, id: NodeId, operands: &[Option<ValueRef>]) -> bool {
-    let shape = |value: ValueRef| graph.info(value).and_then(|info| info.shape.as_ref());
-    let shapes: Option<Vec<&Shape>> = operands.iter().flatten().map(|value| shape(*value)).collect();
-    let (Some(output), Some(shapes)) = (shape(id.into()), shapes) else { return false };
+    let shapes: Option<Vec<&Shape>> = operands.iter().flatten().map(|value| shape(graph, *value)).collect();
+    let (Some(output), Some(shapes)) = (shape(graph, id.into()), shapes) else { return false };
     let from_end = |shape: &Shape, at: usize| shape.len().checked_sub(at + 1).and_then(|at| shape.get(at).cloned());
     (0..output.len()).all(|at| shapes.iter().any(|shape| from_end(shape, at) == from_end(output, at)))
 }
@@ -93,6 +112,27 @@ mod tests {
         let run = run("%m: bool[n, 1], %c: f32[1, 1], %x: f32[4]", lines);
         assert_eq!(run.equal_within(0.0, 3).rewrites, 2);
         assert_eq!(run.after.operation_count(), 1);
+    }
+
+    #[test]
+    fn fires_on_a_second_expansion() {
+        let lines = "%e = expand(%c) shape=[n, 4] %y = expand(%e) shape=[m, n, 4]";
+        assert_eq!(run("%x: f32[n, m], %c: f32[1, 4]", lines).equal_within(0.0, 3).rewrites, 1);
+        let run = run("%x: f32[n, m], %c: f32[1, 4]", "%e = expand(%c) shape=[n, 4] %y = expand(%e) shape=[1, 1]");
+        assert_eq!(run.rewrites, 0);
+    }
+
+    #[test]
+    fn fires_on_a_mask() {
+        let inputs = "%q: f32[n, 2, 3, 8], %k: f32[n, 2, 5, 8], %v: f32[n, 2, 5, 8]";
+        let lines =
+            "%e = expand(%m) shape=[n, 1, 3, 5] %y = attention(%q, %k, %v, %e) scale=0.5 causal=none scores=product";
+        for mask in ["%m: bool[n, 1, 1, 5]", "%m: f32[1, 3, 5]", "%m: f32[5]"] {
+            assert_eq!(run(&format!("{inputs}, {mask}"), lines).equal_within(1e-6, 3).rewrites, 1, "{mask}");
+        }
+        for mask in ["%m: bool[n, 1, 3, 1]", "%m: f32[1]", "%m: f32[]"] {
+            assert_eq!(run(&format!("{inputs}, {mask}"), lines).rewrites, 0, "{mask}");
+        }
     }
 
     #[test]

@@ -12,17 +12,18 @@
 //! dimension by dimension as expressions (a slice only with steps of 1); Reduce by sum, mean, maximum, minimum or
 //! product over axes of size 1 that stay, or over no axis; Resize by sizes or scales that change none; pooling with a
 //! window of one element; `x + 0`, `x - 0`, `x * 1`, `x / 1`, `x ^ 1`, `x and true`, `x or false`, `x xor false`; Where
-//! with a condition that is the same everywhere, or with two equal branches.
+//! with a condition that is the same everywhere, or with two equal branches. An operand or branch that the other one
+//! broadcasts is expanded.
 //!
 //! Refuses when
-//! - the constant broadcasts the other operand: the result has another shape than what would stay;
-//! - the branch that is always taken is broadcast by the other.
+//! - the constant broadcasts the other operand, to sizes that no input's shape tells;
+//! - the branch that is always taken is broadcast by the other, to such sizes.
 //!
 //! Order: none needed. After `fold_constants` more conditions and operands are constant.
 //!
 //! Numerics: bit-exact but for one value: `-0.0 + 0.0` is `0.0`, and becomes `-0.0`. NaN stays NaN.
 
-use trt_fuse_ir::op::{BinaryOp, CoordinateMode, Pad, Pool, PoolKind, Reduce, ReduceKind, Resize, UnaryOp};
+use trt_fuse_ir::op::{BinaryOp, CoordinateMode, Expand, Pad, Pool, PoolKind, Reduce, ReduceKind, Resize, UnaryOp};
 use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, ValueRef};
 
 use crate::pattern::same_shape;
@@ -45,17 +46,30 @@ impl Rule for DropIdentity {
         ]
     }
 
-    fn rewrite(&self, graph: &Graph, root: NodeId, _context: &RuleContext<'_>) -> Result<Patch, Miss> {
+    fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
         let node = graph.node(root).ok_or(Miss::NoMatch)?;
         if node.outputs.len() != 1 {
             return Err(Miss::NoMatch);
         }
-        let kept = match &node.op {
-            Op::Binary(op) => other_operand(graph, root, *op)?,
-            Op::Where => constant_branch(graph, root)?,
-            op => unchanged_input(graph, root, op).ok_or(Miss::NoMatch)?,
+        let (kept, broadcast) = match &node.op {
+            Op::Binary(op) => {
+                (other_operand(graph, root, *op).ok_or(Miss::NoMatch)?, "the constant broadcasts the other operand")
+            }
+            Op::Where => {
+                let taken = constant_branch(graph, root).ok_or(Miss::NoMatch)?;
+                (taken, "the branch that is always taken is broadcast by the other")
+            }
+            op => (unchanged_input(graph, root, op).ok_or(Miss::NoMatch)?, ""),
         };
         let mut patch = Patch::new(self.name(), root);
+        let kept = if broadcast.is_empty() || same_shape(graph.info(kept), graph.info(root.into())) {
+            kept
+        } else {
+            let shape = graph.info(root.into()).and_then(|info| info.shape.clone());
+            let shape = shape.filter(|shape| context.symbols.tell(shape));
+            let shape = shape.ok_or(Miss::Blocked { reason: broadcast, at: root })?;
+            patch.add(Expand { shape: Some(shape) }, &[Some(kept)])
+        };
         patch.replace(root.into(), kept).absorb([root]);
         Ok(patch)
     }
@@ -115,60 +129,39 @@ fn pools_nothing(op: &Pool) -> bool {
     kept && unpadded && one(&op.kernel) && one(&op.strides)
 }
 
-/// The operand that an elementwise operator returns because the other one is neutral.
-fn other_operand(graph: &Graph, root: NodeId, op: BinaryOp) -> Result<ValueRef, Miss> {
+/// The operand that an elementwise operator returns, or broadcasts, because the other one is neutral.
+fn other_operand(graph: &Graph, root: NodeId, op: BinaryOp) -> Option<ValueRef> {
     use BinaryOp::*;
     let (neutral, either_side) = match op {
         Add | Or | Xor | BitwiseOr | BitwiseXor => (0.0, true),
         Sub => (0.0, false),
         Mul | And => (1.0, true),
         Div | Pow => (1.0, false),
-        _ => return Err(Miss::NoMatch),
+        _ => return None,
     };
-    let (Some(a), Some(b)) = (graph.input(root, 0), graph.input(root, 1)) else { return Err(Miss::NoMatch) };
+    let (a, b) = (graph.input(root, 0)?, graph.input(root, 1)?);
     let is_neutral = |value| {
         let constant = graph.info(value).and_then(|info| info.as_constant());
         constant.and_then(|tensor| tensor.uniform_f64()) == Some(neutral)
     };
-    let kept = if is_neutral(b) {
-        a
-    } else if either_side && is_neutral(a) {
-        b
-    } else {
-        return Err(Miss::NoMatch);
-    };
-    if !same_shape(graph.info(kept), graph.info(root.into())) {
-        return Err(Miss::Blocked { reason: "the constant broadcasts the other operand", at: root });
-    }
-    Ok(kept)
+    if is_neutral(b) { Some(a) } else { (either_side && is_neutral(a)).then_some(b) }
 }
 
-/// The branch that a Where returns everywhere.
-fn constant_branch(graph: &Graph, root: NodeId) -> Result<ValueRef, Miss> {
-    let inputs = (graph.input(root, 0), graph.input(root, 1), graph.input(root, 2));
-    let (Some(condition), Some(yes), Some(no)) = inputs else { return Err(Miss::NoMatch) };
-    let taken = if yes == no {
-        yes
-    } else {
-        let info = graph.info(condition).ok_or(Miss::NoMatch)?;
-        let uniform = info.as_constant().and_then(|tensor| tensor.uniform_f64());
-        // A comparison of dimensions is known without being constant.
-        let known = || {
-            let elements = info.known_ints()?;
-            let first = *elements.first()?;
-            elements.iter().all(|element| *element == first).then_some(if first == 0 { 0.0 } else { 1.0 })
-        };
-        match uniform.or_else(known) {
-            Some(0.0) => no,
-            Some(_) => yes,
-            None => return Err(Miss::NoMatch),
-        }
-    };
-    if !same_shape(graph.info(taken), graph.info(root.into())) {
-        let reason = "the branch that is always taken is broadcast by the other";
-        return Err(Miss::Blocked { reason, at: root });
+/// The branch that a Where returns, or broadcasts, everywhere.
+fn constant_branch(graph: &Graph, root: NodeId) -> Option<ValueRef> {
+    let (condition, yes, no) = (graph.input(root, 0)?, graph.input(root, 1)?, graph.input(root, 2)?);
+    if yes == no {
+        return Some(yes);
     }
-    Ok(taken)
+    let info = graph.info(condition)?;
+    let uniform = info.as_constant().and_then(|tensor| tensor.uniform_f64());
+    // A comparison of dimensions is known without being constant.
+    let known = || {
+        let elements = info.known_ints()?;
+        let first = *elements.first()?;
+        elements.iter().all(|element| *element == first).then_some(if first == 0 { 0.0 } else { 1.0 })
+    };
+    Some(if uniform.or_else(known)? == 0.0 { no } else { yes })
 }
 
 #[cfg(test)]
@@ -340,10 +333,26 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_constant_that_broadcasts() {
-        let reason = "the constant broadcasts the other operand";
-        assert_eq!(kept("%x: f32[1, 4]", "%c = constant() value=f32[3, 1] splat 0 %y = add(%x, %c)"), [reason]);
-        assert_eq!(kept("%x: f32[n]", "%c = constant() value=f32[1, 1] {1} %y = mul(%x, %c)"), [reason]);
+    fn what_is_broadcast_is_expanded() {
+        for (input, line) in [
+            ("%x: f32[1, 4]", "%c = constant() value=f32[3, 1] splat 0 %y = add(%x, %c)"),
+            ("%x: f32[n]", "%c = constant() value=f32[1, 1] {1} %y = mul(%x, %c)"),
+            ("%x: bool[n, 1, 3]", "%c = constant() value=bool[2, 1] splat 1 %y = and(%c, %x)"),
+            (
+                "%x: f32[n]",
+                "%c = constant() value=bool[] {1} %o = constant() value=f32[3, 1] splat 7 %y = where(%c, %x, %o)",
+            ),
+        ] {
+            let run = run_rule(DropIdentity, &format!("graph g({input}) -> (%y) {{ {line} }}"));
+            assert_eq!(run.equal_within(0.0, 3).rewrites, 1, "{line}");
+            assert!(run.after.to_string().contains("%y = expand(%x) shape=["), "{}", run.after);
+        }
+    }
+
+    #[test]
+    fn refuses_a_constant_that_broadcasts_to_sizes_that_the_data_tell() {
+        let line = "%k = nonzero(%x) %c = constant() value=i64[3, 1] splat 0 %y = add(%k, %c)";
+        assert_eq!(kept("%x: f32[4]", line), ["the constant broadcasts the other operand"]);
     }
 
     #[test]
@@ -362,8 +371,9 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_branch_that_is_broadcast() {
-        let line = "%c = constant() value=bool[] {1} %o = constant() value=f32[3, 1] splat 7 %y = where(%c, %x, %o)";
+    fn refuses_a_branch_that_is_broadcast_to_sizes_that_the_data_tell() {
+        let line =
+            "%k = nonzero(%x) %c = constant() value=bool[] {1} %o = constant() value=i64[] {7} %y = where(%c, %o, %k)";
         assert_eq!(kept("%x: f32[4]", line), ["the branch that is always taken is broadcast by the other"]);
     }
 }

@@ -11,12 +11,14 @@ use crate::canonicalize_attributes::CanonicalizeAttributes;
 use crate::canonicalize_gather::CanonicalizeGather;
 use crate::canonicalize_padding::CanonicalizePadding;
 use crate::canonicalize_reshape::CanonicalizeReshape;
+use crate::canonicalize_uniform::CanonicalizeUniform;
 use crate::drop_concat_slice::DropConcatSlice;
 use crate::drop_concat_split::DropConcatSplit;
 use crate::drop_dead::DropDead;
 use crate::drop_expand::DropExpand;
 use crate::drop_identity::DropIdentity;
 use crate::drop_split_concat::DropSplitConcat;
+use crate::fold_comparison::FoldComparison;
 use crate::fold_constants::FoldConstants;
 use crate::fold_control_flow::FoldControlFlow;
 use crate::fuse_activation::FuseActivation;
@@ -84,6 +86,7 @@ use crate::merge_slices::MergeSlices;
 use crate::pass::{Options, Pass, PassContext, PassError, Remark, Rule, Rules};
 use crate::report::{PassReport, Report};
 use crate::sink_captures::SinkCaptures;
+use crate::sink_expand::SinkExpand;
 use crate::sink_layout::SinkLayout;
 use crate::sink_negation::SinkNegation;
 use crate::sink_parts::SinkParts;
@@ -424,6 +427,7 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         // After folding, which makes captures, conditions and trip counts constant.
         rule(SinkCaptures),
         Box::new(FoldControlFlow),
+        rule(FoldComparison),
         rule(DropIdentity),
         rule(CanonicalizeAttributes),
         rule(CanonicalizeGather), // after folding, which makes indices constant
@@ -433,7 +437,9 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         // After the attributes, which tell the output's shape.
         rule(CanonicalizeReshape),
         // After the attributes too, and before what looks for constant operands.
+        rule(CanonicalizeUniform),
         rule(DropExpand),
+        rule(SinkExpand), // of what that leaves
         rule(SinkLayout),
         rule(MergeReshapes),
         rule(MergeLayouts),

@@ -35,6 +35,33 @@ impl Progression {
         counts
     }
 
+    /// The elements less those of another, both broadcast to a shape.
+    pub(crate) fn minus(self, other: Self, shape: &Shape) -> Option<Self> {
+        Some(self.expanded(shape)?.plus(&other.expanded(shape)?.scaled(&Dim::fixed(-1))))
+    }
+
+    /// Whether every element is at least a number, whatever the sizes. `false` means "not known".
+    pub(crate) fn at_least(&self, bound: i64) -> bool {
+        self.least().is_some_and(|least| least.at_least(bound))
+    }
+
+    /// Whether every element is at most a number, whatever the sizes. `false` means "not known".
+    pub(crate) fn at_most(&self, bound: i64) -> bool {
+        bound.checked_neg().is_some_and(|bound| self.clone().scaled(&Dim::fixed(-1)).at_least(bound))
+    }
+
+    /// The least element, or if there is none what would be.
+    fn least(&self) -> Option<Dim> {
+        let one = Dim::fixed(1);
+        self.steps.iter().zip(&self.shape).try_fold(self.start.clone(), |least, (step, size)| {
+            if step.at_least(0) {
+                return Some(least);
+            }
+            // Falling, the last one.
+            (step * &Dim::fixed(-1)).at_least(0).then(|| &least + &(step * &(size - &one)))
+        })
+    }
+
     /// One number for all elements.
     fn is_uniform(&self) -> bool {
         self.steps.iter().all(|step| step.is(0))

@@ -8,6 +8,7 @@ mod control;
 mod fuzz;
 mod heads;
 mod maker;
+mod masks;
 mod motifs;
 
 use std::collections::BTreeMap;
@@ -35,6 +36,8 @@ const EXACT: &[&str] = &[
     "canonicalize_gather",
     "canonicalize_padding",
     "canonicalize_reshape",
+    "canonicalize_uniform",
+    "fold_comparison",
     "fold_constants",
     "fold_control_flow",
     "merge_common",
@@ -43,6 +46,7 @@ const EXACT: &[&str] = &[
     "merge_reshapes",
     "merge_slices",
     "sink_captures",
+    "sink_expand",
 ];
 
 fn make(instructions: &[Instruction], symbolic: bool) -> Graph {

@@ -91,11 +91,11 @@ impl Maker {
     }
 
     /// Makes values operands of later instructions, unless they are too large to be worth it, or empty: what -1 in a
-    /// shape is then, nobody says.
+    /// shape is then, nobody says. Sizes, places and conditions are none.
     pub(super) fn keep(&mut self, values: Vec<ValueRef>) -> Option<()> {
         for value in values {
             let elements: i64 = self.dims(value).iter().map(|dim| dim.value().unwrap_or(BATCH)).product();
-            if (1..=4096).contains(&elements) {
+            if (1..=4096).contains(&elements) && self.builder.graph().dtype(value) == DType::F32 {
                 self.values.push(value);
             }
         }

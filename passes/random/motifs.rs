@@ -9,7 +9,7 @@ use super::maker::Maker;
 impl Maker {
     pub(super) fn motif(&mut self) -> Option<()> {
         let x = self.image();
-        match self.pick(22) {
+        match self.pick(24) {
             0 | 1 => self.convolution(x),
             2 => self.padded(x),
             3 => self.concatenated(x),
@@ -28,6 +28,8 @@ impl Maker {
             17 => self.picked(x),
             18 => self.rotary_part(x),
             19 => self.normal_of_channels(x),
+            21 => self.masked(x),
+            22 => self.looked_up(x),
             _ => self.controlled(x),
         }
     }
