@@ -15,6 +15,7 @@
 //!
 //! Numerics: bit-exact.
 
+use trt_fuse_ir::op::BinaryOp;
 use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch, Shape, ValueRef};
 
 use crate::{Miss, Rule, RuleContext};
@@ -44,7 +45,9 @@ impl Rule for DropExpand {
                 inputs.iter().enumerate().map(|(at, input)| if at == slot { Some(source) } else { *input }).collect();
             let op = graph.op(root).ok_or(Miss::NoMatch)?.clone();
             let broadcasts = match &op {
-                Op::Expand(op) => op.shape.as_ref() == shape(graph, root.into()),
+                Op::Expand(op) => slot == 0 && op.shape.is_some() && op.shape.as_ref() == shape(graph, root.into()),
+                // Only the slope is broadcast.
+                Op::Binary(BinaryOp::PRelu) if slot == 0 => false,
                 Op::Attention(_) => slot == MASK && keeps_keys(graph, root, source),
                 _ => gives_each_dim(graph, root, &plain),
             };
@@ -120,6 +123,21 @@ mod tests {
         assert_eq!(run("%x: f32[n, m], %c: f32[1, 4]", lines).equal_within(0.0, 3).rewrites, 1);
         let run = run("%x: f32[n, m], %c: f32[1, 4]", "%e = expand(%c) shape=[n, 4] %y = expand(%e) shape=[1, 1]");
         assert_eq!(run.rewrites, 0);
+    }
+
+    #[test]
+    fn leaves_an_expansion_to_unknown_sizes_alone() {
+        let lines = "%e = expand(%x, %s) %y = expand(%e, %t)";
+        assert_eq!(run("%x: f32[1], %s: i64[k], %t: i64[j]", lines).rewrites, 0);
+        let lines = "%t = expand(%c) shape=[j] %y = expand(%x, %t)";
+        assert_eq!(run("%z: f32[j], %c: i64[1], %x: f32[1]", lines).rewrites, 0);
+    }
+
+    #[test]
+    fn drops_only_the_slope_of_prelu() {
+        assert_eq!(run("%c: f32[4], %w: f32[3, 4]", "%e = expand(%c) shape=[3, 4] %y = prelu(%e, %w)").rewrites, 0);
+        let run = run("%x: f32[3, 4], %c: f32[4]", "%e = expand(%c) shape=[3, 4] %y = prelu(%x, %e)");
+        assert_eq!(run.equal_within(0.0, 3).rewrites, 1);
     }
 
     #[test]

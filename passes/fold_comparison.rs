@@ -129,6 +129,7 @@ mod tests {
             "%y = equal(%p, %0)",
             "%d = sub(%q, %column) %y = less_or_equal(%d, %0)",
             "%d = mul(%n, %p) %y = greater(%d, %p)",
+            "%most = constant() value=i64[] {9223372036854775807} %d = add(%p, %most) %y = greater_or_equal(%d, %0)",
         ] {
             assert_eq!(run(line).rewrites, 0, "{line}");
         }

@@ -98,6 +98,12 @@ impl Progression {
 }
 
 fn within(graph: &Graph, value: ValueRef, left: usize) -> Option<Progression> {
+    // Computed, a number that leaves i64 wraps around; sizes are far from that.
+    let is_small = |number: &Dim| number.value().is_none_or(|number| i32::try_from(number).is_ok());
+    computed(graph, value, left).filter(|found| is_small(&found.start) && found.steps.iter().all(is_small))
+}
+
+fn computed(graph: &Graph, value: ValueRef, left: usize) -> Option<Progression> {
     let info = graph.info(value).filter(|info| info.dtype == DType::I64)?;
     let shape = info.shape.clone()?;
     if shape.iter().all(|dim| dim.is(1)) {

@@ -17,7 +17,7 @@
 //! Numerics: bit-exact.
 
 use trt_fuse_ir::infer::{broadcast, resolve_axis};
-use trt_fuse_ir::op::Expand;
+use trt_fuse_ir::op::{BinaryOp, Expand};
 use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch, Shape, ValueRef};
 
 use crate::pattern::same_shape;
@@ -77,10 +77,15 @@ fn expansion(graph: &Graph, root: NodeId, op: &Op, slot: usize) -> Option<(Value
     }
     let rank = |value| Some(graph.info(value)?.shape.as_ref()?.len());
     let is_broadcast = match op {
-        Op::Binary(_) | Op::Where => true,
+        // Of PRelu only the slope is broadcast, never to less.
+        Op::Binary(op) => *op != BinaryOp::PRelu,
+        Op::Where => true,
         Op::Gather(op) => {
-            let axis = resolve_axis(op.axis, rank(graph.input(root, 0)?)?).ok()?;
-            slot == 1 && (axis == 0 || rank(source) == rank(value))
+            let data = graph.info(graph.input(root, 0)?)?.shape.as_ref()?;
+            let axis = resolve_axis(op.axis, data.len()).ok()?;
+            // An index expanded to no elements may be of an axis that has none.
+            let has_rows = data.get(axis)?.at_least(1);
+            slot == 1 && has_rows && (axis == 0 || rank(source)? == rank(value)?)
         }
         _ => slot == 0 && graph.node_inputs(root).iter().flatten().count() == 1,
     };
@@ -152,6 +157,13 @@ mod tests {
             run("%x: f32[1, 4], %i: i64[n]", "%e = expand(%x) shape=[n, 4] %y = gather(%e, %i) axis=0").rewrites,
             0
         );
+    }
+
+    #[test]
+    fn leaves_prelu_and_what_may_have_no_rows_alone() {
+        assert_eq!(run("%c: f32[4], %w: f32[3, 1]", "%e = expand(%c) shape=[7, 3, 4] %y = prelu(%e, %w)").rewrites, 0);
+        let lines = "%zero = constant() value=i64[1] {0} %e = expand(%zero) shape=[n] %y = gather(%x, %e) axis=0";
+        assert_eq!(run("%x: f32[n, 4]", lines).rewrites, 0);
     }
 
     #[test]
