@@ -12,6 +12,7 @@ use trt_fuse_ir::{Capabilities, DType, Graph, Tensor};
 
 use crate::compile::Lowered;
 use crate::import::{import_file, read_tensor};
+use crate::ranges::is_checked;
 use crate::runtime::{Engine, SessionOptions};
 use crate::tensorrt::Library;
 use crate::{Error, ErrorKind, Options, Range, build, optimize};
@@ -214,7 +215,6 @@ fn values_of(graph: &Graph, inputs: &[Tensor]) -> Vec<Range> {
 /// What the integers of a test hold, on which the proof that all fit the target's type may rest.
 fn bounds_of(graph: &Graph, inputs: &[Tensor]) -> Vec<Range> {
     let names = graph.inputs().iter().filter_map(|id| graph.value((*id).into())).map(|value| &value.name);
-    let is_checked = |dtype| matches!(dtype, DType::I64 | DType::I32 | DType::I8 | DType::U8);
     let integers = names.zip(inputs).filter(|(_, tensor)| is_checked(tensor.dtype()));
     let bounds = integers.filter_map(|(name, tensor)| {
         let elements = tensor.to_i64s()?;

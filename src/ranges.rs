@@ -10,6 +10,8 @@ use crate::tensorrt::{InputRange, Profile, RangeKind};
 
 mod values;
 
+pub(crate) use self::values::is_checked;
+
 /// How large a symbol may be, or what the elements of an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Range {

@@ -16,11 +16,15 @@ pub(super) fn element_of<'g>(graph: &'g Graph, range: &Range) -> Option<(&'g Val
     Some((inputs.find(|value| &*value.name == name)?, index.parse().ok()?))
 }
 
+/// Whether runs check the elements of an input of such a type, so that a range may speak of all of them.
+pub(crate) fn is_checked(dtype: DType) -> bool {
+    matches!(dtype, DType::I64 | DType::I32 | DType::I8 | DType::U8)
+}
+
 /// The input of whose elements, all of them, a range such as `mask[]=0:1:1` speaks.
 pub(super) fn elements_of<'g>(graph: &'g Graph, range: &Range) -> Option<&'g Value> {
     let name = range.symbol.strip_suffix("[]")?;
     let mut inputs = graph.inputs().iter().filter_map(|id| graph.value((*id).into()));
-    let is_checked = |dtype: DType| matches!(dtype, DType::I64 | DType::I32 | DType::I8 | DType::U8);
     inputs.find(|value| &*value.name == name && is_checked(value.info.dtype))
 }
 
