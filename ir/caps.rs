@@ -24,6 +24,8 @@ pub struct Capabilities {
     pub normalization: bool,
     /// ITopKLayer's k as an input (8.6 and later).
     pub top_k_input: bool,
+    /// ITopKLayer takes integers (10.0 and later; its parser casts them to f32 before).
+    pub top_k_integers: bool,
     /// IReverseSequenceLayer (8.6 and later).
     pub reverse_sequence: bool,
     /// Squeeze and Unsqueeze layers (10.7 and later).
@@ -78,6 +80,7 @@ impl Capabilities {
             dtypes: vec![F32, F16, BF16, I8, I32, I64, U8, Bool, F8E4M3, F4E2M1, I4],
             normalization: true,
             top_k_input: true,
+            top_k_integers: true,
             reverse_sequence: true,
             squeeze: true,
             cumulative: true,
@@ -123,6 +126,7 @@ impl Capabilities {
             dtypes,
             normalization: least((8, 6)),
             top_k_input: least((8, 6)),
+            top_k_integers: least((10, 0)),
             reverse_sequence: least((8, 6)),
             squeeze: least((10, 7)),
             cumulative: least((10, 8)),

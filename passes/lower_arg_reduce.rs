@@ -1,4 +1,4 @@
-//! Finds the last of equal extrema as the first from the end.
+//! Finds the last of equal extrema as the first from the end, and those of integers where the target's top-k takes none.
 //!
 //! ```text
 //! %y = arg_reduce(%x) largest=true axis=1 keep_dims=true select_last=true : i64[n, 1]
@@ -10,16 +10,25 @@
 //! %y = sub(4, %2) : i64[n, 1]
 //! ```
 //!
-//! Fires on every `arg_reduce` with `select_last`: TensorRT's top-k gives the first of equal elements.
+//! and, of integers,
+//! ```text
+//! %1 = reduce(%x) kind=max axes=[1] keep_dims=true : i32[n, 1]
+//! %2 = equal(%x, %1) : bool[n, 5]
+//! %3 = cast(%2) to=f32 : f32[n, 5]
+//! %y = arg_reduce(%3) largest=true axis=1 keep_dims=true : i64[n, 1]
+//! ```
 //!
-//! Refuses nothing; an axis of a size that is no number is no match.
+//! Fires on every `arg_reduce` with `select_last`: TensorRT's top-k gives the first of equal elements. On integers it fires
+//! for TensorRT before 10; as f32 those beyond 2^24 would be one number.
+//!
+//! Refuses nothing; the last along an axis of a size that is no number is no match.
 //!
 //! Order: any.
 //!
 //! Numerics: bit-exact.
 
 use trt_fuse_ir::infer::resolve_axis;
-use trt_fuse_ir::op::{ArgReduce, BinaryOp, Slice};
+use trt_fuse_ir::op::{ArgReduce, BinaryOp, ReduceKind, Slice};
 use trt_fuse_ir::{DType, Dim, Graph, Ints, NodeId, Op, OpKind, Patch, Shape};
 
 use crate::formula::Formula;
@@ -38,34 +47,52 @@ impl Rule for LowerArgReduce {
         &[OpKind::ArgReduce]
     }
 
-    fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
+    fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
         let Some(Op::ArgReduce(op)) = graph.op(root) else { return Err(Miss::NoMatch) };
-        if !op.select_last {
-            return Err(Miss::NoMatch);
+        let f = Formula::new(self.name(), graph, root);
+        if op.select_last {
+            from_the_end(f, op)
+        } else if f.info(0)?.dtype.is_integer() && !context.capabilities.top_k_integers {
+            of_integers(f, op)
+        } else {
+            Err(Miss::NoMatch)
         }
-        let mut f = Formula::new(self.name(), graph, root);
-        let shape = f.shape(0)?;
-        let axis = resolve_axis(op.axis, shape.len()).map_err(|_| Miss::NoMatch)?;
-        let last = shape.get(axis).and_then(Dim::value).ok_or(Miss::NoMatch)? - 1;
-        let bound = |value: i64| Some(Shape::from_iter([Dim::fixed(value)]));
-        let one = |value: i64| Some(Ints::from_slice(&[value]));
-        let flip = Slice { axes: one(axis as i64), starts: bound(last), ends: bound(-1), steps: one(-1) };
-        let x = f.input(0)?;
-        let flipped = f.op(flip, &[x]);
-        let from_end = f.op(ArgReduce { select_last: false, ..op.clone() }, &[flipped]);
-        let last = f.number(DType::I64, last as f64)?;
-        let y = f.binary(BinaryOp::Sub, last, from_end);
-        Ok(f.result(y))
     }
+}
+
+fn from_the_end(mut f: Formula<'_>, op: &ArgReduce) -> Result<Patch, Miss> {
+    let shape = f.shape(0)?;
+    let axis = resolve_axis(op.axis, shape.len()).map_err(|_| Miss::NoMatch)?;
+    let last = shape.get(axis).and_then(Dim::value).ok_or(Miss::NoMatch)? - 1;
+    let bound = |value: i64| Some(Shape::from_iter([Dim::fixed(value)]));
+    let one = |value: i64| Some(Ints::from_slice(&[value]));
+    let flip = Slice { axes: one(axis as i64), starts: bound(last), ends: bound(-1), steps: one(-1) };
+    let x = f.input(0)?;
+    let flipped = f.op(flip, &[x]);
+    let from_end = f.op(ArgReduce { select_last: false, ..op.clone() }, &[flipped]);
+    let last = f.number(DType::I64, last as f64)?;
+    let y = f.binary(BinaryOp::Sub, last, from_end);
+    Ok(f.result(y))
+}
+
+/// The first place that has the extremum.
+fn of_integers(mut f: Formula<'_>, op: &ArgReduce) -> Result<Patch, Miss> {
+    let x = f.input(0)?;
+    let kind = if op.largest { ReduceKind::Max } else { ReduceKind::Min };
+    let extremum = f.reduce(kind, x, &[op.axis]);
+    let is_extreme = f.binary(BinaryOp::Equal, x, extremum);
+    let is_extreme = f.cast(is_extreme, DType::F32);
+    let y = f.op(ArgReduce { largest: true, ..op.clone() }, &[is_extreme]);
+    Ok(f.result(y))
 }
 
 #[cfg(test)]
 mod tests {
-    use trt_fuse_ir::Tensor;
     use trt_fuse_ir::eval::eval_graph;
+    use trt_fuse_ir::{Capabilities, Tensor};
 
     use super::*;
-    use crate::testing::run_rule;
+    use crate::testing::{run_for, run_rule};
 
     #[test]
     fn fires() {
@@ -82,6 +109,30 @@ mod tests {
         ");
         let x = Tensor::from_vec([2, 5], vec![1_f32, 3.0, 3.0, 3.0, 0.0, 2.0, 2.0, 2.0, 2.0, 2.0]).unwrap();
         assert_eq!(eval_graph(&run.after, &[x]).unwrap(), [Tensor::vector(vec![3_i64, 4])]);
+    }
+
+    #[test]
+    fn fires_on_integers_for_targets_whose_top_k_takes_none() {
+        let text = "graph g(%x: i32[n, 3]) -> (%y) {
+            %y = arg_reduce(%x) largest=false axis=1 keep_dims=true select_last=false }";
+        let before: Graph = text.parse().unwrap();
+        let after = run_for(LowerArgReduce, &before, &Capabilities::tensorrt((8, 6, 1)));
+        insta::assert_snapshot!(after, @"
+        graph g(%x: i32[n, 3]) -> (%y) {
+          %y.1 = reduce(%x) kind=min axes=[1] keep_dims=true noop_if_empty=true : i32[n, 1]
+          %y.2 = equal(%x, %y.1) : bool[n, 3]
+          %y.3 = cast(%y.2) to=f32 saturate=true : f32[n, 3]
+          %y = arg_reduce(%y.3) largest=true axis=1 keep_dims=true : i64[n, 1]
+        }
+        ");
+        // As f32 the first two were equal.
+        let x = Tensor::from_vec([2, 3], vec![16_777_217, 16_777_216, 16_777_216, -1, -2, -3]).unwrap();
+        let y = Tensor::from_vec([2, 1], vec![1_i64, 2]).unwrap();
+        assert_eq!(eval_graph(&after, &[x]).unwrap(), [y]);
+        assert_eq!(
+            run_for(LowerArgReduce, &before, &Capabilities::tensorrt((10, 0, 0))).to_string(),
+            before.to_string()
+        );
     }
 
     #[test]

@@ -228,6 +228,9 @@ pub(super) fn top_k<'g, S: NetworkSink<'g>>(
     site: &mut Site<'_, '_, 'g, S>,
     op: &TopK,
 ) -> Result<Outputs<S::Tensor>, EmitError> {
+    if site.info(0).is_some_and(|info| info.dtype.is_integer()) && !site.capabilities().top_k_integers {
+        return site.unsupported("this TensorRT finds the largest and smallest elements of floats only");
+    }
     let (x, axis, is_widened) = of_matrices(site, op.axis)?;
     let k = match site.info(1).and_then(|info| info.known_ints()).as_deref() {
         Some([k]) if *k > MAX_TOP_K => {
