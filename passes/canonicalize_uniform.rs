@@ -5,8 +5,8 @@
 //! %y = slice(%c) axes=[1] starts=[0] ends=[n] : i64[1, n]       %y = expand(%1) shape=[1, n] : i64[1, n]
 //! ```
 //!
-//! Fires on Slice, Gather, GatherElements, GatherND, Reshape, Transpose, Tile and Expand of such a constant. Exporters cut
-//! tables of zeros to the sizes of an input this way.
+//! Fires on Slice, Gather, GatherElements, GatherND, Reshape, Transpose, Tile and Expand of such a constant, or of one that is
+//! expanded. Exporters cut tables of zeros to the sizes of an input this way.
 //!
 //! Refuses nothing; a shape that the inputs' shapes do not tell, and a constant of one element that is expanded, are no match.
 //!
@@ -34,8 +34,13 @@ impl Rule for CanonicalizeUniform {
     }
 
     fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
-        let constant = graph.input(root, 0).and_then(|data| graph.constant(data)).ok_or(Miss::NoMatch)?;
-        if matches!(graph.op(root), Some(Op::Expand(_))) && constant.numel() == 1 {
+        let data = graph.input(root, 0).ok_or(Miss::NoMatch)?;
+        let expanded = match graph.op(data.node) {
+            Some(Op::Expand(_)) => graph.input(data.node, 0),
+            _ => None,
+        };
+        let constant = graph.constant(expanded.unwrap_or(data)).ok_or(Miss::NoMatch)?;
+        if matches!(graph.op(root), Some(Op::Expand(_))) && constant.numel() == 1 && expanded.is_none() {
             return Err(Miss::NoMatch);
         }
         let shape = graph.info(root.into()).and_then(|info| info.shape.clone());
@@ -83,6 +88,19 @@ mod tests {
             let run = run(&format!("%z = sub(%i, %i) {line}"));
             assert!(run.equal_within(0.0, 3).rewrites > 0, "{line}");
         }
+    }
+
+    #[test]
+    fn fires_on_an_expansion() {
+        for line in [
+            "%y = reshape(%e) shape=[n, 1, 2]",
+            "%y = expand(%e) shape=[3, n, 2]",
+            "%y = slice(%e) axes=[0] starts=[0] ends=[1] steps=[1]",
+        ] {
+            let run = run(&format!("%c = constant() value=bool[] {{1}} %e = expand(%c) shape=[n, 2] {line}"));
+            assert_eq!(run.equal_within(0.0, 3).rewrites, 1, "{line}");
+        }
+        assert_eq!(run("%r = relu(%x) %e = expand(%r) shape=[2, n, 4] %y = transpose(%e) perm=[1, 0, 2]").rewrites, 0);
     }
 
     #[test]

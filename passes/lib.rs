@@ -15,6 +15,7 @@ mod drop_concat_split;
 mod drop_dead;
 mod drop_expand;
 mod drop_identity;
+mod drop_mask;
 mod drop_split_concat;
 mod fold_comparison;
 mod fold_constants;

@@ -17,6 +17,7 @@ use crate::drop_concat_split::DropConcatSplit;
 use crate::drop_dead::DropDead;
 use crate::drop_expand::DropExpand;
 use crate::drop_identity::DropIdentity;
+use crate::drop_mask::DropMask;
 use crate::drop_split_concat::DropSplitConcat;
 use crate::fold_comparison::FoldComparison;
 use crate::fold_constants::FoldConstants;
@@ -93,7 +94,7 @@ use crate::sink_parts::SinkParts;
 use crate::trace::Journal;
 
 /// Rounds after which a pipeline stops even if its passes still find something.
-const MAX_ROUNDS: usize = 8;
+const MAX_ROUNDS: usize = 32;
 
 /// Passes in order.
 #[derive(Debug)]
@@ -465,6 +466,7 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseRoll),
         rule(FuseSplit), // of the slices that are left
         rule(FuseAttention),
+        rule(DropMask),
         rule(SinkParts), // after it, which gives queries, keys and values one form
         rule(FuseLayerNorm),
         rule(FuseInstanceNorm),

@@ -1,7 +1,7 @@
 //! Motifs of transformers: attention, and tensors that are split and laid out anew for it.
 
 use trt_fuse_ir::op::*;
-use trt_fuse_ir::{Dim, Op, Tensor, ValueRef};
+use trt_fuse_ir::{DType, Dim, Op, Tensor, ValueRef};
 
 use super::maker::Maker;
 
@@ -23,7 +23,7 @@ impl Maker {
         if self.pick(2) == 0 {
             scores = self.with_scalar(BinaryOp::Div, scores, 4.0)?;
         }
-        match self.pick(5) {
+        match self.pick(6) {
             0 => {
                 let triangle = |at: usize| if at % rows <= at / rows { 0.0 } else { f32::NEG_INFINITY };
                 let mask = Tensor::from_vec([rows, rows], (0..rows * rows).map(triangle).collect()).ok()?;
@@ -40,6 +40,19 @@ impl Maker {
             2 => {
                 let bias = self.link(Op::Unary(UnaryOp::Neg), &[scores])?;
                 scores = self.binary(BinaryOp::Add, scores, bias)?;
+            }
+            3 => {
+                // A mask of keys that shows all.
+                let one = self.constant(Tensor::scalar(1_i64))?;
+                let (batch, rows) = (dims[0].clone(), dims[2].clone());
+                let keys = [batch.clone(), rows.clone()].into_iter().collect();
+                let mask = self.link(Expand { shape: Some(keys) }, &[one])?;
+                let mask = self.link(Cast::new(DType::Bool), &[mask])?;
+                let shape = [batch, Dim::fixed(1), Dim::fixed(1), rows].into_iter().collect();
+                let mask = self.link(Reshape { shape: Some(shape), allow_zero: false }, &[mask])?;
+                let (shown, hidden) = (self.constant(Tensor::scalar(0_f32))?, self.constant(Tensor::scalar(-3_f32))?);
+                let mask = self.link(Op::Where, &[mask, shown, hidden])?;
+                scores = self.binary(BinaryOp::Add, scores, mask)?;
             }
             _ => {}
         }
