@@ -31,8 +31,8 @@ impl<'p> EngineCache<'p> {
         let outputs = outputs.map(|output| format!("{}: {}", output.name, graph.dtype(output.value)));
         let types: Vec<String> = inputs.chain(outputs).collect();
         let bridge = (env!("CARGO_PKG_VERSION"), env!("TRTFUSE_BRIDGE"));
-        let decisive =
-            format!("{built_by}\n{bridge:?}\n{config:?}\n{:?}\n{types:?}\n{}", options.ranges, network.text());
+        let told = (&options.ranges, &options.import.values);
+        let decisive = format!("{built_by}\n{bridge:?}\n{config:?}\n{told:?}\n{types:?}\n{}", network.text());
         self.folder.join(format!("{:032x}.plan", xxh3_128(decisive.as_bytes())))
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashSet;
-use trt_fuse_ir::{Capabilities, Graph, Op, ValueRef, verify};
+use trt_fuse_ir::{Capabilities, Dim, Graph, Op, ValueRef, verify};
 use trt_fuse_passes::{Pipeline, Remark, Report, Rewrite, Siblings, UnknownPass};
 
 use crate::Error;
@@ -14,7 +14,7 @@ use crate::cache::EngineCache;
 use crate::emit::record::Record;
 use crate::emit::sink::{LayerCounts, NetworkSink};
 use crate::emit::{EmitError, Unsupported, emit};
-use crate::import::{ImportOptions, Model, import_file};
+use crate::import::{ImportOptions, InputValues, Model, import_file};
 use crate::notes::{Note, target_notes, type_note, value_notes};
 use crate::ranges::{Range, check_integers, check_ranges, profile};
 use crate::runtime::Device;
@@ -254,6 +254,7 @@ pub fn build(
     let mut plan = network.build(&config, progress)?;
     describe(&mut plan, graph, gpu.as_deref());
     plan.header.bounds = bounds;
+    fix(&mut plan, graph, &options.import.values);
     plan.header.notes = notes.iter().filter_map(|note| serde_json::to_value(note).ok()).collect();
     notes.extend(timing_note(&plan, &config));
     if let Some((cache, place, unread)) = missed {
@@ -275,7 +276,7 @@ pub fn build_with_parser(
     progress: Option<&mut Progress<'_>>,
 ) -> Result<Built, Error> {
     // The parser takes the model as it is, fixed sizes as ranges.
-    let import = ImportOptions { sizes: BTreeMap::new(), ..options.import.clone() };
+    let import = ImportOptions { sizes: BTreeMap::new(), values: BTreeMap::new(), ..options.import.clone() };
     let graph = import_file(path, &import)?.graph;
     let fixed = options.import.sizes.iter();
     let fixed = fixed.map(|(symbol, size)| Range { symbol: symbol.clone(), min: *size, opt: *size, max: *size });
@@ -289,6 +290,7 @@ pub fn build_with_parser(
     let gpu = gpu_of(library)?;
     let mut plan = parsed.build(&config, progress)?;
     describe(&mut plan, &graph, gpu.as_deref());
+    fix(&mut plan, &graph, &options.import.values);
     let notes = timing_note(&plan, &config).into_iter().collect();
     Ok(Built { plan, layers, emit, build: start.elapsed(), notes, cached: false })
 }
@@ -324,6 +326,22 @@ fn describe(plan: &mut Plan, graph: &Graph, gpu: Option<&Device>) {
     plan.header.describe(graph);
     if let Some(gpu) = gpu {
         plan.header.gpus = vec![gpu.capability().to_string()];
+    }
+}
+
+/// Has runs check inputs whose values were taken for constants.
+fn fix(plan: &mut Plan, graph: &Graph, values: &BTreeMap<String, InputValues>) {
+    for input in graph.inputs().iter().filter_map(|id| graph.value((*id).into())) {
+        let name = input.name.to_string();
+        match values.get(&name) {
+            Some(InputValues::All(element)) => {
+                plan.header.bounds.insert(name, (*element, *element));
+            }
+            Some(InputValues::Each(values)) if input.info.numel() == Some(Dim::from(values.len())) => {
+                plan.header.values.insert(name, (values.clone(), values.clone()));
+            }
+            _ => {}
+        }
     }
 }
 

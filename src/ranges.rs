@@ -119,7 +119,7 @@ impl FromStr for Range {
             return Err(syntax());
         }
         // A size is not below 0, an element of an input may be.
-        if (min < 0 && !symbol.ends_with("[]")) || min > opt || opt > max {
+        if (min < 0 && !symbol.ends_with(']')) || min > opt || opt > max {
             return Err(RangeError::Order { symbol, min, opt, max });
         }
         Ok(Self { symbol, min, opt, max })

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Once};
 
+use trt_fuse::import::InputValues;
 use trt_fuse::ir::eval::eval_graph;
 use trt_fuse::ir::{DType, Graph, Tensor};
 use trt_fuse::runtime::{
@@ -50,26 +51,22 @@ fn options(library: &Library) -> Options {
     let mut options = Options { ranges: vec!["n=1:2:8".parse().unwrap()], ..Options::default() };
     options.capabilities = Some(library.capabilities());
     if library.version().flavour == Flavour::TensorRtRtx {
-        options.build.compute_capabilities = vec![ComputeCapability { major: 8, minor: 6 }];
+        let there_is_none = ComputeCapability { major: 8, minor: 6 };
+        options.build.compute_capabilities = vec![Device::open(0).map_or(there_is_none, |device| device.capability())];
     }
     options
+}
+
+/// This machine's GPU.
+fn gpu() -> Option<Arc<Device>> {
+    Device::open(0).inspect_err(|why| println!("skipped: {why}")).ok()
 }
 
 /// The engine on this machine's GPU.
 fn engine() -> Option<(Library, Arc<Engine>)> {
     let library = library()?;
-    let device = match Device::open(0) {
-        Ok(device) => device,
-        Err(why) => {
-            println!("skipped: {why}");
-            return None;
-        }
-    };
-    let mut options = options(&library);
-    if library.version().flavour == Flavour::TensorRtRtx {
-        options.build.compute_capabilities = vec![device.capability()];
-    }
-    let plan = build(&graph(), &library, &options, None).unwrap().plan;
+    gpu()?;
+    let plan = build(&graph(), &library, &options(&library), None).unwrap().plan;
     let engine = Engine::from_plan(&library, 0, &plan).unwrap();
     Some((library, engine))
 }
@@ -111,6 +108,32 @@ fn a_plan_is_checked_before_a_gpu_is_looked_for() {
         std::fs::write(&path, &file).unwrap();
         assert_eq!(Engine::open(&library, 0, &path).unwrap_err().to_string(), why.to_string());
     }
+}
+
+/// What was known beforehand is no input of the engine, and yet what runs are given is checked.
+#[test]
+fn fixed_values_are_checked() {
+    let Some(library) = library() else { return };
+    let text = "graph g(%x: f32[n, 4], %axes: i64[2], %mask: i64[n]) -> (%y) { %y = relu(%x) }";
+    let mut options = options(&library);
+    let values = [("axes", InputValues::Each(vec![0, -1])), ("mask", InputValues::All(1))];
+    options.import.values = values.map(|(name, values)| (name.to_owned(), values)).into();
+    let plan = build(&text.parse().unwrap(), &library, &options, None).unwrap().plan;
+    assert_eq!(plan.header().values["axes"], (vec![0, -1], vec![0, -1]));
+    assert_eq!(plan.header().bounds["mask"], (1, 1));
+
+    let Some(_) = gpu() else { return };
+    let engine = Engine::from_plan(&library, 0, &plan).unwrap();
+    let x = Tensor::from_vec([2, 4], vec![1.0_f32; 8]).unwrap();
+    let (axes, mask) = (Tensor::vector(vec![0_i64, -1]), Tensor::vector(vec![1_i64, 1]));
+    let mut session = engine.session(SessionOptions::default()).unwrap();
+    assert_eq!(session.run(&[("x", &x), ("axes", &axes), ("mask", &mask)]).unwrap()[0].1, x);
+    assert_eq!(session.run(&[("x", &x)]).unwrap()[0].1, x);
+    let mut refusal = |name: &str, tensor: Vec<i64>| {
+        session.run(&[("x", &x), (name, &Tensor::vector(tensor))]).unwrap_err().to_string()
+    };
+    assert_eq!(refusal("axes", vec![0, 1]), "'axes' is [0, 1]; the engine was built for values [0, -1]");
+    assert_eq!(refusal("mask", vec![1, 0]), "'mask' has an element 0; the engine was built for 1 to 1");
 }
 
 /// Every command that needs a GPU ends with one line where there is none.

@@ -108,6 +108,22 @@ pub enum ImportError {
         /// Names of the dimensions that there are.
         known: Vec<String>,
     },
+    /// Values for what is no input.
+    #[error("there is no input `{}`; there are: {}", show(name), known.join(", "))]
+    NoSuchInput {
+        /// The name.
+        name: String,
+        /// Names of the inputs that there are.
+        known: Vec<String>,
+    },
+    /// Values that an input cannot have.
+    #[error("the values of input `{}` cannot be fixed: {reason}", show(input))]
+    InputValues {
+        /// Name of the input.
+        input: String,
+        /// Why not.
+        reason: String,
+    },
     /// Data and dimensions disagree.
     #[error("tensor `{}` of {dtype}{dims:?} needs {expected} bytes, found {found} in {field}", show(tensor))]
     DataLength {

@@ -13,6 +13,7 @@ mod decode;
 mod error;
 mod external;
 mod formula;
+mod given;
 mod limits;
 mod map;
 mod model;
@@ -36,6 +37,7 @@ use prost::Message;
 use trt_fuse_ir::{Graph, Tensor};
 
 pub use error::ImportError;
+pub use given::InputValues;
 pub use limits::Limits;
 pub use note::ImportNote;
 pub use npy::read_npy;
@@ -53,6 +55,9 @@ pub struct ImportOptions {
     pub folder: Option<PathBuf>,
     /// Symbolic dimensions of inputs that are to be numbers. Shapes that follow from them may choose branches.
     pub sizes: BTreeMap<String, i64>,
+    /// Values of inputs by name. Such an input is kept, and what reads it reads a constant: a flag may choose branches, axes
+    /// decide shapes, and a mask that is 1 everywhere hides nothing.
+    pub values: BTreeMap<String, InputValues>,
 }
 
 /// A model, imported.

@@ -1,6 +1,6 @@
 //! Models to graphs: initializers, inputs, lists of nodes, local functions, outputs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use super::ImportOptions;
 use super::attrs::Attributes;
 use super::error::{ImportError, qualified, show};
 use super::external::ExternalFiles;
+use super::given::{self, InputValues};
 use super::limits::{Limits, check};
 use super::names::NodeNames;
 use super::node::{Fault, Imported, NodeContext, OutputName};
@@ -40,6 +41,8 @@ pub(crate) struct Importer<'m> {
     pub names: NodeNames,
     /// Names of dimensions.
     pub symbols: Symbols,
+    /// What is told of inputs.
+    values: &'m BTreeMap<String, InputValues>,
     /// Reads tensors.
     pub tensors: TensorReader,
     notes: Vec<ImportNote>,
@@ -78,6 +81,7 @@ pub(crate) fn import(
         limits,
         names: NodeNames::default(),
         symbols: Symbols::of(&graph.input, &options.sizes),
+        values: &options.values,
         tensors,
         notes: Vec::new(),
         contradicted: FxHashSet::default(),
@@ -194,6 +198,7 @@ impl<'m> Importer<'m> {
     ) -> Result<(), ImportError> {
         let mut named = FxHashSet::default();
         let mut dimensions = BTreeSet::new();
+        let mut inputs = Vec::new();
         for input in &proto.input {
             let name = input.name.as_str();
             if !named.insert(name) {
@@ -209,10 +214,18 @@ impl<'m> Importer<'m> {
                             dimensions.insert(name.to_string());
                         });
                     }
-                    scope.define(name, Some(builder.input(name, self.symbols.sized(info))))?;
+                    let info = self.symbols.sized(info);
+                    let input = builder.input(name, info.clone());
+                    let known = match self.values.get(name) {
+                        Some(values) => given::constant(builder, &mut self.names, name, &info, values)?,
+                        None => None,
+                    };
+                    scope.define(name, Some(known.unwrap_or(input)))?;
+                    inputs.push(name);
                 }
             }
         }
+        given::check_names(self.values, &inputs)?;
         self.symbols.check_sizes(&dimensions)
     }
 

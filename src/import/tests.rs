@@ -4,7 +4,7 @@ use onnx_protobuf as onnx;
 use onnx_protobuf::Message as _;
 use onnx_protobuf::attribute_proto::AttributeType;
 
-use super::{ImportError, ImportOptions, Limits, import_bytes};
+use super::{ImportError, ImportOptions, InputValues, Limits, import_bytes};
 use write::Value::{Call, Float, Floats, Graph, Int, Ints, Tensor, Text};
 use write::{attribute, floats, graph, ints, model, node, opset, plain, value};
 

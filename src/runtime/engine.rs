@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cxx::UniquePtr;
+use trt_fuse_ir::Tensor;
 
 use super::cuda::Device;
 use super::error::RuntimeError;
-use super::interface::TensorSpec;
+use super::interface::{TensorSpec, check_elements};
 use super::session::{Session, SessionOptions};
 use crate::tensorrt::bridge::{self, RawTensorInfo};
 use crate::tensorrt::{Library, Plan, PlanHeader, dtype};
@@ -104,8 +105,21 @@ impl Engine {
     }
 
     /// Whether the model has an input that the engine has not.
-    pub(super) fn is_unread(&self, name: &str) -> bool {
+    fn is_unread(&self, name: &str) -> bool {
         self.header.types.contains_key(name) && !self.tensors.iter().any(|spec| spec.name == name)
+    }
+
+    /// Those of the given inputs that the engine reads. The elements of others are what it was built for, if that was told.
+    pub(super) fn read_of<'n, 't>(
+        &self,
+        given: &[(&'n str, &'t Tensor)],
+    ) -> Result<Vec<(&'n str, &'t Tensor)>, RuntimeError> {
+        let (unread, read): (Vec<_>, Vec<_>) = given.iter().copied().partition(|(name, _)| self.is_unread(name));
+        for (name, tensor) in unread {
+            let (values, bounds) = (self.header.values.get(name), self.header.bounds.get(name));
+            check_elements(name, values, bounds.copied(), tensor)?;
+        }
+        Ok(read)
     }
 
     /// Bytes of temporaries that a session needs on the GPU.

@@ -24,7 +24,7 @@ const MOST_WHOLE: f64 = 4.0;
 
 /// Inputs by name from a fixed sequence that `seed` chooses: floats in -1..1, whole numbers in 0..4 or as near to it as the
 /// engine takes them, booleans. Inputs whose values decide shapes have those of `values`, or for the usual extents the
-/// usual ones.
+/// usual ones, and inputs whose values are fixed these.
 ///
 /// # Errors
 /// If an input that decides shapes has no values, or its type has no random numbers.
@@ -39,9 +39,11 @@ pub fn random_inputs(
     for spec in specs.iter().filter(|spec| spec.is_input) {
         let fail = |reason: String| RuntimeError::Tensor { name: spec.name.clone(), reason };
         let wrong = |why: TensorError| fail(why.to_string());
-        let tensor = if spec.on_host {
+        let fixed = spec.values.as_ref().filter(|(min, max)| min == max).map(|(values, _)| values);
+        let tensor = if spec.on_host || fixed.is_some() {
             let usual = spec.usual.as_ref().filter(|_| extents == Extents::Opt);
-            let values = values.get(&spec.name).or(usual).ok_or_else(|| fail("its values decide shapes".to_owned()))?;
+            let values = values.get(&spec.name).or(usual).or(fixed);
+            let values = values.ok_or_else(|| fail("its values decide shapes".to_owned()))?;
             let dims: Vec<usize> = spec.dims.iter().map(|dim| usize::try_from(*dim).unwrap_or(values.len())).collect();
             let values = Tensor::from_vec(dims, values.clone()).map_err(wrong)?;
             convert(&values, spec.dtype).map_err(fail)?

@@ -53,35 +53,12 @@ impl TensorSpec {
                 found: tensor.dims().to_vec(),
             });
         }
-        self.check_values(tensor)?;
-        self.check_bounds(tensor)?;
+        check_elements(&self.name, self.values.as_ref(), self.bounds, tensor)?;
         if self.carried == self.dtype {
             return Ok(Cow::Borrowed(tensor));
         }
         let carried = narrowed(tensor, self.carried).map(Cow::Owned);
         carried.ok_or(RuntimeError::Number { name: self.name.clone(), from: self.dtype, to: self.carried })
-    }
-
-    /// TensorRT takes other values than it was built for, and gives what is wrong.
-    fn check_values(&self, tensor: &Tensor) -> Result<(), RuntimeError> {
-        let Some((min, max)) = &self.values else { return Ok(()) };
-        let found = tensor.to_i64s().unwrap_or_default();
-        let fits = found.len() == min.len()
-            && found.iter().zip(min.iter().zip(max)).all(|(value, (min, max))| (min..=max).contains(&value));
-        if fits {
-            return Ok(());
-        }
-        let expected = if min == max { format!("{min:?}") } else { format!("{min:?} to {max:?}") };
-        Err(RuntimeError::Values { name: self.name.clone(), expected, found })
-    }
-
-    /// Beyond them integers of the engine might wrap around.
-    fn check_bounds(&self, tensor: &Tensor) -> Result<(), RuntimeError> {
-        let Some((min, max)) = self.bounds else { return Ok(()) };
-        match tensor.to_i64s().into_iter().flatten().find(|element| !(min..=max).contains(element)) {
-            Some(found) => Err(RuntimeError::Bounds { name: self.name.clone(), min, max, found }),
-            None => Ok(()),
-        }
     }
 
     /// What the engine wrote, in the model's type.
@@ -98,7 +75,7 @@ impl TensorSpec {
             let reason = "TensorRT reads and writes it in host memory, as its values decide shapes".to_owned();
             return Err(RuntimeError::Tensor { name: self.name.clone(), reason });
         }
-        if self.bounds.is_some() {
+        if self.bounds.is_some() || self.values.is_some() {
             let reason = "its elements are to be checked, which is done in host memory".to_owned();
             return Err(RuntimeError::Tensor { name: self.name.clone(), reason });
         }
@@ -134,6 +111,33 @@ impl TensorSpec {
         };
         let extents: Vec<String> = self.dims.iter().enumerate().map(extent).collect();
         format!("[{}]", extents.join(", "))
+    }
+}
+
+/// Refuses elements that an engine was not built for: TensorRT takes other values than the shapes follow from, integers
+/// beyond their bounds might wrap around, and what was known beforehand is a constant of the engine.
+pub(super) fn check_elements(
+    name: &str,
+    values: Option<&(Vec<i64>, Vec<i64>)>,
+    bounds: Option<(i64, i64)>,
+    tensor: &Tensor,
+) -> Result<(), RuntimeError> {
+    if values.is_none() && bounds.is_none() {
+        return Ok(());
+    }
+    let found = tensor.to_i64s().unwrap_or_default();
+    if let Some((min, max)) = values {
+        let fits = found.len() == min.len()
+            && found.iter().zip(min.iter().zip(max)).all(|(value, (min, max))| (min..=max).contains(&value));
+        if !fits {
+            let expected = if min == max { format!("{min:?}") } else { format!("{min:?} to {max:?}") };
+            return Err(RuntimeError::Values { name: name.to_owned(), expected, found });
+        }
+    }
+    let Some((min, max)) = bounds else { return Ok(()) };
+    match found.into_iter().find(|element| !(min..=max).contains(element)) {
+        Some(found) => Err(RuntimeError::Bounds { name: name.to_owned(), min, max, found }),
+        None => Ok(()),
     }
 }
 

@@ -248,8 +248,7 @@ impl Session {
         // A run that was forgotten uses the buffers.
         self.finish()?;
         let engine = self.engine.clone();
-        let read: Vec<(&str, &Tensor)> = inputs.iter().copied().filter(|(name, _)| !engine.is_unread(name)).collect();
-        let taken = take_inputs(engine.tensors(), &read)?;
+        let taken = take_inputs(engine.tensors(), &engine.read_of(inputs)?)?;
         engine.device().bind()?;
         self.set_inputs(engine.tensors(), &taken)?;
         for (at, spec) in engine.tensors().iter().enumerate().filter(|(_, spec)| !spec.is_input) {

@@ -1,11 +1,13 @@
 //! What the programs share: options, progress, printing, exit codes.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use trt_fuse::import::InputValues;
 use trt_fuse::ir::Capabilities;
 use trt_fuse::passes::Siblings;
 use trt_fuse::tensorrt::ComputeCapability;
@@ -15,7 +17,8 @@ use trt_fuse::{Error, ErrorKind, Note, Options, PassSelection, Range};
 #[derive(Args)]
 pub(crate) struct Common {
     /// Range of a symbolic dimension: SYMBOL=MIN:OPT:MAX or SYMBOL=SIZE; of an element of an input whose values decide
-    /// shapes: `INPUT[0]=MIN:OPT:MAX`; of all elements of an input of integers: `INPUT[]=MIN:OPT:MAX`. May be repeated.
+    /// shapes: `INPUT[0]=MIN:OPT:MAX`; of all elements of an input of integers: `INPUT[]=MIN:OPT:MAX`. One number fixes it:
+    /// `attention_mask[]=1` is a mask that hides nothing. May be repeated.
     #[arg(long = "range", value_name = "RANGE")]
     ranges: Vec<Range>,
     /// Passes not to run, separated by commas.
@@ -95,10 +98,11 @@ impl Common {
                 siblings: self.siblings,
             },
             library: self.library.clone(),
-            ranges,
             ..Options::default()
         };
+        options.import.values = fixed_values(&ranges);
         options.import.sizes = fixed.into_iter().map(|range| (range.symbol, range.min)).collect();
+        options.ranges = ranges;
         options.build.workspace = self.workspace.map(|mib| mib.saturating_mul(1 << 20));
         options.build.optimization_level = self.optimization_level;
         options.build.compute_capabilities = self.compute_capability.clone();
@@ -109,6 +113,30 @@ impl Common {
         options.engine_cache = self.engine_cache.clone();
         options
     }
+}
+
+/// The inputs of which each element, or all of them together, have one value.
+fn fixed_values(ranges: &[Range]) -> BTreeMap<String, InputValues> {
+    let mut values = BTreeMap::new();
+    let mut elements: BTreeMap<&str, BTreeMap<usize, Option<i64>>> = BTreeMap::new();
+    for range in ranges {
+        let Some((input, index)) = range.symbol.strip_suffix(']').and_then(|symbol| symbol.rsplit_once('[')) else {
+            continue;
+        };
+        let value = Some(range.min).filter(|min| *min == range.max);
+        match (index.parse(), value) {
+            (Ok(index), value) => drop(elements.entry(input).or_default().insert(index, value)),
+            (Err(_), Some(value)) if index.is_empty() => drop(values.insert(input.to_owned(), InputValues::All(value))),
+            (Err(_), _) => {}
+        }
+    }
+    for (input, elements) in elements {
+        let each = (0..).zip(elements).map(|(at, (index, value))| value.filter(|_| index == at));
+        if let Some(each) = each.collect() {
+            values.insert(input.to_owned(), InputValues::Each(each));
+        }
+    }
+    values
 }
 
 /// Shows a build's phases on a terminal.
@@ -177,4 +205,23 @@ pub(crate) fn fail(message: &str) -> ExitCode {
     let line = message.replace('\n', " ");
     let _ = writeln!(std::io::stderr().lock(), "error: {line}");
     ExitCode::from(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_number_for_each_element_or_for_all_fixes_an_input() {
+        let fixed = |ranges: &[&str]| {
+            let ranges: Vec<Range> = ranges.iter().map(|range| range.parse().unwrap()).collect();
+            format!("{:?}", fixed_values(&ranges))
+        };
+        assert_eq!(fixed(&["axes[1]=3", "axes[0]=-1", "batch=4"]), r#"{"axes": Each([-1, 3])}"#);
+        assert_eq!(fixed(&["mask[]=1"]), r#"{"mask": All(1)}"#);
+        // What is a range, or leaves an element out, fixes nothing.
+        for ranges in [&["axes[0]=1:2:3"][..], &["axes[0]=1", "axes[1]=0:1:2"], &["axes[1]=1"], &["mask[]=0:1:1"]] {
+            assert_eq!(fixed(ranges), "{}", "{ranges:?}");
+        }
+    }
 }

@@ -406,6 +406,46 @@ fn a_dimension_may_be_given_a_size() {
     assert_snapshot!(sized("k").unwrap_err().to_string(), @r"no input has a dimension `k`; there are: m, n");
 }
 
+/// The model's graph with `values` of inputs fixed, or why it has none.
+fn fixed(model: &onnx::ModelProto, values: &[(&str, InputValues)]) -> String {
+    let values = values.iter().map(|(name, values)| ((*name).to_owned(), values.clone())).collect();
+    let options = ImportOptions { values, ..ImportOptions::default() };
+    match import_bytes(model.write_to_bytes().unwrap(), &options) {
+        Ok(model) => model.graph.to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn values_of_inputs_may_be_fixed() {
+    use InputValues::{All, Each};
+    let cast = node("c = Cast(mask)", vec![("to", Int(1))]);
+    let nodes = vec![plain("s = ReduceSum(x, axes)"), cast, plain("y = Mul(s, c)")];
+    let model = model(13, graph(&["x: 1[n, 4]", "axes: 7[1]", "mask: 9[n, 1]"], &["y"], nodes));
+    assert_snapshot!(fixed(&model, &[("axes", Each(vec![-1])), ("mask", All(1))]), @r"
+    graph g(%x: f32[n, 4], %axes: i64[1], %mask: bool[n, 1]) -> (%y) {
+      %s = reduce(%x) kind=sum axes=[-1] keep_dims=true : f32[n, 1]
+      %mask.element = constant() value=bool[] {1}
+      %mask.known = expand(%mask.element) shape=[n, 1] : bool[n, 1]
+      %c = cast(%mask.known) to=f32 saturate=true : f32[n, 1]
+      %y = mul(%s, %c) : f32[n, 1]
+      %axes.known = constant() value=i64[1] {-1}
+    }
+    ");
+    // Fewer than there are decide nothing.
+    assert!(fixed(&model, &[("axes", Each(vec![]))]).contains("reduce(%x, %axes)"));
+    let refusals =
+        [("axes", Each(vec![0, 1])), ("x", All(1)), ("mask", All(2)), ("mask", Each(vec![1])), ("flag", All(1))];
+    let refusals = refusals.map(|refused| fixed(&model, &[refused]));
+    assert_snapshot!(refusals.join("\n"), @r"
+    the values of input `axes` cannot be fixed: 2 elements are told, it has 1
+    the values of input `x` cannot be fixed: it is f32, not of integers or booleans
+    the values of input `mask` cannot be fixed: bool holds no such numbers
+    the values of input `mask` cannot be fixed: the number of its elements is not known
+    there is no input `flag`; there are: x, axes, mask
+    ");
+}
+
 #[test]
 fn a_loop_may_carry_nothing() {
     let body = graph(&["i: 7[]", "c: 9[]"], &["c", "i"], vec![]);
