@@ -1,16 +1,20 @@
 """Times models on this machine's GPU: our engine, OnnxParser's of the same TensorRT, PyTorch. One line of JSON a case.
 
-    python3 benches/gpu/latency.py MODELS OUT.jsonl CASE... [--workers W] [--seconds S] [--no-torch]
+    python3 benches/gpu/latency.py MODELS OUT.jsonl CASE... [--workers W] [--seconds S] [--no-torch] [--kernels]
 
 MODELS is a folder of NAME.onnx. A CASE is MODEL:BATCH:PRECISION, precision `fp32` (no TF32), `tf32` or `fp16`, and after it
-more ways of ours to build it, if any: `bert_base:1:fp16:never` is also measured with `--siblings never`. TRT_FUSE names the
-program, LD_LIBRARY_PATH the folder of TensorRT.
+more ways of ours to build it, if any: `bert_base:1:fp16:never` is also measured with `--siblings never`. They are `always`
+and `never`; `dynamic`, where sizes stay symbols, in ranges that end at the size; `unmasked`, with an attention mask of ones
+for a constant; `cold`, without OnnxParser's kernel times. TRT_FUSE names the program, LD_LIBRARY_PATH the folder of
+TensorRT.
 
-OnnxParser's engine of a case is built first, then ours with the kernel times that it left, so that equal layers get equal
-kernels; W cases (1) are built at the same time. When all are built, one case after the other is measured with nothing else on
+OnnxParser's engines are built first, then ours with the kernel times that each left, so that equal layers get equal
+kernels; W (1) are built at the same time. When all are built, one case after the other is measured with nothing else on
 the GPU: as a CUDA graph with tensors on the GPU and plainly with copies, OnnxParser's twice, first and last, to tell noise
 from gain; then the same model in PyTorch (eager.py, at most four of them), which compiles while engines are built. What S
-seconds do not suffice for is left out. TensorRT 8.5 builds on the GPU: more than two at a time are slower than two. `layers` are milliseconds of each engine layer, measured one by one.
+seconds do not suffice for is left out. TensorRT 8.5 builds on the GPU: more than two at a time are slower than two.
+`layers` are milliseconds of each engine layer, measured one by one; `kernels`, by ncu if it is asked for, name, launches
+and microseconds.
 
 A batch other than the model's own is its symbol `batch`, or else is written into the input, which fits models that look at
 the batch nowhere. OnnxParser of TensorRT 8 takes LayerNormalization through a plugin that needs cuDNN only; the operator is
@@ -18,8 +22,10 @@ written out for it (`"expanded": true`).
 """
 
 import argparse
+import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,6 +41,8 @@ from onnx import helper, numpy_helper
 PRECISION = {"fp32": [], "tf32": ["--tf32"], "fp16": ["--fp16", "--tf32"]}
 MEASURE = ["--iterations", "200", "--duration", "0.3", "--warmUp", "200"]
 ONCE = ["--iterations", "1", "--duration", "0", "--warmUp", "0"]
+WAYS = {"always": ["--siblings", "always"], "never": ["--siblings", "never"], "unmasked": ["--range", "attention_mask[]=1"],
+        "dynamic": [], "cold": []}
 
 
 def run(command, seconds):
@@ -94,8 +102,11 @@ class Torch:
                                         stderr=subprocess.DEVNULL, text=True)
 
     def tell(self, verb, case, precision, how):
-        self.process.stdin.write(f"{verb} {case['torch']} {case['batch']} {precision} {how}\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(f"{verb} {case['torch']} {case['batch']} {precision} {how}\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # It is not installed, or has ended: there is no answer.
 
     def answer(self, seconds):
         answer = {}
@@ -124,14 +135,20 @@ class Torch:
 class Case:
     def __init__(self, text, models, folder, torch):
         self.torch = torch
-        name, batch, precision, *self.siblings = text.split(":")
+        name, batch, precision, *self.ways = text.split(":")
+        for way in self.ways:
+            if way not in WAYS:
+                sys.exit(f"{text}: there is no way {way}, only {', '.join(WAYS)}")
+        self.sizes = {}
         self.names = dict(model=name, batch=int(batch), precision=precision, torch=name.split(".")[0])
         self.options = list(PRECISION[precision])
         self.file = models / f"{name}.onnx"
         self.folder = Path(tempfile.mkdtemp(dir=folder))
         self.parsed = self.file
         self.expanded = False
+        self.plans = {side: self.folder / f"{side}.plan" for side in ["parser", *self.sides()]}
         self.prepare()
+        self.told = dict(self.names, expanded=self.expanded, sides={})
         if torch:
             torch.prepare(self.names, precision, "compiled")
 
@@ -140,8 +157,7 @@ class Case:
         shape = model.graph.input[0].type.tensor_type.shape
         symbols = {dim.dim_param for value in model.graph.input for dim in value.type.tensor_type.shape.dim}
         if "batch" in symbols:
-            self.options += ["--range", f"batch={self.names['batch']}"]
-            self.options += ["--range", "seq=128"] if "seq" in symbols else []
+            self.sizes = {"batch": self.names["batch"]} | ({"seq": 128} if "seq" in symbols else {})
         elif shape.dim[0].dim_value != self.names["batch"]:
             self.file = self.parsed = self.folder / "batch.onnx"
             onnx.save(with_batch(model, self.names["batch"]), self.file)
@@ -150,22 +166,44 @@ class Case:
             onnx.save(expanded(model), self.parsed)
 
     def sides(self):
-        yield "parser", self.parsed, ["--parser"]
-        yield "ours", self.file, []
-        for siblings in self.siblings:
-            yield f"siblings {siblings}", self.file, ["--siblings", siblings]
+        return ["ours", *self.ways]
 
-    def build(self, program, end):
+    def build(self, side, program, end):
         kept = ("build_s", "network_layers", "engine_layers", "tensorrt", "gpu", "error")
-        self.told = dict(self.names, expanded=self.expanded, sides={})
-        self.plans = {}
-        for side, file, extra in self.sides():
-            plan = self.plans[side] = self.folder / f"{side.replace(' ', '-')}.plan"
-            line = run([program, "bench", file, "--saveEngine", plan, *ONCE, *self.options, *extra,
-                        "--timing-cache", self.folder / "times"], end - time.monotonic())
-            self.told["sides"][side] = {key: line[key] for key in kept if key in line}
+        plan = self.plans[side]
+        low = 1 if side == "dynamic" else 0
+        ranges = [word for symbol, size in self.sizes.items()
+                  for word in ("--range", f"{symbol}={max(size - low, 1)}:{size}:{size}")]
+        file, extra = (self.parsed, ["--parser"]) if side == "parser" else (self.file, WAYS.get(side, []))
+        # Its own file of kernel times, as several are built at a time.
+        times, made = plan.with_suffix(".times"), self.plans["parser"].with_suffix(".times")
+        if side not in ("parser", "cold") and made.exists():
+            shutil.copy(made, times)
+        line = run([program, "bench", file, "--saveEngine", plan, *ONCE, *self.options, *ranges, *extra,
+                    "--timing-cache", times], end - time.monotonic())
+        self.told["sides"][side] = {key: line[key] for key in kept if key in line}
 
-    def measure(self, program, end):
+    def kernels(self, program, plan, seconds):
+        """Name, launches and microseconds of each kernel of some runs."""
+        log = self.folder / "kernels.csv"
+        run(["ncu", "--csv", "--log-file", log, "--metrics", "gpu__time_duration.sum", "--target-processes", "all",
+             program, "bench", plan, "--noDataTransfers", *ONCE], seconds)
+        if not log.exists():
+            return "ncu did not run"
+        lines = [line for line in log.read_text().splitlines() if line.startswith('"')]
+        log.unlink()
+        found = {}
+        try:
+            for row in csv.DictReader(lines):
+                name, unit = row["Kernel Name"], row["Metric Unit"].replace("second", "s")
+                time = float(row["Metric Value"].replace(",", "")) * {"ns": 1e-3, "us": 1.0, "ms": 1e3}[unit]
+                count, total = found.get(name, (0, 0.0))
+                found[name] = count + 1, total + time
+        except (KeyError, ValueError) as error:
+            return f"not what ncu is known to write: {error}"
+        return sorted(([name, *sums] for name, sums in found.items()), key=lambda kernel: -kernel[2])
+
+    def measure(self, program, end, kernels):
         left = lambda: end - time.monotonic()
         for side in [*self.plans, "parser"]:
             plan, line = self.plans[side], self.told["sides"][side]
@@ -180,6 +218,8 @@ class Case:
             plain = run([program, "bench", plan, "--dumpProfile", *MEASURE], left())
             line["plain"] = plain.get("ms", plain)
             line["layers"] = plain.get("layers")
+            if kernels:
+                line["kernels"] = self.kernels(program, plan, min(left(), 60))
         if self.torch:
             precision = self.names["precision"]
             self.told["eager_ms"] = self.torch.measure(self.names, precision, "eager", left())
@@ -197,6 +237,7 @@ def main():
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--no-torch", action="store_true")
+    parser.add_argument("--kernels", action="store_true")
     given = parser.parse_args()
     program = os.environ.get("TRT_FUSE", "trt-fuse")
     end = time.monotonic() + given.seconds
@@ -206,11 +247,13 @@ def main():
     with tempfile.TemporaryDirectory() as folder, given.out.open("a") as out:
         cases = [Case(text, given.models, folder, torches[at % len(torches)]) for at, text in enumerate(given.cases)]
         with ThreadPoolExecutor(given.workers) as pool:
-            list(pool.map(lambda case: case.build(program, build_end), cases))
+            list(pool.map(lambda case: case.build("parser", program, build_end), cases))
+            rest = [(case, side) for case in cases for side in case.sides()]
+            list(pool.map(lambda task: task[0].build(task[1], program, build_end), rest))
         for torch in filter(None, torches):
             torch.settle(build_end)
         for case in cases:
-            print(json.dumps(case.measure(program, end)), file=out, flush=True)
+            print(json.dumps(case.measure(program, end, given.kernels)), file=out, flush=True)
     for torch in filter(None, torches):
         torch.process.kill()
 

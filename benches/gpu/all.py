@@ -1,0 +1,142 @@
+"""Repeats what RESULTS.md tells, on all GPUs of this machine at once. A line of text for each job as it starts and ends.
+
+    python3 benches/gpu/all.py MODELS RESULTS [JOB...] [--seconds S] [--tests FOLDER] [--list]
+
+MODELS is a folder of NAME.onnx (`make models`). RESULTS gets the files that latency.py and outputs.py write, the tables of
+the operator tests, and a log for each job. Each GPU takes one job after the other, in the order given, or all of JOBS; so
+nothing else runs on a GPU while times are measured there. After S seconds (3600) no job starts, and those that run end.
+TESTS holds the operator tests (`make operators`). TRT_FUSE names the program, LD_LIBRARY_PATH the folder of TensorRT, and
+RUNTIME_TESTS, if it is set, what `cargo test --test runtime --no-run` built.
+"""
+
+import argparse
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+# Enough to keep the CPU busy beside one GPU: most of a test is its build.
+SHARES = 8
+
+
+def latency(*cases, options=()):
+    return lambda given, seconds: [
+        [sys.executable, HERE / "latency.py", given.models, given.results / "latency.jsonl", *cases, "--workers", "2",
+         "--seconds", str(int(seconds)), *options]]
+
+
+def outputs(*families):
+    """A process a family: its forms share their kernel times."""
+    def commands(given, seconds):
+        forms = {family: sorted(file.name.removesuffix(".onnx") for file in given.models.glob("*.onnx")
+                                if file.name.split(".")[0] == family) for family in families}
+        return [[sys.executable, HERE / "outputs.py", given.models, given.results / "outputs.jsonl", *names,
+                 "--seconds", str(int(seconds))] for names in forms.values() if names]
+    return commands
+
+
+def operators(given, _):
+    program = os.environ.get("TRT_FUSE", "trt-fuse")
+    return [[program, "conformance", given.tests, "--run", "--share", f"{share}/{SHARES}", "--tsv",
+             given.results / f"operators.{share}.tsv"] for share in range(SHARES)] if given.tests else []
+
+
+def runtime(*_):
+    tests = os.environ.get("RUNTIME_TESTS")
+    return [[tests, "--nocapture", "--test-threads", "1"]] if tests else []
+
+
+JOBS = {
+    "bert32": latency("bert_base.dyn:32:fp16:dynamic:unmasked:always:cold", options=["--kernels"]),
+    "large": latency("swin_t:1:fp16", "gpt2:1:fp16"),
+    "operators": operators,
+    "runtime": runtime,
+    "cnn1": latency("googlenet:1:fp16", "inception_v3:1:fp16"),
+    "cnn2": latency("densenet121:1:fp16", "efficientnet_b0:1:fp16"),
+    "cnn3": latency("convnext_tiny:1:fp16", "mobilenet_v3_large:1:fp16"),
+    "cnn4": latency("squeezenet1_1:1:fp16", "llama_tiny:1:fp32"),
+    "outputs1": outputs("mobilenet_v3_large", "shufflenet_v2"),
+    "outputs2": outputs("efficientnet_b0", "inception_v3"),
+    "outputs3": outputs("swin_t", "convnext_tiny"),
+    "outputs4": outputs("densenet121", "gpt2"),
+    "outputs5": outputs("light_squeezenet", "light_shufflenet", "light_vgg19", "light_zfnet512", "light_bvlc_alexnet",
+                        "light_densenet121", "light_inception_v2"),
+    "known1": latency("resnet50:1:fp16", "mobilenet_v2:1:fp16", "shufflenet_v2:1:fp16"),
+    "known2": latency("bert_base:1:fp16", "vit_b_16:1:fp16"),
+    "known3": latency("resnet50:1:fp32", "bert_base:1:fp32", "vit_b_16:1:fp32", "llama_tiny:1:fp16"),
+    "known32": latency("vit_b_16.dyn:32:fp16", "resnet50.dyn:32:fp16", "resnet50.dyn:32:fp32", "mobilenet_v2:32:fp16"),
+}
+
+
+def gpus():
+    listed = subprocess.run(["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True)
+    return listed.stdout.split()
+
+
+def say(text):
+    print(time.strftime("%T"), text, flush=True)
+
+
+def work(gpu, jobs, given, end):
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": gpu}
+    while True:
+        try:
+            name = jobs.get_nowait()
+        except queue.Empty:
+            return
+        left = end - time.monotonic()
+        if left < 30:
+            say(f"{name}: no time left")
+            continue
+        start = time.monotonic()
+        commands = JOBS[name](given, left)
+        say(f"{name} on GPU {gpu}: {len(commands)} processes")
+        with (given.results / f"{name}.log").open("ab") as log:
+            running = [subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+                       for command in commands]
+            codes = []
+            for process in running:
+                try:
+                    codes.append(process.wait(max(end - time.monotonic(), 1)))
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    codes.append("stopped")
+        say(f"{name} took {time.monotonic() - start:.0f} s" + "".join(f", {code}" for code in codes if code))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("models", type=Path, nargs="?")
+    parser.add_argument("results", type=Path, nargs="?")
+    parser.add_argument("jobs", nargs="*")
+    parser.add_argument("--seconds", type=float, default=3600)
+    parser.add_argument("--tests", type=Path)
+    parser.add_argument("--list", action="store_true")
+    given = parser.parse_args()
+    if given.list:
+        return print("\n".join(JOBS))
+    if not given.results:
+        parser.error("MODELS and RESULTS are needed")
+    unknown = [name for name in given.jobs if name not in JOBS]
+    found = gpus()
+    if unknown or not found:
+        sys.exit(f"no job is called {', '.join(unknown)}: see --list" if unknown else "nvidia-smi finds no GPU")
+    if not any(given.models.glob("*.onnx")):
+        sys.exit(f"{given.models} has no models: make models")
+    given.results.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + given.seconds
+    jobs = queue.Queue()
+    for name in given.jobs or JOBS:
+        jobs.put(name)
+    workers = [threading.Thread(target=work, args=(gpu, jobs, given, end)) for gpu in found]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+
+main()
