@@ -241,6 +241,12 @@ impl Graph {
         self.place(id).filter(|place| place.node.is_some()).map(|place| place.kind)
     }
 
+    /// Whether an input of a node is of an operator.
+    pub fn reads(&self, id: NodeId, kind: OpKind) -> bool {
+        let inputs = self.place(id).map_or(&[][..], |place| &place.inputs);
+        inputs.iter().flatten().any(|input| self.kind(input.value.node) == Some(kind))
+    }
+
     /// A node's name, for messages; empty if there is no such node.
     pub fn node_name(&self, id: NodeId) -> &str {
         self.node(id).map_or("", |node| &node.name)
@@ -366,7 +372,12 @@ impl Graph {
 
     /// Those of [`live`](Self::live) whose operator is one of `kinds`.
     pub fn live_of(&self, kinds: &[OpKind]) -> Vec<NodeId> {
-        self.walk().iter().filter(|(_, kind)| kinds.contains(kind)).map(|(id, _)| *id).collect()
+        // Every pass asks for its own, of every node.
+        let mut wanted = [false; OpKind::ALL.len()];
+        for kind in kinds {
+            wanted[*kind as usize] = true;
+        }
+        self.walk().iter().filter(|(_, kind)| wanted[*kind as usize]).map(|(id, _)| *id).collect()
     }
 
     /// What [`live`](Self::live) gives. Most passes find nothing, and ask for it again.

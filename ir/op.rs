@@ -27,7 +27,7 @@ mod reduce;
 mod vision;
 
 pub use attention::{Attention, CausalKind, RotaryEmbedding, ScoreStage};
-pub use control::{Bodies, Body, If, Loop, Scan};
+pub use control::{Bodies, Body, If, Loop, Scan, WITH_BODIES};
 pub use conv::{Conv, ConvTranspose};
 pub use index::{
     Gather, GatherElements, GatherNd, OneHot, ReverseSequence, ScatterElements, ScatterNd, ScatterReduction,

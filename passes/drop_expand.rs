@@ -34,6 +34,9 @@ impl Rule for DropExpand {
     }
 
     fn rewrite(&self, graph: &Graph, root: NodeId, _context: &RuleContext<'_>) -> Result<Patch, Miss> {
+        if !graph.reads(root, OpKind::Expand) {
+            return Err(Miss::NoMatch);
+        }
         let inputs = graph.node_inputs(root);
         let expanded = |value: &Option<ValueRef>| {
             let value = (*value)?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use trt_fuse_ir::op::Body;
+use trt_fuse_ir::op::{Body, WITH_BODIES};
 use trt_fuse_ir::{Capabilities, Graph, NodeId, Op, Output, Patch, ValueInfo, ValueRef, verify};
 
 use crate::canonicalize_arithmetic::CanonicalizeArithmetic;
@@ -328,7 +328,7 @@ struct Bodies {
 
 impl Bodies {
     fn run(&mut self, run: &mut Run<'_>, graph: &mut Graph) -> Result<bool, PassError> {
-        let nodes: Vec<NodeId> = graph.live().into_iter().filter(|id| !is_plain(graph, *id)).collect();
+        let nodes = graph.live_of(&WITH_BODIES);
         let mut changed_ever = false;
         for id in nodes {
             let Some(op) = graph.op(id) else { continue };
@@ -360,10 +360,6 @@ impl Bodies {
 
 /// What errors in the replacement of a body are reported as.
 const BODIES: &str = "bodies";
-
-fn is_plain(graph: &Graph, id: NodeId) -> bool {
-    graph.op(id).is_none_or(|op| op.bodies().is_empty())
-}
 
 /// Puts an operator in place of another with the same inputs and outputs.
 fn replace(graph: &mut Graph, id: NodeId, op: Op) -> Result<(), PassError> {

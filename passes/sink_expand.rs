@@ -37,6 +37,9 @@ impl Rule for SinkExpand {
     }
 
     fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
+        if !graph.reads(root, OpKind::Expand) {
+            return Err(Miss::NoMatch);
+        }
         let inputs = graph.node_inputs(root);
         let op = graph.op(root).ok_or(Miss::NoMatch)?;
         let shape = graph.info(root.into()).and_then(|info| info.shape.clone()).ok_or(Miss::NoMatch)?;

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::{Ints, UnaryOp};
 use crate::attr::{Attr, AttrValue};
 use crate::attributes;
-use crate::{Graph, Op};
+use crate::{Graph, Op, OpKind};
 
 /// The bodies of an operator.
 pub type Bodies = SmallVec<[Body; 2]>;
@@ -110,6 +110,9 @@ impl Loop {
         handed_on || body.info(condition).and_then(|info| info.known_ints()).is_some_and(|all| all == [1])
     }
 }
+
+/// The operators that have [`bodies`](Op::bodies).
+pub const WITH_BODIES: [OpKind; 3] = [OpKind::If, OpKind::Loop, OpKind::Scan];
 
 impl Op {
     /// The bodies of control flow, in the order of [`with_bodies`](Self::with_bodies); none for any other operator.
