@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use crate::graph::{Graph, NewNode, NodeId, Source, ValueRef};
-use crate::{GraphError, Op, Origin, Tensor, ValueInfo};
+use crate::{GraphError, InputValues, Op, Origin, Tensor, ValueInfo};
 
 /// Makes a graph: inputs, nodes in topological order, outputs.
 #[derive(Debug, Default)]
@@ -23,7 +23,9 @@ impl Builder {
 
     /// A builder of a graph that is made of the nodes of another: it has its name and its ONNX nodes.
     pub fn like(graph: &Graph) -> Self {
-        Self { graph: Graph::new(graph.name().clone()), sources: graph.sources().to_vec() }
+        let mut like = Graph::new(graph.name().clone());
+        like.fixed = graph.fixed.clone();
+        Self { graph: like, sources: graph.sources().to_vec() }
     }
 
     /// Copies the nodes that the outputs of a graph need, with `inputs` in place of its inputs (`None` for one that
@@ -85,6 +87,11 @@ impl Builder {
     /// Adds an input of the graph.
     pub fn input(&mut self, name: impl Into<Arc<str>>, info: ValueInfo) -> ValueRef {
         self.graph.add_input(&name.into(), info).into()
+    }
+
+    /// Says that a constant stands for an input wherever it would be read.
+    pub fn fix(&mut self, input: impl Into<Arc<str>>, values: InputValues) {
+        self.graph.fixed.insert(input.into(), values);
     }
 
     /// Adds a node.

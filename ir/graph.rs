@@ -11,6 +11,7 @@
 mod edit;
 mod names;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -21,7 +22,7 @@ use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use self::names::Names;
-use crate::{DType, Op, OpKind, Origin, Tensor, ValueInfo};
+use crate::{DType, InputValues, Op, OpKind, Origin, Tensor, ValueInfo};
 
 /// A node of one graph.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -163,6 +164,8 @@ pub struct Graph {
     /// Edges that no longer hold.
     loose_edges: usize,
     inputs: Vec<NodeId>,
+    /// Inputs that a constant stands for wherever they were read.
+    pub(crate) fixed: BTreeMap<Arc<str>, InputValues>,
     outputs: Vec<Output>,
     /// How often each value is an output of the graph.
     output_uses: FxHashMap<ValueRef, u32>,
@@ -207,6 +210,11 @@ impl Graph {
     /// The input nodes, in order.
     pub fn inputs(&self) -> &[NodeId] {
         &self.inputs
+    }
+
+    /// The inputs that nothing reads because a constant stands for each, by name: the graph is right for these values only.
+    pub fn fixed_inputs(&self) -> &BTreeMap<Arc<str>, InputValues> {
+        &self.fixed
     }
 
     /// The outputs, in order.

@@ -57,5 +57,5 @@ pub use origin::Origin;
 pub use patch::{Applied, Patch};
 pub use tensor::{Dims, Element, Tensor, TensorError, numel};
 pub use text::ParseError;
-pub use value::{Known, MAX_KNOWN_ELEMENTS, ValueInfo};
+pub use value::{InputValues, Known, MAX_KNOWN_ELEMENTS, ValueInfo};
 pub use verify::{Verified, VerifyErrors, Violation, verify};

@@ -20,6 +20,15 @@ pub enum Known {
     Elements(Arc<[Dim]>),
 }
 
+/// The elements that an input of integers or booleans (0 and 1) always has.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum InputValues {
+    /// Each element, row-major.
+    Each(Vec<i64>),
+    /// The same one everywhere, however many there are.
+    All(i64),
+}
+
 /// Type, shape and known elements of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValueInfo {

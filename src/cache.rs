@@ -31,7 +31,7 @@ impl<'p> EngineCache<'p> {
         let outputs = outputs.map(|output| format!("{}: {}", output.name, graph.dtype(output.value)));
         let types: Vec<String> = inputs.chain(outputs).collect();
         let bridge = (env!("CARGO_PKG_VERSION"), env!("TRTFUSE_BRIDGE"));
-        let told = (&options.ranges, &options.import.values);
+        let told = (&options.ranges, graph.fixed_inputs());
         let decisive = format!("{built_by}\n{bridge:?}\n{config:?}\n{told:?}\n{types:?}\n{}", network.text());
         self.folder.join(format!("{:032x}.plan", xxh3_128(decisive.as_bytes())))
     }

@@ -3,7 +3,7 @@
 use indexmap::IndexMap;
 use rustc_hash::FxHashSet;
 use serde::Serialize;
-use trt_fuse_ir::{Graph, NodeId, Op};
+use trt_fuse_ir::{DType, Graph, NodeId, Op};
 
 use crate::compile::counted;
 use crate::emit::{EmitError, Unsupported};
@@ -63,7 +63,7 @@ pub fn check(model: Model, options: &Options) -> Result<Checked, Error> {
         }
     }
     let names = value_names(&graph);
-    let symbol = first_symbol(&graph);
+    let (symbol, integers) = (first_symbol(&graph), first_of_integers(&graph));
     let mut groups: IndexMap<(String, Option<String>, String), Vec<Unsupported>> = IndexMap::new();
     for node in nodes {
         let key = (node.op.clone(), node.attribute.clone(), without_names(&node.reason, &names));
@@ -74,7 +74,7 @@ pub fn check(model: Model, options: &Options) -> Result<Checked, Error> {
         let first = nodes.into_iter().next()?;
         let domain = first.op.split_once("::").map_or("", |(domain, _)| domain);
         let opset = if first.op == INPUT { None } else { opsets.get(domain).copied() };
-        let workaround = workaround(&first, symbol.as_deref());
+        let workaround = workaround(&first, symbol.as_deref(), integers.as_deref());
         let Unsupported { node, op, attribute, reason } = first;
         Some(Finding { op, opset, attribute, reason, count, first_node: node, workaround })
     };
@@ -122,8 +122,16 @@ fn first_symbol(graph: &Graph) -> Option<String> {
     first
 }
 
+/// The first input whose values users may fix.
+fn first_of_integers(graph: &Graph) -> Option<String> {
+    let mut inputs = graph.inputs().iter().filter_map(|id| graph.value((*id).into()));
+    inputs
+        .find(|value| value.info.dtype.is_integer() || value.info.dtype == DType::Bool)
+        .map(|value| value.name.to_string())
+}
+
 /// What is known to help, by the operator's domain and type, then by the reason.
-fn workaround(node: &Unsupported, symbol: Option<&str>) -> Option<String> {
+fn workaround(node: &Unsupported, symbol: Option<&str>, integers: Option<&str>) -> Option<String> {
     let op = node.op.as_str();
     if node.reason.contains("zero point") {
         // The reason itself says what helps.
@@ -155,12 +163,16 @@ fn workaround(node: &Unsupported, symbol: Option<&str>) -> Option<String> {
         (_, INPUT) if node.reason.contains("no element type") => {
             "give the input another type, and convert before the engine"
         }
-        _ if node.is_for_lack_of_knowledge() => match symbol {
-            Some(symbol) => {
-                return Some(format!("if it follows from the inputs' sizes, fix them, e.g. --range {symbol}=1"));
+        _ if node.is_for_lack_of_knowledge() => {
+            let size = symbol.map(|symbol| format!("from the inputs' sizes, fix them, e.g. --range {symbol}=1"));
+            let value =
+                integers.map(|input| format!("from the values of an input, fix those, e.g. --range '{input}[0]=1'"));
+            let cures: Vec<String> = size.into_iter().chain(value).collect();
+            if !cures.is_empty() {
+                return Some(format!("if it follows {}", cures.join("; if ")));
             }
-            None => "make it a constant of the model (an initializer instead of an input)",
-        },
+            "make it a constant of the model (an initializer)"
+        }
         _ => return None,
     };
     Some(text.to_string())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashSet;
-use trt_fuse_ir::{Capabilities, Dim, Graph, Op, ValueRef, verify};
+use trt_fuse_ir::{Capabilities, Graph, InputValues, Op, ValueRef, verify};
 use trt_fuse_passes::{Pipeline, Remark, Report, Rewrite, Siblings, UnknownPass};
 
 use crate::Error;
@@ -14,11 +14,14 @@ use crate::cache::EngineCache;
 use crate::emit::record::Record;
 use crate::emit::sink::{LayerCounts, NetworkSink};
 use crate::emit::{EmitError, Unsupported, emit};
-use crate::import::{ImportOptions, InputValues, Model, import_file};
+use crate::import::{ImportOptions, Model, import_file};
 use crate::notes::{Note, target_notes, type_note, value_notes};
 use crate::ranges::{Range, check_integers, check_ranges, profile};
 use crate::runtime::Device;
-use crate::tensorrt::{BuilderConfig, Flavour, Library, Plan, Progress, Search, TrtNetwork, parse_onnx};
+use crate::tensorrt::{
+    BuilderConfig, EngineError, Flavour, InputRange, Library, Plan, Profile, Progress, RangeKind, Search, TrtNetwork,
+    parse_onnx,
+};
 
 /// Which passes run.
 #[derive(Debug, Clone, Default)]
@@ -251,10 +254,10 @@ pub fn build(
     notes.extend(config.profiles.iter().flat_map(|profile| value_notes(profile, &options.ranges)));
     let start = Instant::now();
     let gpu = gpu_of(library)?;
-    let mut plan = network.build(&config, progress)?;
+    let mut plan = network.build(&config, progress).map_err(|why| with_cure(why, &config.profiles))?;
     describe(&mut plan, graph, gpu.as_deref());
     plan.header.bounds = bounds;
-    fix(&mut plan, graph, &options.import.values);
+    fix(&mut plan, graph);
     plan.header.notes = notes.iter().filter_map(|note| serde_json::to_value(note).ok()).collect();
     notes.extend(timing_note(&plan, &config));
     if let Some((cache, place, unread)) = missed {
@@ -290,7 +293,10 @@ pub fn build_with_parser(
     let gpu = gpu_of(library)?;
     let mut plan = parsed.build(&config, progress)?;
     describe(&mut plan, &graph, gpu.as_deref());
-    fix(&mut plan, &graph, &options.import.values);
+    if !options.import.values.is_empty() {
+        // It reads what ours knows, and is to be given the same.
+        fix(&mut plan, &import_file(path, &options.import)?.graph);
+    }
     let notes = timing_note(&plan, &config).into_iter().collect();
     Ok(Built { plan, layers, emit, build: start.elapsed(), notes, cached: false })
 }
@@ -329,18 +335,26 @@ fn describe(plan: &mut Plan, graph: &Graph, gpu: Option<&Device>) {
     }
 }
 
+/// A refusal of TensorRT, with what may help where values of inputs decide shapes: it takes few networks in which they do.
+fn with_cure(why: EngineError, profiles: &[Profile]) -> EngineError {
+    let mut ranges = profiles.iter().flat_map(|profile| &profile.ranges);
+    match (why, ranges.find(|range| range.kind == RangeKind::Values)) {
+        (EngineError::Build { message }, Some(InputRange { input, .. })) => EngineError::Build {
+            message: format!(
+                "{message}; if the values of `{input}` are always the same, fix them: --range '{input}[0]=1'"
+            ),
+        },
+        (why, _) => why,
+    }
+}
+
 /// Has runs check inputs whose values were taken for constants.
-fn fix(plan: &mut Plan, graph: &Graph, values: &BTreeMap<String, InputValues>) {
-    for input in graph.inputs().iter().filter_map(|id| graph.value((*id).into())) {
-        let name = input.name.to_string();
-        match values.get(&name) {
-            Some(InputValues::All(element)) => {
-                plan.header.bounds.insert(name, (*element, *element));
-            }
-            Some(InputValues::Each(values)) if input.info.numel() == Some(Dim::from(values.len())) => {
-                plan.header.values.insert(name, (values.clone(), values.clone()));
-            }
-            _ => {}
+fn fix(plan: &mut Plan, graph: &Graph) {
+    for (input, values) in graph.fixed_inputs() {
+        let name = input.to_string();
+        match values {
+            InputValues::All(element) => drop(plan.header.bounds.insert(name, (*element, *element))),
+            InputValues::Each(values) => drop(plan.header.values.insert(name, (values.clone(), values.clone()))),
         }
     }
 }

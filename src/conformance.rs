@@ -256,7 +256,7 @@ fn try_build(
     if stated.import.values.is_empty() {
         return Err(refused);
     }
-    let graph = optimized(case, &stated)?;
+    let Ok(graph) = optimized(case, &stated) else { return Err(refused) };
     let is_input = |value: &ValueRef| matches!(graph.op(value.node), Some(Op::Input));
     if !graph.live().into_iter().any(|id| graph.node_inputs(id).iter().flatten().any(is_input)) {
         // All is known: the GPU would compute nothing.

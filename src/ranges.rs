@@ -44,6 +44,14 @@ pub enum RangeError {
         /// Largest value.
         max: i64,
     },
+    /// Two ranges for the same.
+    #[error("`{first}` and `{second}` speak of the same: give one range")]
+    Twice {
+        /// What one of them is of.
+        first: String,
+        /// And the other.
+        second: String,
+    },
     /// An input's dimension has no range.
     #[error("dimension `{symbol}` of input `{input}` has no range: give one, e.g. --range {symbol}=1:8:32")]
     Missing {
@@ -155,6 +163,7 @@ pub fn check_ranges(graph: &Graph, ranges: &[Range]) -> Result<(), RangeError> {
         symbols.contains_key(&range.symbol)
             || values::element_of(graph, range).is_some()
             || values::elements_of(graph, range).is_some()
+            || values::fixes(graph, range)
     };
     if let Some(range) = ranges.iter().find(|range| !is_known(range)) {
         return Err(RangeError::Unknown { symbol: range.symbol.clone(), known: symbols.into_keys().collect() });
@@ -358,6 +367,7 @@ mod tests {
         assert_eq!(check(&old, &["n=1:8:32", "ids[]=0:1:67108863"]), Ok(1));
         assert_eq!(check(&Capabilities::default(), &["n=1:8:32", "ids[]=0:1:5"]), Ok(0));
         assert_eq!(check(&old, &["n=1:8:32", "ids[]=-67108864:-1:5"]), Ok(1));
+        assert_eq!(check(&old, &["n=1:8:32", "ids[]=0:1:5", "m[]=1"]), Ok(1)); // one number fixes it
         let unknown = check(&old, &["n=1:8:32", "m[]=0:1:1"]).unwrap_err().to_string();
         assert_eq!(unknown, "no input has a dimension `m[]`; there is `n`");
     }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
-use trt_fuse_ir::eval::eval_graph;
-use trt_fuse_ir::{Builder, DType, Dim, Graph, Tensor, ValueInfo};
+use trt_fuse_ir::eval::{convert, eval_graph};
+use trt_fuse_ir::{Builder, DType, Dim, Graph, InputValues, Tensor, ValueInfo};
 
 use crate::ranges::profile;
 use crate::runtime::{Engine, Extents, RuntimeError, SessionOptions, random_inputs};
-use crate::tensorrt::{Library, RangeKind};
+use crate::tensorrt::{Library, PlanHeader, RangeKind};
 use crate::{Error, Options, build};
 
 /// How an engine is compared.
@@ -54,6 +54,7 @@ pub fn verify_engine(
     options: &Options,
     how: &VerifyOptions,
 ) -> Result<Vec<Compared>, Error> {
+    check_fixed(graph, engine.header())?;
     let mut session = engine.session(SessionOptions::default())?;
     let mut compared = Vec::new();
     let mut done: Vec<Vec<(String, Tensor)>> = Vec::new();
@@ -65,7 +66,7 @@ pub fn verify_engine(
         }
         let given: Vec<(&str, &Tensor)> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let found = session.run(&given)?;
-        let expected = evaluate(graph, &inputs)?;
+        let expected = evaluate(graph, &inputs, &|name| engine.header().fixed(name))?;
         for output in graph.outputs() {
             let expected = expected.get(&*output.name);
             let found = found.iter().find(|(name, _)| *name == *output.name).map(|(_, tensor)| tensor);
@@ -162,8 +163,23 @@ fn values_at(
     Ok(values.collect())
 }
 
+/// Refuses a graph in which a constant stands for an input that the engine takes other values of.
+fn check_fixed(graph: &Graph, header: &PlanHeader) -> Result<(), Error> {
+    match graph.fixed_inputs().iter().find(|(name, values)| header.fixed(name).as_ref() != Some(*values)) {
+        Some((name, _)) => Err(Error::Runtime(RuntimeError::Tensor {
+            name: name.to_string(),
+            reason: "it is fixed here, and was not when the plan was built: give the ranges of then".to_owned(),
+        })),
+        None => Ok(()),
+    }
+}
+
 /// The evaluator's outputs by name.
-fn evaluate(graph: &Graph, inputs: &[(String, Tensor)]) -> Result<BTreeMap<String, Tensor>, Error> {
+fn evaluate(
+    graph: &Graph,
+    inputs: &[(String, Tensor)],
+    fixed: &dyn Fn(&str) -> Option<InputValues>,
+) -> Result<BTreeMap<String, Tensor>, Error> {
     let fail = |message: String| Error::Runtime(RuntimeError::TensorRt { message });
     let given = |name: &str| inputs.iter().find(|(given, _)| given == name).map(|(_, tensor)| tensor);
     let values = || graph.inputs().iter().filter_map(|id| graph.value((*id).into()));
@@ -175,15 +191,21 @@ fn evaluate(graph: &Graph, inputs: &[(String, Tensor)]) -> Result<BTreeMap<Strin
             }
         }
     }
-    // What nothing reads is no input of the engine: zeros, of whatever shape fits the others.
-    let unread = |info: &ValueInfo| {
+    // What nothing reads is no input of the engine: what the engine was built for, or zeros, of whatever shape fits the
+    // others.
+    let unread = |name: &str, info: &ValueInfo| {
         let extent = |dim: &Dim| usize::try_from(dim.evaluate(&|name| symbols.get(name).copied()).unwrap_or(1)).ok();
         let dims: Vec<usize> = info.shape.as_ref()?.iter().map(extent).collect::<Option<_>>()?;
-        Tensor::splat(info.dtype, dims, Tensor::number(info.dtype, 0.0)?.bytes().clone()).ok()
+        let number = match fixed(name) {
+            Some(InputValues::Each(values)) => return convert(&Tensor::from_vec(dims, values).ok()?, info.dtype).ok(),
+            Some(InputValues::All(number)) => number as f64,
+            None => 0.0,
+        };
+        Tensor::splat(info.dtype, dims, Tensor::number(info.dtype, number)?.bytes().clone()).ok()
     };
     let mut ordered = Vec::new();
     for value in values() {
-        let input = given(&value.name).cloned().or_else(|| unread(&value.info));
+        let input = given(&value.name).cloned().or_else(|| unread(&value.name, &value.info));
         ordered.push(input.ok_or_else(|| fail(format!("the engine has no input '{}'", value.name)))?);
     }
     let outputs = eval_graph(graph, &ordered).map_err(|error| fail(format!("the evaluator: {error}")))?;
@@ -228,7 +250,7 @@ mod tests {
     fn inputs_that_nothing_reads_are_zeros_of_a_shape_that_fits() {
         let graph: Graph = "graph g(%x: f32[n, 2], %mask: i64[n, m]) -> (%y) { %y = neg(%x) }".parse().unwrap();
         let x = Tensor::full([3, 2], 1.5_f32).unwrap();
-        let outputs = evaluate(&graph, &[("x".to_owned(), x)]).unwrap();
+        let outputs = evaluate(&graph, &[("x".to_owned(), x)], &|_| None).unwrap();
         assert_eq!(outputs["y"], Tensor::full([3, 2], -1.5_f32).unwrap());
     }
 

@@ -6,9 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Once};
 
-use trt_fuse::import::InputValues;
 use trt_fuse::ir::eval::eval_graph;
-use trt_fuse::ir::{DType, Graph, Tensor};
+use trt_fuse::ir::{Builder, DType, Graph, InputValues, Tensor};
 use trt_fuse::runtime::{
     BenchOptions, Device, DeviceTensor, Engine, RuntimeError, Session, SessionOptions, SharedMemory,
 };
@@ -114,26 +113,39 @@ fn a_plan_is_checked_before_a_gpu_is_looked_for() {
 #[test]
 fn fixed_values_are_checked() {
     let Some(library) = library() else { return };
-    let text = "graph g(%x: f32[n, 4], %axes: i64[2], %mask: i64[n]) -> (%y) { %y = relu(%x) }";
+    let text = "graph g(%x: f32[n, 4], %axes: i64[2], %mask: bool[n, 2]) -> (%y) { %y = relu(%x) }";
+    let plain: Graph = text.parse().unwrap();
+    let mut builder = Builder::like(&plain);
+    let inputs: Vec<_> = plain
+        .inputs()
+        .iter()
+        .filter_map(|id| plain.value((*id).into()))
+        .map(|value| (value.name.clone(), value.info.clone()))
+        .collect();
+    let inputs: Vec<_> = inputs.into_iter().map(|(name, info)| Some(builder.input(name, info))).collect();
+    builder.copy(&plain, &inputs).unwrap();
+    builder.fix("axes", InputValues::Each(vec![0, -1]));
+    builder.fix("mask", InputValues::All(1));
     let mut options = options(&library);
-    let values = [("axes", InputValues::Each(vec![0, -1])), ("mask", InputValues::All(1))];
-    options.import.values = values.map(|(name, values)| (name.to_owned(), values)).into();
-    let plan = build(&text.parse().unwrap(), &library, &options, None).unwrap().plan;
+    options.ranges.extend(["axes[0]=0", "axes[1]=-1", "mask[]=1"].map(|range| range.parse().unwrap()));
+    let plan = build(&builder.finish(), &library, &options, None).unwrap().plan;
     assert_eq!(plan.header().values["axes"], (vec![0, -1], vec![0, -1]));
     assert_eq!(plan.header().bounds["mask"], (1, 1));
 
     let Some(_) = gpu() else { return };
     let engine = Engine::from_plan(&library, 0, &plan).unwrap();
     let x = Tensor::from_vec([2, 4], vec![1.0_f32; 8]).unwrap();
-    let (axes, mask) = (Tensor::vector(vec![0_i64, -1]), Tensor::vector(vec![1_i64, 1]));
+    let (axes, mask) = (Tensor::vector(vec![0_i64, -1]), Tensor::full([2, 2], true).unwrap());
     let mut session = engine.session(SessionOptions::default()).unwrap();
     assert_eq!(session.run(&[("x", &x), ("axes", &axes), ("mask", &mask)]).unwrap()[0].1, x);
     assert_eq!(session.run(&[("x", &x)]).unwrap()[0].1, x);
-    let mut refusal = |name: &str, tensor: Vec<i64>| {
-        session.run(&[("x", &x), (name, &Tensor::vector(tensor))]).unwrap_err().to_string()
-    };
-    assert_eq!(refusal("axes", vec![0, 1]), "'axes' is [0, 1]; the engine was built for values [0, -1]");
-    assert_eq!(refusal("mask", vec![1, 0]), "'mask' has an element 0; the engine was built for 1 to 1");
+    let mut refusal = |name: &str, tensor: Tensor| session.run(&[("x", &x), (name, &tensor)]).unwrap_err().to_string();
+    let axes = refusal("axes", Tensor::vector(vec![0_i64, 1]));
+    assert_eq!(axes, "'axes' is [0, 1]; the engine was built for values [0, -1]");
+    let mask = refusal("mask", Tensor::full([2, 2], false).unwrap());
+    assert_eq!(mask, "'mask' has an element 0; the engine was built for 1 to 1");
+    assert_eq!(refusal("mask", Tensor::full([2, 2], 1_f32).unwrap()), "'mask' is f32, bool is wanted");
+    assert_eq!(refusal("mask", Tensor::full([2], true).unwrap()), "'mask' has shape [2], [n, 2] is wanted");
 }
 
 /// Every command that needs a GPU ends with one line where there is none.

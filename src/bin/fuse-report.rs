@@ -82,7 +82,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode, trt_fuse::Error> {
-    let options = arguments.common.options();
+    let options = arguments.common.options()?;
     if arguments.bisect {
         let model = import_file(&arguments.model, &options.import)?;
         let found = bisect(model, &options, arguments.inputs.as_deref(), arguments.tolerance)?;

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use trt_fuse::conformance::{CaseResult, Reach, Verdict, cases, run_case};
 use trt_fuse::import::import_file;
 use trt_fuse::tensorrt::TrtNetwork;
-use trt_fuse::{Error, Finding, check, open_library};
+use trt_fuse::{Finding, check, open_library};
 
 #[path = "shared/compare.rs"]
 mod compare;
@@ -119,8 +119,7 @@ fn main() -> ExitCode {
 }
 
 fn check_model(model: &Path, json: bool, common: &shared::Common) -> ExitCode {
-    let options = common.options();
-    let checked = import_file(model, &options.import).map_err(Error::from).and_then(|model| check(model, &options));
+    let checked = common.options().and_then(|options| check(import_file(model, &options.import)?, &options));
     let checked = match checked {
         Ok(checked) => checked,
         Err(error) => return shared::exit(Err(error)),
@@ -168,7 +167,10 @@ fn conformance(
     filter: Option<&str>,
     common: &shared::Common,
 ) -> ExitCode {
-    let options = common.options();
+    let options = match common.options() {
+        Ok(options) => options,
+        Err(error) => return shared::exit(Err(error)),
+    };
     let opened = reach.map(|reach| open_library(&options).map(|library| (library, reach))).transpose();
     let target = match &opened {
         Ok(opened) => opened.as_ref().map(|(library, reach)| (library, *reach)),

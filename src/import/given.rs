@@ -5,19 +5,12 @@ use std::sync::Arc;
 
 use trt_fuse_ir::eval::convert;
 use trt_fuse_ir::op::Expand;
-use trt_fuse_ir::{Builder, Tensor, ValueInfo, ValueRef, numel};
+use trt_fuse_ir::{Builder, InputValues, Tensor, ValueInfo, ValueRef, numel};
 
 use super::error::ImportError;
+use super::model::Importer;
 use super::names::NodeNames;
-
-/// The elements of an input of integers or booleans (0 and 1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum InputValues {
-    /// Each element, row-major. If they are fewer than the input has, none is taken.
-    Each(Vec<i64>),
-    /// The same one everywhere, however many there are.
-    All(i64),
-}
+use super::note::ImportNote;
 
 /// Refuses values of what is no input.
 pub(super) fn check_names(values: &BTreeMap<String, InputValues>, inputs: &[&str]) -> Result<(), ImportError> {
@@ -30,8 +23,29 @@ pub(super) fn check_names(values: &BTreeMap<String, InputValues>, inputs: &[&str
     }
 }
 
+impl Importer<'_> {
+    /// The constant that stands for an input of known values; `None` if too few are told.
+    pub(super) fn fixed(
+        &mut self,
+        builder: &mut Builder,
+        name: &str,
+        info: &ValueInfo,
+        values: &InputValues,
+    ) -> Result<Option<ValueRef>, ImportError> {
+        let known = constant(builder, &mut self.names, name, info, values)?;
+        match (known, values) {
+            (Some(_), _) => builder.fix(name, values.clone()),
+            (None, InputValues::Each(told)) => {
+                self.note(ImportNote::FewValues { input: name.to_owned(), told: told.len() });
+            }
+            (None, InputValues::All(_)) => {}
+        }
+        Ok(known)
+    }
+}
+
 /// What stands for an input of known values; `None` if too few are told.
-pub(super) fn constant(
+fn constant(
     builder: &mut Builder,
     names: &mut NodeNames,
     input: &str,
@@ -48,7 +62,8 @@ pub(super) fn constant(
         let tensor = convert(&tensor, info.dtype).map_err(&refuse)?;
         match tensor.to_i64s() {
             Some(held) if held == elements => Ok(tensor),
-            _ => Err(refuse(format!("{} holds no such numbers", info.dtype))),
+            Some(_) => Err(refuse(format!("{} holds no such numbers", info.dtype))),
+            None => Err(refuse(format!("it is {}", info.dtype))),
         }
     };
     let mut name = |part: &str| -> Arc<str> { names.claim(&format!("{input}.{part}")) };

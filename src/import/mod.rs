@@ -34,10 +34,10 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message;
+pub use trt_fuse_ir::InputValues;
 use trt_fuse_ir::{Graph, Tensor};
 
 pub use error::ImportError;
-pub use given::InputValues;
 pub use limits::Limits;
 pub use note::ImportNote;
 pub use npy::read_npy;
@@ -56,7 +56,7 @@ pub struct ImportOptions {
     /// Symbolic dimensions of inputs that are to be numbers. Shapes that follow from them may choose branches.
     pub sizes: BTreeMap<String, i64>,
     /// Values of inputs by name. Such an input is kept, and what reads it reads a constant: a flag may choose branches, axes
-    /// decide shapes, and a mask that is 1 everywhere hides nothing.
+    /// decide shapes, and a mask that is 1 everywhere hides nothing. Of fewer elements than an input has, none is taken.
     pub values: BTreeMap<String, InputValues>,
 }
 

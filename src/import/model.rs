@@ -7,13 +7,13 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 use trt_fuse_ir::op::{Constant, Opaque};
-use trt_fuse_ir::{Builder, Graph, NewNode, Origin, Tensor, ValueRef};
+use trt_fuse_ir::{Builder, Graph, InputValues, NewNode, Origin, Tensor, ValueRef};
 
 use super::ImportOptions;
 use super::attrs::Attributes;
 use super::error::{ImportError, qualified, show};
 use super::external::ExternalFiles;
-use super::given::{self, InputValues};
+use super::given;
 use super::limits::{Limits, check};
 use super::names::NodeNames;
 use super::node::{Fault, Imported, NodeContext, OutputName};
@@ -206,6 +206,10 @@ impl<'m> Importer<'m> {
             }
             let stated = input.r#type.as_ref().ok_or_else(|| ImportError::NoType { tensor: name.to_owned() })?;
             match scope.lookup(name).flatten() {
+                Some(_) if self.values.contains_key(name) => {
+                    let reason = "the model has a value for it, which is taken: it is no input of a network".to_owned();
+                    return Err(ImportError::InputValues { input: name.to_owned(), reason });
+                }
                 Some(constant) => self.hint(builder, constant, name, stated, name)?,
                 None => {
                     let info = self.symbols.input(stated, name, &self.limits)?;
@@ -217,7 +221,7 @@ impl<'m> Importer<'m> {
                     let info = self.symbols.sized(info);
                     let input = builder.input(name, info.clone());
                     let known = match self.values.get(name) {
-                        Some(values) => given::constant(builder, &mut self.names, name, &info, values)?,
+                        Some(values) => self.fixed(builder, name, &info, values)?,
                         None => None,
                     };
                     scope.define(name, Some(known.unwrap_or(input)))?;

@@ -40,6 +40,13 @@ pub enum ImportNote {
         /// What the nodes give.
         inferred: String,
     },
+    /// Values were told of some elements of an input, and it stays one as the others are not known.
+    FewValues {
+        /// The input.
+        input: String,
+        /// How many elements were told.
+        told: usize,
+    },
 }
 
 impl fmt::Display for ImportNote {
@@ -56,6 +63,9 @@ impl fmt::Display for ImportNote {
             }
             Self::OutputShape { output, stated, inferred } => {
                 write!(f, "output `{output}` is stated as {stated} but is {inferred}; the engine gives the latter")
+            }
+            Self::FewValues { input, told } => {
+                write!(f, "input `{input}` is not fixed: it has more than the {told} elements that were told")
             }
         }
     }

@@ -28,6 +28,13 @@ pub(super) fn elements_of<'g>(graph: &'g Graph, range: &Range) -> Option<&'g Val
     inputs.find(|value| &*value.name == name && is_checked(value.info.dtype))
 }
 
+/// Whether a range such as `mask[]=1` may fix an input: one of booleans too.
+pub(super) fn fixes(graph: &Graph, range: &Range) -> bool {
+    let mut inputs = graph.inputs().iter().filter_map(|id| graph.value((*id).into()));
+    let name = range.symbol.strip_suffix("[]").filter(|_| range.min == range.max);
+    name.is_some_and(|name| inputs.any(|value| &*value.name == name && !value.info.dtype.is_float()))
+}
+
 /// Ranges of the values of inputs.
 pub(super) fn ranges(graph: &Graph, ranges: &[Range], inputs: &[String]) -> Result<Vec<InputRange>, RangeError> {
     let value = |name: &String| {

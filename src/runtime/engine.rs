@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cxx::UniquePtr;
-use trt_fuse_ir::Tensor;
+use trt_fuse_ir::{Dim, Shape, Tensor};
 
 use super::cuda::Device;
 use super::error::RuntimeError;
@@ -109,15 +109,15 @@ impl Engine {
         self.header.types.contains_key(name) && !self.tensors.iter().any(|spec| spec.name == name)
     }
 
-    /// Those of the given inputs that the engine reads. The elements of others are what it was built for, if that was told.
+    /// Those of the given inputs that the engine reads. Others are of the model's type and shape, and their elements what the
+    /// engine was built for, if that was told.
     pub(super) fn read_of<'n, 't>(
         &self,
         given: &[(&'n str, &'t Tensor)],
     ) -> Result<Vec<(&'n str, &'t Tensor)>, RuntimeError> {
         let (unread, read): (Vec<_>, Vec<_>) = given.iter().copied().partition(|(name, _)| self.is_unread(name));
         for (name, tensor) in unread {
-            let (values, bounds) = (self.header.values.get(name), self.header.bounds.get(name));
-            check_elements(name, values, bounds.copied(), tensor)?;
+            check_unread(&self.header, name, tensor)?;
         }
         Ok(read)
     }
@@ -141,6 +141,21 @@ impl Engine {
     pub fn device(&self) -> &Arc<Device> {
         &self.device
     }
+}
+
+fn check_unread(header: &PlanHeader, name: &str, tensor: &Tensor) -> Result<(), RuntimeError> {
+    if let Some(expected) = header.dtype(name).filter(|dtype| *dtype != tensor.dtype()) {
+        return Err(RuntimeError::DType { name: name.to_owned(), expected, found: tensor.dtype() });
+    }
+    if let Some(shape) = header.shape(name) {
+        let fits = |(dim, extent): (&Dim, &usize)| dim.value().is_none_or(|dim| usize::try_from(dim) == Ok(*extent));
+        if shape.len() != tensor.rank() || !shape.iter().zip(tensor.dims()).all(fits) {
+            let expected: Vec<String> = shape.iter().map(ToString::to_string).collect();
+            let (expected, found) = (format!("[{}]", expected.join(", ")), tensor.dims().to_vec());
+            return Err(RuntimeError::Shape { name: name.to_owned(), expected, found });
+        }
+    }
+    check_elements(name, header.values.get(name), header.bounds.get(name).copied(), tensor)
 }
 
 fn check_tensorrt(header: &PlanHeader, found: &str) -> Result<(), RuntimeError> {
@@ -170,7 +185,8 @@ fn spec(raw: RawTensorInfo, header: &PlanHeader) -> Result<TensorSpec, RuntimeEr
     let values = header.values.get(&name).filter(|_| is_input).cloned();
     let usual = header.usual.get(&name).filter(|_| is_input).cloned();
     let bounds = header.bounds.get(&name).filter(|_| is_input).copied();
-    let shape = header.shape(&name).filter(|shape| is_input && shape.len() == dims.len());
+    let is_symbolic = |shape: &Shape| shape.iter().any(|dim| dim.value().is_none());
+    let shape = header.shape(&name).filter(|shape| is_input && shape.len() == dims.len() && is_symbolic(shape));
     Ok(TensorSpec { name, is_input, dtype, carried, dims, shape, min, opt, max, on_host, values, usual, bounds })
 }
 

@@ -82,10 +82,10 @@ impl Random {
     fn number(&mut self, spec: &TensorSpec) -> f64 {
         let unit = f64::from(self.unit());
         match spec.dtype {
-            DType::Bool => f64::from(u8::from(unit >= 0.5)),
             dtype if dtype.is_float() => unit * 2.0 - 1.0,
-            _ => {
-                let number = (unit * MOST_WHOLE).floor();
+            dtype => {
+                let most = if dtype == DType::Bool { 2.0 } else { MOST_WHOLE };
+                let number = (unit * most).floor();
                 spec.bounds.map_or(number, |(min, max)| number.max(min as f64).min(max as f64))
             }
         }
@@ -132,6 +132,15 @@ mod tests {
         whole.sort_unstable();
         whole.dedup();
         assert_eq!(whole, [0, 1, 2, 3]);
+    }
+
+    #[test]
+    fn fixed_values_are_those() {
+        let mask = TensorSpec { bounds: Some((1, 1)), ..spec("mask", DType::Bool, 100, false) };
+        let axes = TensorSpec { values: Some((vec![0, -1], vec![0, -1])), ..spec("axes", DType::I64, 2, false) };
+        let inputs = random_inputs(&[mask, axes], Extents::Max, &BTreeMap::new(), 1).unwrap();
+        assert_eq!(inputs[0].1, Tensor::full([100], true).unwrap());
+        assert_eq!(inputs[1].1, Tensor::vector(vec![0_i64, -1]));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct TensorSpec {
     pub max: Vec<i64>,
     /// Whether TensorRT reads or writes it in host memory, as its values decide shapes.
     pub on_host: bool,
-    /// Smallest and largest values that the engine was built for, for an input whose values decide shapes.
+    /// Smallest and largest values that the engine was built for, for an input whose values decide shapes or are fixed.
     pub values: Option<(Vec<i64>, Vec<i64>)>,
     /// Usual values of such an input.
     pub usual: Option<Vec<i64>>,

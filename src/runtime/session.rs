@@ -160,7 +160,7 @@ impl Session {
 
     /// Runs the engine on inputs by name, and gives the outputs by name in the engine's order. Types are the model's;
     /// inputs of the model that nothing reads may be given or left out; shapes must lie within the ranges that the engine
-    /// was built for. After an error the session can be used again.
+    /// was built for, and values that were fixed must be those. After an error the session can be used again.
     ///
     /// # Errors
     /// If an input is missing, unknown or does not fit, or TensorRT or the CUDA driver fail.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use trt_fuse_ir::{DType, Graph, Shape};
+use trt_fuse_ir::{DType, Graph, InputValues, Shape};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use super::builder::{ComputeCapability, Profile, RangeKind};
@@ -33,16 +33,17 @@ pub struct PlanHeader {
     pub model: String,
     /// The model's element types of inputs and outputs by name: the engine may carry another.
     pub types: BTreeMap<String, String>,
-    /// The dimensions of inputs by name, where one is an expression over symbols.
+    /// The dimensions of inputs by name, as the model has them.
     #[serde(default)]
     pub shapes: BTreeMap<String, Vec<String>>,
-    /// The smallest and largest values of inputs that decide shapes, by name.
+    /// The smallest and largest values of inputs that decide shapes, by name, and of those that are fixed.
     #[serde(default)]
     pub values: BTreeMap<String, (Vec<i64>, Vec<i64>)>,
     /// Their usual values, which kernels were chosen for.
     #[serde(default)]
     pub usual: BTreeMap<String, Vec<i64>>,
-    /// The least and largest elements of inputs, by name, on which it rests that no integer is beyond the engine's type.
+    /// The least and largest elements of inputs, by name, on which it rests that no integer is beyond the engine's type, or
+    /// that are fixed.
     #[serde(default)]
     pub bounds: BTreeMap<String, (i64, i64)>,
     /// What users were told when it was built, as JSON of [`Note`](crate::Note).
@@ -111,7 +112,7 @@ impl PlanHeader {
         self.types = inputs.chain(outputs).collect();
         let shaped = graph.inputs().iter().filter_map(|id| {
             let value = graph.value((*id).into())?;
-            let shape = value.info.shape.as_ref().filter(|shape| shape.iter().any(|dim| dim.value().is_none()))?;
+            let shape = value.info.shape.as_ref()?;
             Some((value.name.to_string(), shape.iter().map(ToString::to_string).collect()))
         });
         self.shapes = shaped.collect();
@@ -126,12 +127,18 @@ impl PlanHeader {
         self.values = values.map(|range| (range.input.clone(), (range.min.clone(), range.max.clone()))).collect();
     }
 
+    /// The values that an input always has, as far as the engine rests on that.
+    pub(crate) fn fixed(&self, name: &str) -> Option<InputValues> {
+        let each = self.values.get(name).filter(|(min, max)| min == max).map(|(min, _)| InputValues::Each(min.clone()));
+        each.or_else(|| self.bounds.get(name).filter(|(min, max)| min == max).map(|(min, _)| InputValues::All(*min)))
+    }
+
     /// The model's type of an input or output, if it is known.
     pub(crate) fn dtype(&self, name: &str) -> Option<DType> {
         DType::from_str(self.types.get(name)?).ok()
     }
 
-    /// The dimensions of an input, if one is an expression over symbols.
+    /// The dimensions of an input, as the model has them.
     pub(crate) fn shape(&self, name: &str) -> Option<Shape> {
         self.shapes.get(name)?.iter().map(|dim| dim.parse().ok()).collect()
     }

@@ -44,7 +44,7 @@ impl Making {
 
 /// The library, and the options for it.
 pub(crate) fn open(common: &shared::Common) -> Result<(Library, Options), Error> {
-    let mut options = common.options();
+    let mut options = common.options()?;
     let library = open_library(&options)?;
     options.capabilities = Some(library.capabilities());
     Ok((library, options))

@@ -11,7 +11,7 @@ use trt_fuse::import::InputValues;
 use trt_fuse::ir::Capabilities;
 use trt_fuse::passes::Siblings;
 use trt_fuse::tensorrt::ComputeCapability;
-use trt_fuse::{Error, ErrorKind, Note, Options, PassSelection, Range};
+use trt_fuse::{Error, ErrorKind, Note, Options, PassSelection, Range, RangeError};
 
 /// Options of every program that takes a model.
 #[derive(Args)]
@@ -85,7 +85,11 @@ fn capability(text: &str) -> Result<ComputeCapability, String> {
 
 impl Common {
     /// The library's options.
-    pub(crate) fn options(&self) -> Options {
+    ///
+    /// # Errors
+    /// If two ranges speak of the same.
+    pub(crate) fn options(&self) -> Result<Options, Error> {
+        check_once(&self.ranges)?;
         // A dimension of one size is no symbol: what follows from it is known before the passes.
         let is_size = |range: &Range| range.min == range.max && !range.symbol.ends_with(']');
         let (fixed, ranges): (Vec<Range>, Vec<Range>) = self.ranges.iter().cloned().partition(is_size);
@@ -111,8 +115,24 @@ impl Common {
         options.build.timing_cache = self.timing_cache.clone();
         options.build.verbose = self.verbose;
         options.engine_cache = self.engine_cache.clone();
-        options
+        Ok(options)
     }
+}
+
+/// Refuses two ranges of one size or element; a fixed number for all elements is one for each.
+fn check_once(ranges: &[Range]) -> Result<(), RangeError> {
+    let all =
+        |range: &Range| Some(range.symbol.strip_suffix("[]").filter(|_| range.min == range.max)?.to_owned() + "[");
+    for (at, range) in ranges.iter().enumerate() {
+        let others = ranges.iter().take(at).chain(ranges.iter().skip(at + 1));
+        for other in others {
+            if range.symbol == other.symbol || all(range).is_some_and(|input| other.symbol.starts_with(&input)) {
+                let (first, second) = (range.symbol.clone(), other.symbol.clone());
+                return Err(RangeError::Twice { first, second });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The inputs of which each element, or all of them together, have one value.
@@ -210,6 +230,21 @@ pub(crate) fn fail(message: &str) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_told_twice_is_refused() {
+        let check = |ranges: &[&str]| {
+            let ranges: Vec<Range> = ranges.iter().map(|range| range.parse().unwrap()).collect();
+            check_once(&ranges).map_err(|error| error.to_string())
+        };
+        let twice =
+            |first: &str, second: &str| Err(format!("`{first}` and `{second}` speak of the same: give one range"));
+        assert_eq!(check(&["batch=1", "batch=2"]), twice("batch", "batch"));
+        assert_eq!(check(&["mask[]=1", "mask[]=0"]), twice("mask[]", "mask[]"));
+        assert_eq!(check(&["mask[3]=0", "mask[]=1"]), twice("mask[]", "mask[3]"));
+        // Values that decide shapes, within the bounds of all.
+        assert_eq!(check(&["sizes[]=0:1:100", "sizes[0]=1:2:3", "masks[0]=1", "mask[]=1"]), Ok(()));
+    }
 
     #[test]
     fn one_number_for_each_element_or_for_all_fixes_an_input() {

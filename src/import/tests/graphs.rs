@@ -421,7 +421,8 @@ fn values_of_inputs_may_be_fixed() {
     use InputValues::{All, Each};
     let cast = node("c = Cast(mask)", vec![("to", Int(1))]);
     let nodes = vec![plain("s = ReduceSum(x, axes)"), cast, plain("y = Mul(s, c)")];
-    let model = model(13, graph(&["x: 1[n, 4]", "axes: 7[1]", "mask: 9[n, 1]"], &["y"], nodes));
+    let graph = graph(&["x: 1[n, 4]", "axes: 7[1]", "mask: 9[n, 1]", "k: 7[1]"], &["y"], nodes);
+    let model = model(13, onnx::GraphProto { initializer: vec![ints("k", &[1])], ..graph });
     assert_snapshot!(fixed(&model, &[("axes", Each(vec![-1])), ("mask", All(1))]), @r"
     graph g(%x: f32[n, 4], %axes: i64[1], %mask: bool[n, 1]) -> (%y) {
       %s = reduce(%x) kind=sum axes=[-1] keep_dims=true : f32[n, 1]
@@ -429,17 +430,28 @@ fn values_of_inputs_may_be_fixed() {
       %mask.known = expand(%mask.element) shape=[n, 1] : bool[n, 1]
       %c = cast(%mask.known) to=f32 saturate=true : f32[n, 1]
       %y = mul(%s, %c) : f32[n, 1]
+      %k = constant() value=i64[1] {1}
       %axes.known = constant() value=i64[1] {-1}
     }
     ");
     // Fewer than there are decide nothing.
-    assert!(fixed(&model, &[("axes", Each(vec![]))]).contains("reduce(%x, %axes)"));
-    let refusals =
-        [("axes", Each(vec![0, 1])), ("x", All(1)), ("mask", All(2)), ("mask", Each(vec![1])), ("flag", All(1))];
+    let few = ImportOptions { values: [("axes".to_owned(), Each(vec![]))].into(), ..ImportOptions::default() };
+    let few = import_bytes(model.write_to_bytes().unwrap(), &few).unwrap();
+    assert!(few.graph.to_string().contains("reduce(%x, %axes)") && few.graph.fixed_inputs().is_empty());
+    assert_snapshot!(few.notes[0], @"input `axes` is not fixed: it has more than the 0 elements that were told");
+    let refusals = [
+        ("axes", Each(vec![0, 1])),
+        ("x", All(1)),
+        ("k", All(2)),
+        ("mask", All(2)),
+        ("mask", Each(vec![1])),
+        ("flag", All(1)),
+    ];
     let refusals = refusals.map(|refused| fixed(&model, &[refused]));
     assert_snapshot!(refusals.join("\n"), @r"
     the values of input `axes` cannot be fixed: 2 elements are told, it has 1
     the values of input `x` cannot be fixed: it is f32, not of integers or booleans
+    the values of input `k` cannot be fixed: the model has a value for it, which is taken: it is no input of a network
     the values of input `mask` cannot be fixed: bool holds no such numbers
     the values of input `mask` cannot be fixed: the number of its elements is not known
     there is no input `flag`; there are: x, axes, mask
