@@ -65,6 +65,10 @@ pub struct Capabilities {
     /// A pooling over the whole plane of what a convolution made needs fewer kernels than a reduction of it. Measured with
     /// TensorRT-RTX; not with TensorRT.
     pub plane_pooling: bool,
+    /// A product that reads a plane's mean becomes a convolution, which takes it in its own layout, if the mean keeps its
+    /// axes and a layer drops them. Seen in TensorRT 8.5's engines of OnnxParser's networks: three layers fewer for ResNet-50
+    /// of 32 images.
+    pub flattened_means: bool,
     /// One kernel joins keys and values to those of the past and attends a query to them, where attention is written as
     /// products. Seen in TensorRT-RTX; not looked for in TensorRT.
     pub decode_kernel: bool,
@@ -99,6 +103,7 @@ impl Capabilities {
             float_tests: true,
             wide_indices: true,
             plane_pooling: true,
+            flattened_means: false,
             decode_kernel: true,
         }
     }
@@ -145,6 +150,7 @@ impl Capabilities {
             float_tests: least((10, 1)),
             wide_indices: least((10, 14)),
             plane_pooling: false,
+            flattened_means: !least((9, 0)),
             decode_kernel: false,
         }
     }

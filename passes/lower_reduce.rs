@@ -15,7 +15,8 @@
 //! ```
 //!
 //! Fires on a reduction whose number of axes is known but not the axes, and on the extremum of booleans, which becomes
-//! one of integers. A mean of integers, along whatever axes, is their sum in i64, divided once.
+//! one of integers. A mean of integers, along whatever axes, is their sum in i64, divided once. A mean of planes that a product
+//! reads keeps its axes, and a squeeze drops them, where the target makes a convolution of such a product.
 //!
 //! Refuses nothing; an unknown rank or number of axes is no match.
 //!
@@ -24,7 +25,7 @@
 //! Numerics: sums in another order; 1e-6 in f32.
 
 use trt_fuse_ir::infer::resolve_axis;
-use trt_fuse_ir::op::{BinaryOp, Expand, Reduce, ReduceKind, Reshape, Slice, UnaryOp};
+use trt_fuse_ir::op::{BinaryOp, Expand, Reduce, ReduceKind, Reshape, Slice, Squeeze, UnaryOp};
 use trt_fuse_ir::{DType, Dim, Graph, Ints, NodeId, Op, OpKind, Patch, Shape, Tensor, ValueRef};
 
 use crate::axes::{named_axes, unnamed_dims};
@@ -61,6 +62,7 @@ impl Rule for LowerReduce {
             Some(axes) if is_mean && context.capabilities.dtypes.contains(&DType::I64) => {
                 return integer_mean(f, op, &axes);
             }
+            Some(axes) if context.capabilities.flattened_means => return flattened_mean(f, op, &axes),
             Some(_) => return Err(Miss::NoMatch),
             None => {}
         }
@@ -100,6 +102,24 @@ impl Rule for LowerReduce {
         let y = f.op(Reshape { shape: None, allow_zero: true }, &[y, shape]);
         Ok(f.result(y))
     }
+}
+
+/// The mean of planes, its axes dropped by an operator of their own before the product that reads it.
+fn flattened_mean(mut f: Formula<'_>, op: &Reduce, axes: &[i64]) -> Result<Patch, Miss> {
+    let rank = f.shape(0)?.len();
+    let mut planes: Vec<usize> = axes.iter().filter_map(|axis| resolve_axis(*axis, rank).ok()).collect();
+    planes.sort_unstable();
+    let is_mean = op.kind == ReduceKind::Mean && !op.keep_dims && rank == 4 && planes == [2, 3];
+    let graph = f.graph();
+    let reader = graph.sole_consumer(f.root().into()).filter(|reader| reader.slot == 0).ok_or(Miss::NoMatch)?.node;
+    let by_weights = graph.input(reader, 1).is_some_and(|weights| graph.constant(weights).is_some());
+    if !is_mean || graph.kind(reader) != Some(OpKind::MatMul) || !by_weights {
+        return Err(Miss::NoMatch);
+    }
+    let x = f.input(0)?;
+    let mean = f.op(Reduce { keep_dims: true, ..op.clone() }, &[x]);
+    let y = f.op(Squeeze { axes: Some(Ints::from_slice(&[2, 3])) }, &[mean]);
+    Ok(f.result(y))
 }
 
 /// TensorRT reduces no booleans.
@@ -201,10 +221,11 @@ fn neutral(f: &mut Formula<'_>, kind: ReduceKind) -> Result<ValueRef, Miss> {
 
 #[cfg(test)]
 mod tests {
+    use trt_fuse_ir::Capabilities;
     use trt_fuse_ir::eval::eval_graph;
 
     use super::*;
-    use crate::testing::{random_inputs, run_rule};
+    use crate::testing::{random_inputs, run_for, run_rule};
 
     /// Compares with the reduction over the axes as a constant.
     fn check(kind: &str, axes: &[i64], keep_dims: bool) {
@@ -297,6 +318,34 @@ mod tests {
         let run = run_rule(LowerReduce, text);
         let x = Tensor::from_vec([2, 2], vec![-1_i32, -2, 0, -4]).unwrap();
         assert_eq!(eval_graph(&run.after, &[x]).unwrap(), [Tensor::from_vec([], vec![-1_i32]).unwrap()]);
+    }
+
+    #[test]
+    fn means_of_planes_keep_their_axes_before_a_product_for_tensorrt_8() {
+        let text = "graph g(%x: f32[n, 3, 4, 3]) -> (%y) {
+            %m = reduce(%x) kind=mean axes=[2, -1] keep_dims=false
+            %w = constant() value=f32[3, 2] {1, 2, 3, 4, 5, 6}
+            %y = matmul(%m, %w) transpose_a=false transpose_b=false }";
+        let before: Graph = text.parse().unwrap();
+        let target = Capabilities::tensorrt((8, 5, 3));
+        let after = run_for(LowerReduce, &before, &target);
+        insta::assert_snapshot!(after, @"
+        graph g(%x: f32[n, 3, 4, 3]) -> (%y) {
+          %m.1 = reduce(%x) kind=mean axes=[2, -1] keep_dims=true : f32[n, 3, 1, 1]
+          %m = squeeze(%m.1) axes=[2, 3] : f32[n, 3]
+          %w = constant() value=f32[3, 2] {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}
+          %y = matmul(%m, %w) : f32[n, 2]
+        }
+        ");
+        let inputs = random_inputs(&before, 2, 7);
+        assert_eq!(eval_graph(&before, &inputs).unwrap(), eval_graph(&after, &inputs).unwrap());
+        assert_eq!(run_for(LowerReduce, &after, &target).to_string(), after.to_string());
+        assert_eq!(run_for(LowerReduce, &before, &Capabilities::default()).to_string(), before.to_string());
+        // Other axes, another kind, no weights.
+        for (from, to) in [("[2, -1]", "[1, 2]"), ("kind=mean", "kind=max"), ("matmul(%m, %w)", "matmul(%w, %m)")] {
+            let before: Graph = text.replace(from, to).replace("[n,", "[2,").parse().unwrap();
+            assert_eq!(run_for(LowerReduce, &before, &target).to_string(), before.to_string(), "{to}");
+        }
     }
 
     #[test]
