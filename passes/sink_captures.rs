@@ -13,7 +13,8 @@
 //! than the body: a shape, or the elements of a small integer tensor.
 //!
 //! Refuses when
-//! - a body does not fit what is known of its captures: it is a branch for other shapes, which stays as it was.
+//! - a body does not fit what is known of its captures, or what it gives then not what the outside knows: it is a branch for
+//!   other shapes, which stays as it was.
 //!
 //! Order: after `fold_constants`, which makes captures constant; before `fold_control_flow`.
 //!
@@ -21,8 +22,9 @@
 
 use std::sync::Arc;
 
+use trt_fuse_ir::infer::{InferContext, infer};
 use trt_fuse_ir::op::{Bodies, Body};
-use trt_fuse_ir::{Builder, Graph, GraphError, NodeId, OpKind, Patch, Tensor, ValueInfo, ValueRef};
+use trt_fuse_ir::{Builder, Graph, GraphError, NodeId, Op, OpKind, Patch, Tensor, ValueInfo, ValueRef};
 
 use crate::pass::{Miss, Rule, RuleContext};
 
@@ -69,6 +71,9 @@ impl Rule for SinkCaptures {
         let changed: Result<Bodies, GraphError> = bodies.iter().map(|body| changed(body, &fates)).collect();
         let misfit = Miss::Blocked { reason: "a body does not fit what is known of its captures", at: root };
         let op = node.op.with_bodies(&changed.map_err(|_| misfit)?).ok_or(Miss::NoMatch)?;
+        if !gives_the_same(graph, root, &op, &inputs) {
+            return Err(misfit);
+        }
         let mut patch = Patch::new(self.name(), root);
         let new = patch.add_many(op, &inputs, node.outputs.len());
         for slot in 0..node.outputs.len() as u32 {
@@ -77,6 +82,15 @@ impl Rule for SinkCaptures {
         patch.absorb([root]);
         Ok(patch)
     }
+}
+
+/// Whether what an operator gives in place of a node fits what is known of the node's outputs.
+fn gives_the_same(graph: &Graph, root: NodeId, op: &Op, inputs: &[Option<ValueRef>]) -> bool {
+    let Some(node) = graph.node(root) else { return false };
+    let infos: Vec<Option<&ValueInfo>> = inputs.iter().map(|input| graph.info((*input)?)).collect();
+    let context = InferContext { node: &node.name, outputs: node.outputs.len() };
+    let found = infer(op, &infos, &context);
+    found.is_ok_and(|found| found.iter().zip(&node.outputs).all(|(found, output)| found.is_compatible(&output.info)))
 }
 
 /// What becomes of the input `at` of all bodies, which is this value outside.
@@ -186,6 +200,18 @@ mod tests {
             "graph g(%c: bool[], %x: f32[n]) -> (%y) {{ %y = if(%c, %x) then_branch={} else_branch={} }}",
             branch("t", "%x: f32[..]", "relu(%x)"),
             branch("e", "%x: f32[..]", "squeeze(%x) axes=[3]"),
+        );
+        let run = run_rule(SinkCaptures, &text);
+        assert_eq!((run.rewrites, run.reasons()), (0, vec!["a body does not fit what is known of its captures"]));
+    }
+
+    #[test]
+    fn refuses_what_gives_another_shape_than_the_outside_knows() {
+        let text = format!(
+            "graph g(%x: f32[n, 2]) -> (%y) {{ %c = constant() value=bool[] {{1}} \
+             %y = if(%c, %x) then_branch={} else_branch={} : f32[1, m] }}",
+            branch("t", "%x: f32[..]", "unsqueeze(%x) axes=[0]"),
+            branch("e", "%x: f32[..]", "relu(%x)"),
         );
         let run = run_rule(SinkCaptures, &text);
         assert_eq!((run.rewrites, run.reasons()), (0, vec!["a body does not fit what is known of its captures"]));
