@@ -15,7 +15,7 @@ from pattern import pattern
 
 root = pathlib.Path(__file__).resolve().parent.parent / "testdata" / "references"
 (folder,) = pathlib.Path(sys.argv[1]).glob("silero-vad-*")
-for name in ("silero_vad_16k_op15", "silero_vad_op18_ifless"):
+for name in ("silero_vad", "silero_vad_16k_op15", "silero_vad_op18_ifless"):
     session = onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
     inputs = {"input": pattern([2, 512]), "state": pattern([2, 2, 128]), "sr": np.array(16000, np.int64)}
     outputs = session.run(None, inputs)

@@ -3,12 +3,14 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use common::{assert_outputs, fetched, library, pattern};
 use trt_fuse::import::{ImportOptions, import_file};
 use trt_fuse::ir::eval::eval_graph;
-use trt_fuse::ir::{Graph, Op, Tensor};
+use trt_fuse::ir::op::WITH_BODIES;
+use trt_fuse::ir::{Graph, InputValues, Op, Tensor};
 use trt_fuse::{Options, build, optimize};
 
 const NAMES: &[&str] = &["silero_vad_16k_op15", "silero_vad_op18_ifless"];
@@ -81,4 +83,28 @@ fn branches_of_different_rank_are_refused_with_the_reason() {
         refused.iter().map(|node| (&*node.node, &*node.reason)).collect::<Vec<_>>(),
         [("/model/decoder/If", reason)]
     );
+}
+
+/// The rate is an input of this one, and whole networks for 16 and 8 kHz are branches: fixed, one is left.
+#[test]
+fn a_fixed_rate_chooses_the_network() {
+    let Some(path) = path("silero_vad") else { return };
+    let import = |fixed: bool| ImportOptions {
+        sizes: [("input.1".to_string(), 512)].into(),
+        values: if fixed { [("sr".to_string(), InputValues::Each(vec![16_000]))].into() } else { BTreeMap::new() },
+        ..ImportOptions::default()
+    };
+    let whole = import_file(&path, &import(false)).unwrap().graph;
+    check("silero_vad", &whole);
+    assert!(!trt_fuse::unsupported(&whole, &Options::default()).unwrap().is_empty());
+
+    let model = import_file(&path, &import(true)).unwrap();
+    check("silero_vad", &model.graph);
+    let graph = optimize(model, &Options::default()).unwrap().graph;
+    check("silero_vad", &graph);
+    assert!(graph.live_of(&WITH_BODIES).is_empty());
+    let ranges = ["input.0=1:2:4", "state.1=1:2:4"].map(|range| range.parse().unwrap());
+    let options = Options { ranges: ranges.into(), ..Options::default() };
+    let Some(library) = library() else { return };
+    build(&graph, &library, &options, None).unwrap();
 }

@@ -76,6 +76,8 @@ pub struct Unsupported {
 impl Unsupported {
     /// Whether the reason is that something is not known of the inputs before the engine runs.
     pub(crate) fn is_for_lack_of_knowledge(&self) -> bool {
-        ["only at run time", "is not known", "are not known"].iter().any(|phrase| self.reason.contains(phrase))
+        ["only at run time", "only known at run time", "is not known", "are not known"]
+            .iter()
+            .any(|phrase| self.reason.contains(phrase))
     }
 }
