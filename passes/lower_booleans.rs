@@ -90,30 +90,33 @@ fn moved(graph: &Graph, root: NodeId, op: Op) -> Result<Patch, Miss> {
     };
     let mut f = Formula::new("lower_booleans", graph, root);
     let mut inputs: Vec<Option<ValueRef>> = graph.node_inputs(root).to_vec();
-    for input in inputs.iter_mut().skip(first).flatten() {
-        if graph.dtype(*input) == DType::Bool {
-            *input = match integer_before(graph, *input).filter(|_| is_move) {
-                Some(integer) => integer,
-                None => f.cast(*input, DType::I32),
-            };
-        }
+    let is_boolean = |input: &&mut ValueRef| graph.dtype(**input) == DType::Bool;
+    // Several are of one type.
+    let is_one = inputs.iter_mut().skip(first).flatten().filter(is_boolean).count() == 1;
+    for input in inputs.iter_mut().skip(first).flatten().filter(is_boolean) {
+        let integer = integer_before(graph, *input).filter(|_| is_move);
+        *input = match integer.filter(|integer| is_one || graph.dtype(*integer) == DType::I32) {
+            Some(integer) => integer,
+            None => f.cast(*input, DType::I32),
+        };
     }
     let moved = f.many(op, &inputs, outputs);
     let moved: Vec<ValueRef> = moved.into_iter().map(|value| f.cast(value, DType::Bool)).collect();
     Ok(f.results(&moved))
 }
 
-/// What a boolean is the nonzero places of, if that is an i32.
+/// What a boolean is the nonzero places of, if that is an i32 or an i64.
 fn integer_before(graph: &Graph, value: ValueRef) -> Option<ValueRef> {
     let Op::Cast(Cast { to: DType::Bool, .. }) = graph.op(value.node)? else { return None };
-    graph.input(value.node, 0).filter(|integer| graph.dtype(*integer) == DType::I32)
+    graph.input(value.node, 0).filter(|integer| matches!(graph.dtype(*integer), DType::I32 | DType::I64))
 }
 
 /// A boolean that was 0 or 1 before, and is again.
 fn between_moves(graph: &Graph, root: NodeId) -> Option<Patch> {
     let Op::Cast(Cast { to: DType::I32, .. }) = graph.op(root)? else { return None };
     let boolean = graph.input(root, 0)?;
-    let integer = integer_before(graph, boolean).filter(|integer| is_bit(graph, *integer, MOST_MOVES))?;
+    let integer = integer_before(graph, boolean).filter(|integer| graph.dtype(*integer) == DType::I32);
+    let integer = integer.filter(|integer| is_bit(graph, *integer, MOST_MOVES))?;
     let mut patch = Patch::new("lower_booleans", root);
     patch.replace(root.into(), integer).absorb([root]);
     Some(patch)
@@ -201,6 +204,23 @@ mod tests {
               %z = cast(%z.2) to=bool saturate=true : bool[2, n]
             }
             ");
+    }
+
+    #[test]
+    fn moves_the_integers_that_a_mask_was() {
+        insta::assert_snapshot!(lowered("graph g(%m: i64[n, 4]) -> (%y) {
+            %b = cast(%m) to=bool %y = reshape(%b) shape=[n, 1, 1, 4] }"), @"
+            graph g(%m: i64[n, 4]) -> (%y) {
+              %y.1 = reshape(%m) shape=[n, 1, 1, 4] : i64[n, 1, 1, 4]
+              %y = cast(%y.1) to=bool saturate=true : bool[n, 1, 1, 4]
+            }
+            ");
+        // Both of one type.
+        let joined = lowered(
+            "graph g(%m: i64[4], %k: i32[4]) -> (%y) {
+            %a = cast(%m) to=bool %b = cast(%k) to=bool %y = concat(%a, %b) axis=0 }",
+        );
+        assert!(joined.to_string().contains("concat(%y.1, %k) axis=0 : i32[8]"), "{joined}");
     }
 
     #[test]
