@@ -78,6 +78,7 @@ mod lower_types;
 mod merge_common;
 mod merge_concats;
 mod merge_convolutions;
+mod merge_kernels;
 mod merge_layouts;
 mod merge_products;
 mod merge_reduces;

@@ -78,6 +78,7 @@ use crate::lower_types::LowerTypes;
 use crate::merge_common::MergeCommon;
 use crate::merge_concats::MergeConcats;
 use crate::merge_convolutions::MergeConvolutions;
+use crate::merge_kernels::MergeKernels;
 use crate::merge_layouts::MergeLayouts;
 use crate::merge_products::MergeProducts;
 use crate::merge_reduces::MergeReduces;
@@ -487,6 +488,7 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         // Epilogues last, in their order: bias, residual, activation.
         rule(FuseResidual),
         rule(FuseActivation),
+        rule(MergeKernels),
         rule(MergeConvolutions), // with the epilogue that each has
     ]
 }

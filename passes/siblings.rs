@@ -51,6 +51,8 @@ pub(crate) enum Pattern {
     PointwiseConvolutions,
     /// Other convolutions.
     Convolutions,
+    /// Convolutions of several sizes of kernels, whose results are joined.
+    Kernels,
     /// Matrix products of all the parts of one tensor.
     ProductsOfParts,
     /// Matrix products of other tensors of one shape.
@@ -60,8 +62,8 @@ pub(crate) enum Pattern {
 impl Pattern {
     /// What [`Siblings::Auto`] merges: the fewest siblings that gain from becoming one, or `None` if no number does.
     ///
-    /// Engine layers of TensorRT-RTX 1.7.1, of all such siblings apart and merged, measured on 2026-11-22, the
-    /// last three on 2026-11-26 on products of 64 by 64 between activations. A slice of the
+    /// Engine layers of TensorRT-RTX 1.7.1, of all such siblings apart and merged, measured on 2026-11-22, those of kernels on
+    /// 2026-11-27, and the last three on 2026-11-26 on products of 64 by 64 between activations. A slice of the
     /// wide result is a kernel of its own if a convolution or a concatenation reads it; products it runs side by side
     /// itself.
     ///
@@ -71,6 +73,7 @@ impl Pattern {
     /// | products | llama_tiny | 58 | 58 |
     /// | pointwise convolutions | googlenet | 73 | 81 |
     /// | pointwise convolutions | inception_v3 | 112 | 121 |
+    /// | kernels of 1x1 and 3x3, joined again | squeezenet1_1 | 32 | 24 |
     /// | products of parts, joined again | 2, 3, 4, 8 parts | 5, 6, 7, 11 | 3, 3, 3, 3 |
     /// | products of parts, each for another | 2, 3, 4 parts | 6, 8, 10 | 4, 5, 6 |
     /// | products of inputs | 2, 3, 4, 8 inputs | 6, 9, 12, 24 | 4, 5, 6, 10 |
@@ -103,6 +106,8 @@ impl Pattern {
             Self::ProductsOfLayouts => None,
             Self::PointwiseConvolutions => None,
             Self::Convolutions => None,
+            // Fewer layers and more arithmetic: not measured on a GPU yet.
+            Self::Kernels => None,
             // Nothing is copied for it that was not before.
             Self::ProductsOfParts => Some(2),
             // They are copied to lie together: it was not measured from how few on that pays.

@@ -78,20 +78,30 @@ fn outputs_agree(name: &str) {
 /// The 1x1 branches of each of GoogLeNet's nine blocks become one convolution and a split.
 #[test]
 fn siblings_are_merged_as_asked_for() {
-    let before = model("googlenet").graph;
+    // Three convolutions become two nodes, in each of nine modules.
+    let (apart, merged) = siblings_of("googlenet");
+    let count = |graph: &Graph, op: &str| count_ops(graph).get(op).copied().unwrap_or(0);
+    assert_eq!((count(&apart, "split"), count(&merged, "split")), (0, 9));
+    assert_eq!(apart.operation_count() - merged.operation_count(), 9);
+    // Of two convolutions and what joins them, one is left, in each of eight.
+    let (apart, merged) = siblings_of("squeezenet1_1");
+    assert_eq!((count(&apart, "concat"), count(&merged, "concat"), count(&merged, "split")), (8, 0, 0));
+    assert_eq!(apart.operation_count() - merged.operation_count(), 16);
+}
+
+/// A model with all siblings apart, and with all merged, which gives the same.
+fn siblings_of(name: &str) -> (Graph, Graph) {
+    let before = model(name).graph;
     let inputs = pattern_inputs(&before);
     let expected = eval_graph(&before, &inputs).unwrap();
     let with = |siblings| {
         let options = Options { passes: PassSelection { siblings, ..Default::default() }, ..Default::default() };
-        optimize(model("googlenet"), &options).unwrap().graph
+        optimize(model(name), &options).unwrap().graph
     };
     let (apart, merged) = (with(Siblings::Never), with(Siblings::Always));
-    let splits = |graph: &Graph| count_ops(graph).get("split").copied().unwrap_or(0);
-    assert_eq!((splits(&apart), splits(&merged)), (0, 9));
-    // Three convolutions become two nodes.
-    assert_eq!(apart.operation_count() - merged.operation_count(), 9);
     let gap = difference(&expected[0], &eval_graph(&merged, &inputs).unwrap()[0]);
-    assert!(gap <= 1e-4, "{gap}");
+    assert!(gap <= 1e-4, "{name}: {gap}");
+    (apart, merged)
 }
 
 #[test]

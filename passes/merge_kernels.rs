@@ -1,0 +1,252 @@
+//! Merges convolutions of one input with kernels of several sizes, whose results are joined, into one of the largest kernel.
+//!
+//! ```text
+//! %a = conv(%x, %w1) ..                      f32[n, 64, h, w] by a kernel of 1x1
+//! %b = conv(%x, %w3) padding=[1, 1, 1, 1] ..                  and of 3x3
+//! %y = concat(%a, %b) axis=1
+//! ```
+//! becomes
+//! ```text
+//! %1 = pad(%w1) pads=[0, 0, 1, 1, 0, 0, 1, 1]
+//! %2 = concat(%1, %w3) axis=0
+//! %3 = conv(%x, %2) padding=[1, 1, 1, 1] ..
+//! %a, %b = split(%3) axis=1 sizes=[64, 64]   which the concat takes back
+//! ```
+//!
+//! Fires on convolutions with equal strides, dilations and epilogue that only one concatenation reads, if zeros around the
+//! smaller kernels make them as large as the largest, and [`Siblings`](crate::Siblings) has them merged. The zeros are
+//! multiplied: one kernel and no copy stand against more arithmetic.
+//!
+//! Refuses: "such siblings are merged only if asked for"; "the weights are read elsewhere and too large to be copied" beyond
+//! [`Options::fold_budget`](crate::Options). One with groups, a residual, or weights that are not constant is no sibling;
+//! those whose kernels are of one size are for `merge_convolutions`.
+//!
+//! Order: before `merge_convolutions`, which takes some of them otherwise; `drop_split_concat` takes the split away.
+//!
+//! Numerics: bit-exact but for the convolution's own order of sums, and NaN where an infinity is multiplied by a zero.
+
+use trt_fuse_ir::op::{Concat, Conv, Pad, PadMode, Split};
+use trt_fuse_ir::{Dim, Graph, Ints, NodeId, Op, OpKind, Padding, Patch, Step, ValueRef};
+
+use crate::channels::vector;
+use crate::pass::{Miss, Rule, RuleContext};
+use crate::siblings::{Pattern, check_budget};
+
+/// The rule.
+#[derive(Debug, Default)]
+pub(crate) struct MergeKernels;
+
+impl Rule for MergeKernels {
+    fn name(&self) -> &'static str {
+        "merge_kernels"
+    }
+
+    fn roots(&self) -> &'static [OpKind] {
+        &[OpKind::Concat]
+    }
+
+    fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
+        let Some(Op::Concat(Concat { axis: 1 })) = graph.op(root) else { return Err(Miss::NoMatch) };
+        let parts: Vec<Part<'_>> =
+            graph.node_inputs(root).iter().flatten().filter_map(|value| Part::of(graph, value.node)).collect();
+        let largest = parts.iter().max_by_key(|part| part.kernel.iter().product::<usize>()).ok_or(Miss::NoMatch)?;
+        let growths: Vec<(&Part<'_>, Ints)> =
+            parts.iter().filter_map(|part| Some((part, part.growth(largest, graph)?))).collect();
+        if growths.iter().all(|(_, growth)| growth.iter().all(|zeros| *zeros == 0)) {
+            return Err(Miss::NoMatch);
+        }
+        let siblings: Vec<NodeId> = growths.iter().map(|(part, _)| part.id).collect();
+        Pattern::Kernels.check(&siblings, context)?;
+        check_budget(graph, &siblings, context)?;
+
+        let mut patch = Patch::new(self.name(), largest.id);
+        let mut weights = Vec::with_capacity(growths.len());
+        for (part, growth) in growths {
+            let weight = graph.input(part.id, 1);
+            let is_smaller = growth.iter().any(|zeros| *zeros > 0);
+            let pad = Pad { mode: PadMode::Constant, pads: Some(growth) };
+            weights.push(if is_smaller { Some(patch.add(pad, &[weight])) } else { weight });
+        }
+        let mut inputs = vec![graph.input(largest.id, 0), Some(patch.add(Concat { axis: 0 }, &weights))];
+        let biases: Vec<Option<ValueRef>> = siblings.iter().map(|id| graph.input(*id, 2)).collect();
+        let channels =
+            || siblings.iter().filter_map(|id| graph.constant(graph.input(*id, 1)?)?.dims().first().copied());
+        if biases.iter().any(Option::is_some) {
+            let mut side_by_side = Vec::with_capacity(biases.len());
+            for (bias, count) in biases.into_iter().zip(channels()) {
+                let dtype = graph.dtype(largest.id.into());
+                let zeros = |patch: &mut Patch| Ok(patch.constant(vector(dtype, vec![0.0; count], largest.id)?));
+                side_by_side.push(Some(bias.map_or_else(|| zeros(&mut patch), Ok)?));
+            }
+            inputs.push(Some(patch.add(Concat { axis: 0 }, &side_by_side)));
+        }
+        let wide = patch.add(largest.op.clone(), &inputs);
+        let sizes = channels().map(Dim::from).collect();
+        let split = patch.add_many(Split { axis: 1, sizes: Some(sizes) }, &[Some(wide)], siblings.len());
+        for (slot, id) in (0..).zip(&siblings) {
+            patch.replace((*id).into(), ValueRef { node: split, slot });
+        }
+        patch.absorb(siblings);
+        Ok(patch)
+    }
+}
+
+/// A convolution that may be merged.
+struct Part<'g> {
+    id: NodeId,
+    op: &'g Conv,
+    /// The kernel's sizes.
+    kernel: &'g [usize],
+    before: &'g [i64],
+    after: &'g [i64],
+}
+
+impl<'g> Part<'g> {
+    fn of(graph: &'g Graph, id: NodeId) -> Option<Self> {
+        let Op::Conv(op) = graph.op(id)? else { return None };
+        let kernel = graph.constant(graph.input(id, 1)?)?.dims().get(2..)?;
+        let is_constant = graph.input(id, 2).is_none_or(|bias| graph.constant(bias).is_some());
+        let is_plain = op.groups == 1 && !op.epilogue.0.contains(&Step::Add);
+        let (before, after) = op.padding.explicit()?;
+        let is_joined = graph.sole_consumer(id.into()).is_some();
+        (is_constant && is_plain && is_joined).then_some(Self { id, op, kernel, before, after })
+    }
+
+    /// The zeros before and after each axis of the weight that give it the kernel and padding of another; `None` if none do.
+    fn growth(&self, largest: &Self, graph: &Graph) -> Option<Ints> {
+        let form = |part: &Self| Conv { padding: Padding::none(0), ..part.op.clone() };
+        if graph.input(self.id, 0) != graph.input(largest.id, 0) || form(self) != form(largest) {
+            return None;
+        }
+        // An element more of the kernel is a dilation more of padding.
+        let zeros = |own: i64, wanted: i64, dilation: i64| {
+            let missing = wanted.checked_sub(own)?;
+            (missing >= 0 && missing.checked_rem(dilation)? == 0).then(|| missing / dilation)
+        };
+        let (mut front, mut back) = (Ints::from_slice(&[0, 0]), Ints::from_slice(&[0, 0]));
+        for axis in 0..self.kernel.len() {
+            let dilation = *self.op.dilations.get(axis)?;
+            let first = zeros(*self.before.get(axis)?, *largest.before.get(axis)?, dilation)?;
+            let last = zeros(*self.after.get(axis)?, *largest.after.get(axis)?, dilation)?;
+            let grown = i64::try_from(*self.kernel.get(axis)?).ok()? + first + last;
+            if usize::try_from(grown).ok()? != *largest.kernel.get(axis)? {
+                return None;
+            }
+            front.push(first);
+            back.push(last);
+        }
+        front.extend(back);
+        Some(front)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Siblings;
+    use crate::testing::{Run, run_rule, run_rule_on_siblings};
+
+    const FORM: &str = "strides=[1, 1] dilations=[1, 1] groups=1 epilogue=[relu]";
+
+    fn text(body: &str) -> String {
+        format!(
+            "graph g(%x: f32[n, 2, 5, 4], %run: f32[1, 2, 1, 1]) -> (%y) {{
+            %w1 = constant() value=f32[1, 2, 1, 1] {{1.0, -2.0}}
+            %w3 = constant() value=f32[2, 2, 3, 3] splat 0.5
+            %row = constant() value=f32[1, 2, 1, 3] {{1.0, 2.0, -1.0, 0.5, 0.25, 3.0}}
+            %column = constant() value=f32[1, 2, 3, 1] {{0.5, 2.0, 1.0, 1.5, -0.25, 1.0}}
+            %b1 = constant() value=f32[1] {{0.5}} %b3 = constant() value=f32[2] {{1.0, -1.0}} {body} }}"
+        )
+    }
+
+    fn run(body: &str) -> Run {
+        run_rule_on_siblings(MergeKernels, Siblings::Always, &text(body))
+    }
+
+    #[test]
+    fn fires_on_two_sizes() {
+        let run = run(&format!(
+            "%a = conv(%x, %w1, %b1) {FORM} %b = conv(%x, %w3) {FORM} padding=[1, 1, 1, 1] %y = concat(%a, %b) axis=1"
+        ));
+        insta::assert_snapshot!(run.equal_within(1e-6, 2).after, @"
+        graph g(%x: f32[n, 2, 5, 4], %run: f32[1, 2, 1, 1]) -> (%y) {
+          %w1 = constant() value=f32[1, 2, 1, 1] {1.0, -2.0}
+          %b.1 = pad(%w1) mode=constant pads=[0, 0, 1, 1, 0, 0, 1, 1] : f32[1, 2, 3, 3]
+          %w3 = constant() value=f32[2, 2, 3, 3] splat 0.5
+          %b.2 = concat(%b.1, %w3) axis=0 : f32[3, 2, 3, 3]
+          %b1 = constant() value=f32[1] {0.5}
+          %b.merge_kernels = constant() value=f32[2] {0.0, 0.0}
+          %b.3 = concat(%b1, %b.merge_kernels) axis=0 : f32[3]
+          %b.4 = conv(%x, %b.2, %b.3) strides=[1, 1] dilations=[1, 1] padding=[1, 1, 1, 1] groups=1 epilogue=[relu] : f32[n, 3, 5, 4]
+          %a, %b = split(%b.4) axis=1 sizes=[1, 2] : f32[n, 1, 5, 4], f32[n, 2, 5, 4]
+          %y = concat(%a, %b) axis=1 : f32[n, 3, 5, 4]
+        }
+        ");
+    }
+
+    #[test]
+    fn fires_on_rows_and_columns_beside_a_square_in_the_order_of_the_concatenation() {
+        let row = format!("%a = conv(%x, %row) {FORM} padding=[0, 1, 0, 1]");
+        let column = format!("%b = conv(%x, %column, %b1) {FORM} padding=[1, 0, 1, 0]");
+        let square = format!("%c = conv(%x, %w3, %b3) {FORM} padding=[1, 1, 1, 1]");
+        let run = run(&format!("{row} {column} {square} %r = relu(%x) %y = concat(%b, %r, %c, %a) axis=1"));
+        run.equal_within(1e-6, 2);
+        assert_eq!(run.rewrites, 1);
+        assert_eq!(run.after.live_of(&[OpKind::Conv]).len(), 1);
+    }
+
+    #[test]
+    fn fires_on_strides_and_dilations() {
+        let form = "strides=[2, 1] dilations=[1, 2] groups=1";
+        let run = run(&format!(
+            "%a = conv(%x, %w1) {form} %b = conv(%x, %w3, %b3) {form} padding=[1, 2, 1, 2] %y = concat(%a, %b) axis=1"
+        ));
+        assert_eq!(run.equal_within(1e-6, 2).rewrites, 1);
+    }
+
+    #[test]
+    fn refuses_what_is_not_asked_for() {
+        let body = format!(
+            "%a = conv(%x, %w1) {FORM} %b = conv(%x, %w3) {FORM} padding=[1, 1, 1, 1] %y = concat(%a, %b) axis=1"
+        );
+        let run = run_rule(MergeKernels, &text(&body));
+        assert_eq!((run.rewrites, run.reasons()), (0, vec!["such siblings are merged only if asked for"]));
+    }
+
+    #[test]
+    fn refuses_to_copy_large_weights() {
+        let form = "strides=[1, 1] dilations=[1, 1] groups=1";
+        let text = format!(
+            "graph g(%x: f32[n, 512, 4, 4]) -> (%y, %z) {{
+            %w = constant() value=f32[512, 512, 1, 1] splat 1.0
+            %v = constant() value=f32[512, 512, 3, 3] splat 1.0
+            %a = conv(%x, %w) {form} %b = conv(%x, %v) {form} padding=[1, 1, 1, 1] %y = concat(%a, %b) axis=1
+            %u = conv(%x, %v) {form} padding=[2, 2, 2, 2] %z = relu(%u) }}"
+        );
+        let run = run_rule_on_siblings(MergeKernels, Siblings::Always, &text);
+        let reason = "the weights are read elsewhere and too large to be copied";
+        assert_eq!((run.rewrites, run.reasons()), (0, vec![reason]));
+    }
+
+    #[test]
+    fn leaves_others_alone() {
+        let square = format!("%b = conv(%x, %w3) {FORM} padding=[1, 1, 1, 1]");
+        for body in [
+            // One size; a weight of run time; groups.
+            format!("%a = conv(%x, %w3) {FORM} padding=[1, 1, 1, 1] {square} %y = concat(%a, %b) axis=1"),
+            format!("%a = conv(%x, %run) {FORM} {square} %y = concat(%a, %b) axis=1"),
+            format!(
+                "%g = constant() value=f32[2, 1, 1, 1] {{1, 2}} %a = conv(%x, %g) {} {square} %y = concat(%a, %b) axis=1",
+                FORM.replace("groups=1", "groups=2")
+            ),
+            // Padding that no zeros make equal, another epilogue, input or reader.
+            format!("%a = conv(%x, %column) {FORM} padding=[2, 0, 0, 0] {square} %y = concat(%a, %b) axis=1"),
+            format!("%a = conv(%x, %w1) {} {square} %y = concat(%a, %b) axis=1", FORM.replace("relu", "tanh")),
+            format!("%r = relu(%x) %a = conv(%r, %w1) {FORM} {square} %y = concat(%a, %b) axis=1"),
+            format!("%a = conv(%x, %w1) {FORM} {square} %c = concat(%a, %b) axis=1 %y = add(%c, %a)"),
+        ] {
+            let run = run(&body);
+            assert_eq!((run.rewrites, run.reasons()), (0, vec![]), "{body}");
+        }
+    }
+}
