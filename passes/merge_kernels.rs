@@ -28,9 +28,8 @@
 use trt_fuse_ir::op::{Concat, Conv, Pad, PadMode, Split};
 use trt_fuse_ir::{Dim, Graph, Ints, NodeId, Op, OpKind, Padding, Patch, Step, ValueRef};
 
-use crate::channels::vector;
 use crate::pass::{Miss, Rule, RuleContext};
-use crate::siblings::{Pattern, check_budget};
+use crate::siblings::{Pattern, check_budget, side_by_side};
 
 /// The rule.
 #[derive(Debug, Default)]
@@ -67,21 +66,12 @@ impl Rule for MergeKernels {
             let pad = Pad { mode: PadMode::Constant, pads: Some(growth) };
             weights.push(if is_smaller { Some(patch.add(pad, &[weight])) } else { weight });
         }
-        let mut inputs = vec![graph.input(largest.id, 0), Some(patch.add(Concat { axis: 0 }, &weights))];
-        let biases: Vec<Option<ValueRef>> = siblings.iter().map(|id| graph.input(*id, 2)).collect();
-        let channels =
-            || siblings.iter().filter_map(|id| graph.constant(graph.input(*id, 1)?)?.dims().first().copied());
-        if biases.iter().any(Option::is_some) {
-            let mut side_by_side = Vec::with_capacity(biases.len());
-            for (bias, count) in biases.into_iter().zip(channels()) {
-                let dtype = graph.dtype(largest.id.into());
-                let zeros = |patch: &mut Patch| Ok(patch.constant(vector(dtype, vec![0.0; count], largest.id)?));
-                side_by_side.push(Some(bias.map_or_else(|| zeros(&mut patch), Ok)?));
-            }
-            inputs.push(Some(patch.add(Concat { axis: 0 }, &side_by_side)));
-        }
-        let wide = patch.add(largest.op.clone(), &inputs);
-        let sizes = channels().map(Dim::from).collect();
+        let channels = |id: &NodeId| graph.constant(graph.input(*id, 1)?)?.dims().first().copied();
+        let sizes: Vec<usize> = siblings.iter().map(channels).collect::<Option<_>>().ok_or(Miss::NoMatch)?;
+        let weight = patch.add(Concat { axis: 0 }, &weights);
+        let bias = side_by_side(&mut patch, graph, &siblings, 2, &sizes, 0)?;
+        let wide = patch.add(largest.op.clone(), &[graph.input(largest.id, 0), Some(weight), bias]);
+        let sizes = sizes.into_iter().map(Dim::from).collect();
         let split = patch.add_many(Split { axis: 1, sizes: Some(sizes) }, &[Some(wide)], siblings.len());
         for (slot, id) in (0..).zip(&siblings) {
             patch.replace((*id).into(), ValueRef { node: split, slot });

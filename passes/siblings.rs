@@ -183,19 +183,8 @@ pub(crate) fn merge(
     let mut inputs = vec![graph.input(root, 0)];
     let slots = siblings.iter().map(|id| graph.node_inputs(*id).len()).max().unwrap_or(0);
     for slot in 1..slots {
-        let parts: Vec<Option<ValueRef>> = siblings.iter().map(|id| graph.input(*id, slot)).collect();
-        if parts.iter().all(Option::is_none) {
-            inputs.push(None);
-            continue;
-        }
-        let mut side_by_side = Vec::with_capacity(parts.len());
-        for (part, size) in parts.into_iter().zip(sizes) {
-            let zeros =
-                |patch: &mut Patch| Ok(patch.constant(vector(graph.dtype(root.into()), vec![0.0; *size], root)?));
-            side_by_side.push(Some(part.map_or_else(|| zeros(&mut patch), Ok)?));
-        }
         let axis = if slot == 1 { axes.weight } else { 0 };
-        inputs.push(Some(patch.add(Concat { axis }, &side_by_side)));
+        inputs.push(side_by_side(&mut patch, graph, siblings, slot, sizes, axis)?);
     }
     let wide = patch.add(op, &inputs);
     let sizes = sizes.iter().map(|size| Dim::from(*size)).collect();
@@ -205,6 +194,28 @@ pub(crate) fn merge(
     }
     patch.absorb(siblings.iter().copied());
     Ok(patch)
+}
+
+/// The inputs of a slot put side by side along an axis, where one left out is a vector of zeros; `None` if all are.
+pub(crate) fn side_by_side(
+    patch: &mut Patch,
+    graph: &Graph,
+    siblings: &[NodeId],
+    slot: usize,
+    sizes: &[usize],
+    axis: i64,
+) -> Result<Option<ValueRef>, Miss> {
+    let parts: Vec<Option<ValueRef>> = siblings.iter().map(|id| graph.input(*id, slot)).collect();
+    let root = *siblings.first().ok_or(Miss::NoMatch)?;
+    if parts.iter().all(Option::is_none) {
+        return Ok(None);
+    }
+    let mut filled = Vec::with_capacity(parts.len());
+    for (part, size) in parts.into_iter().zip(sizes) {
+        let zeros = |patch: &mut Patch| Ok(patch.constant(vector(graph.dtype(root.into()), vec![0.0; *size], root)?));
+        filled.push(Some(part.map_or_else(|| zeros(patch), Ok)?));
+    }
+    Ok(Some(patch.add(Concat { axis }, &filled)))
 }
 
 /// Blocked where constants that other nodes read are too large to be put beside others once more.
