@@ -117,8 +117,9 @@ fn flattened_mean(mut f: Formula<'_>, op: &Reduce, axes: &[i64]) -> Result<Patch
         return Err(Miss::NoMatch);
     }
     let x = f.input(0)?;
-    let mean = f.op(Reduce { keep_dims: true, ..op.clone() }, &[x]);
-    let y = f.op(Squeeze { axes: Some(Ints::from_slice(&[2, 3])) }, &[mean]);
+    let planes = Some(Ints::from_slice(&[2, 3]));
+    let mean = f.op(Reduce { keep_dims: true, axes: planes.clone(), ..op.clone() }, &[x]);
+    let y = f.op(Squeeze { axes: planes }, &[mean]);
     Ok(f.result(y))
 }
 
@@ -331,7 +332,7 @@ mod tests {
         let after = run_for(LowerReduce, &before, &target);
         insta::assert_snapshot!(after, @"
         graph g(%x: f32[n, 3, 4, 3]) -> (%y) {
-          %m.1 = reduce(%x) kind=mean axes=[2, -1] keep_dims=true : f32[n, 3, 1, 1]
+          %m.1 = reduce(%x) kind=mean axes=[2, 3] keep_dims=true : f32[n, 3, 1, 1]
           %m = squeeze(%m.1) axes=[2, 3] : f32[n, 3]
           %w = constant() value=f32[3, 2] {1.0, 2.0, 3.0, 4.0, 5.0, 6.0}
           %y = matmul(%m, %w) : f32[n, 2]
@@ -341,6 +342,13 @@ mod tests {
         assert_eq!(eval_graph(&before, &inputs).unwrap(), eval_graph(&after, &inputs).unwrap());
         assert_eq!(run_for(LowerReduce, &after, &target).to_string(), after.to_string());
         assert_eq!(run_for(LowerReduce, &before, &Capabilities::default()).to_string(), before.to_string());
+        // The axes as an input.
+        let given = text.replace("reduce(%x)", "reduce(%x, %k)").replace("axes=[2, -1] ", "");
+        let given = given.replace("%m =", "%k = constant() value=i64[2] {-1, 2} %m =");
+        let given: Graph = given.parse().unwrap();
+        let kept = run_for(LowerReduce, &given, &target);
+        assert_eq!(eval_graph(&before, &inputs).unwrap(), eval_graph(&kept, &inputs).unwrap());
+        assert_eq!(kept.live_of(&[OpKind::Squeeze]).len(), 1);
         // Other axes, another kind, no weights.
         for (from, to) in [("[2, -1]", "[1, 2]"), ("kind=mean", "kind=max"), ("matmul(%m, %w)", "matmul(%w, %m)")] {
             let before: Graph = text.replace(from, to).replace("[n,", "[2,").parse().unwrap();

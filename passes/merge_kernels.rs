@@ -13,20 +13,20 @@
 //! %a, %b = split(%3) axis=1 sizes=[64, 64]   which the concat takes back
 //! ```
 //!
-//! Fires on convolutions with equal strides, dilations and epilogue that only one concatenation reads, if zeros around the
-//! smaller kernels make them as large as the largest, and [`Siblings`](crate::Siblings) has them merged. The zeros are
-//! multiplied: one kernel and no copy stand against more arithmetic.
+//! Fires on convolutions with equal strides, dilations and epilogue that one concatenation alone reads, next to each other,
+//! if zeros around the smaller kernels make them as large as the largest, and [`Siblings`](crate::Siblings) has them merged. The zeros are
+//! multiplied: one kernel stands against more arithmetic.
 //!
-//! Refuses: "such siblings are merged only if asked for"; "the weights are read elsewhere and too large to be copied" beyond
-//! [`Options::fold_budget`](crate::Options). One with groups, a residual, or weights that are not constant is no sibling;
-//! those whose kernels are of one size are for `merge_convolutions`.
+//! Refuses: "such siblings are merged only if asked for"; beyond [`Options::fold_budget`](crate::Options), "the weights are read
+//! elsewhere and too large to be copied" and "the weights would grow too large". One with groups, a residual, or weights that
+//! are not constant is no sibling; those whose kernels are of one size are for `merge_convolutions`.
 //!
 //! Order: before `merge_convolutions`, which takes some of them otherwise; `drop_split_concat` takes the split away.
 //!
 //! Numerics: bit-exact but for the convolution's own order of sums, and NaN where an infinity is multiplied by a zero.
 
 use trt_fuse_ir::op::{Concat, Conv, Pad, PadMode, Split};
-use trt_fuse_ir::{Dim, Graph, Ints, NodeId, Op, OpKind, Padding, Patch, Step, ValueRef};
+use trt_fuse_ir::{Dim, Graph, Ints, NodeId, Op, OpKind, Padding, Patch, Step, ValueRef, numel};
 
 use crate::pass::{Miss, Rule, RuleContext};
 use crate::siblings::{Pattern, check_budget, side_by_side};
@@ -46,17 +46,15 @@ impl Rule for MergeKernels {
 
     fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
         let Some(Op::Concat(Concat { axis: 1 })) = graph.op(root) else { return Err(Miss::NoMatch) };
-        let parts: Vec<Part<'_>> =
-            graph.node_inputs(root).iter().flatten().filter_map(|value| Part::of(graph, value.node)).collect();
-        let largest = parts.iter().max_by_key(|part| part.kernel.iter().product::<usize>()).ok_or(Miss::NoMatch)?;
-        let growths: Vec<(&Part<'_>, Ints)> =
-            parts.iter().filter_map(|part| Some((part, part.growth(largest, graph)?))).collect();
-        if growths.iter().all(|(_, growth)| growth.iter().all(|zeros| *zeros == 0)) {
-            return Err(Miss::NoMatch);
-        }
+        let parts: Vec<Option<Part<'_>>> =
+            graph.node_inputs(root).iter().map(|value| Part::of(graph, (*value)?.node)).collect();
+        let (largest, growths) = largest_run(&parts, graph).ok_or(Miss::NoMatch)?;
         let siblings: Vec<NodeId> = growths.iter().map(|(part, _)| part.id).collect();
         Pattern::Kernels.check(&siblings, context)?;
         check_budget(graph, &siblings, context)?;
+        if growths.iter().any(|(part, growth)| part.grown_bytes(growth, graph) > context.options.fold_budget) {
+            return Err(Miss::Blocked { reason: "the weights would grow too large", at: largest.id });
+        }
 
         let mut patch = Patch::new(self.name(), largest.id);
         let mut weights = Vec::with_capacity(growths.len());
@@ -81,6 +79,28 @@ impl Rule for MergeKernels {
     }
 }
 
+/// Neighbours among the parts that zeros give the kernel of one of them, of as large a kernel as there are such, and the zeros.
+fn largest_run<'p, 'g>(
+    parts: &'p [Option<Part<'g>>],
+    graph: &Graph,
+) -> Option<(&'p Part<'g>, Vec<(&'p Part<'g>, Ints)>)> {
+    let mut candidates: Vec<(usize, &Part<'g>)> =
+        parts.iter().enumerate().filter_map(|(at, part)| Some((at, part.as_ref()?))).collect();
+    candidates.sort_by_key(|(_, part)| std::cmp::Reverse(part.kernel.iter().product::<usize>()));
+    candidates.into_iter().find_map(|(at, largest)| {
+        let grown = |part: &'p Option<Part<'g>>| {
+            let part = part.as_ref()?;
+            Some((part, part.growth(largest, graph)?))
+        };
+        let (before, after) = parts.split_at_checked(at)?;
+        let mut run: Vec<_> = before.iter().rev().map_while(grown).collect();
+        run.reverse();
+        run.extend(after.iter().map_while(grown));
+        let grows = run.iter().any(|(_, growth)| growth.iter().any(|zeros| *zeros > 0));
+        grows.then_some((largest, run))
+    })
+}
+
 /// A convolution that may be merged.
 struct Part<'g> {
     id: NodeId,
@@ -102,10 +122,33 @@ impl<'g> Part<'g> {
         (is_constant && is_plain && is_joined).then_some(Self { id, op, kernel, before, after })
     }
 
+    /// Bytes that its weight takes more with zeros around it; folding it takes these.
+    fn grown_bytes(&self, growth: &[i64], graph: &Graph) -> usize {
+        let Some((value, weight)) = graph.input(self.id, 1).and_then(|value| Some((value, graph.constant(value)?)))
+        else {
+            return 0;
+        };
+        if growth.iter().all(|zeros| *zeros == 0) {
+            return 0;
+        }
+        let (front, back) = growth.split_at(growth.len() / 2);
+        let zeros = front.iter().zip(back).map(|(front, back)| usize::try_from(front + back).unwrap_or(usize::MAX));
+        let dims: Option<Vec<usize>> =
+            weight.dims().iter().zip(zeros).map(|(size, zeros)| size.checked_add(zeros)).collect();
+        let grown = dims.and_then(|dims| weight.dtype().byte_len(numel(&dims)?)).unwrap_or(usize::MAX);
+        let freed = if graph.sole_consumer(value).is_some() { weight.held_bytes() } else { 0 };
+        grown.saturating_sub(freed)
+    }
+
     /// The zeros before and after each axis of the weight that give it the kernel and padding of another; `None` if none do.
     fn growth(&self, largest: &Self, graph: &Graph) -> Option<Ints> {
         let form = |part: &Self| Conv { padding: Padding::none(0), ..part.op.clone() };
-        if graph.input(self.id, 0) != graph.input(largest.id, 0) || form(self) != form(largest) {
+        let weights = |part: &Self| {
+            let weight = graph.constant(graph.input(part.id, 1)?)?;
+            Some((weight.dtype(), weight.dims().get(1).copied()?))
+        };
+        let alike = graph.input(self.id, 0) == graph.input(largest.id, 0) && form(self) == form(largest);
+        if !alike || weights(self)? != weights(largest)? {
             return None;
         }
         // An element more of the kernel is a dilation more of padding.
@@ -179,10 +222,39 @@ mod tests {
         let row = format!("%a = conv(%x, %row) {FORM} padding=[0, 1, 0, 1]");
         let column = format!("%b = conv(%x, %column, %b1) {FORM} padding=[1, 0, 1, 0]");
         let square = format!("%c = conv(%x, %w3, %b3) {FORM} padding=[1, 1, 1, 1]");
-        let run = run(&format!("{row} {column} {square} %r = relu(%x) %y = concat(%b, %r, %c, %a) axis=1"));
+        let run = run(&format!("{row} {column} {square} %r = relu(%x) %y = concat(%r, %b, %c, %a) axis=1"));
         run.equal_within(1e-6, 2);
         assert_eq!(run.rewrites, 1);
-        assert_eq!(run.after.live_of(&[OpKind::Conv]).len(), 1);
+        let split = "%b, %c, %a = split(%c.5) axis=1 sizes=[1, 2, 1]";
+        assert!(run.after.to_string().contains(split), "{}", run.after);
+    }
+
+    #[test]
+    fn fires_beside_a_larger_kernel_of_something_else() {
+        let pair = format!("%a = conv(%x, %w1) {FORM} %b = conv(%x, %w3) {FORM} padding=[1, 1, 1, 1]");
+        let other = "%r = relu(%x) %w5 = constant() value=f32[1, 2, 5, 5] splat 1.0";
+        let tanh = FORM.replace("relu", "tanh");
+        for third in [
+            format!("{other} %c = conv(%r, %w5) {FORM} padding=[2, 2, 2, 2]"),
+            format!("%c = conv(%x, %w3) {tanh} padding=[1, 1, 1, 1]"),
+        ] {
+            let run = run(&format!("{pair} {third} %y = concat(%a, %b, %c) axis=1"));
+            assert_eq!(run.equal_within(1e-6, 2).rewrites, 1, "{third}");
+        }
+    }
+
+    #[test]
+    fn refuses_weights_that_would_grow_too_large() {
+        let form = "strides=[1, 1] dilations=[1, 1] groups=1";
+        let w = (0..256 * 256).map(|at| (at % 7).to_string()).collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "graph g(%x: f32[n, 256, 4, 4]) -> (%y) {{
+            %w = constant() value=f32[256, 256, 1, 1] {{{w}}}
+            %v = constant() value=f32[1, 256, 3, 3] splat 1.0
+            %a = conv(%x, %w) {form} %b = conv(%x, %v) {form} padding=[1, 1, 1, 1] %y = concat(%a, %b) axis=1 }}"
+        );
+        let run = run_rule_on_siblings(MergeKernels, Siblings::Always, &text);
+        assert_eq!((run.rewrites, run.reasons()), (0, vec!["the weights would grow too large"]));
     }
 
     #[test]
@@ -234,6 +306,8 @@ mod tests {
             format!("%a = conv(%x, %w1) {} {square} %y = concat(%a, %b) axis=1", FORM.replace("relu", "tanh")),
             format!("%r = relu(%x) %a = conv(%r, %w1) {FORM} {square} %y = concat(%a, %b) axis=1"),
             format!("%a = conv(%x, %w1) {FORM} {square} %c = concat(%a, %b) axis=1 %y = add(%c, %a)"),
+            // Apart from each other, which would leave a split.
+            format!("%a = conv(%x, %w1) {FORM} {square} %r = relu(%x) %y = concat(%a, %r, %b) axis=1"),
         ] {
             let run = run(&body);
             assert_eq!((run.rewrites, run.reasons()), (0, vec![]), "{body}");

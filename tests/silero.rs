@@ -96,7 +96,9 @@ fn a_fixed_rate_chooses_the_network() {
     };
     let whole = import_file(&path, &import(false)).unwrap().graph;
     check("silero_vad", &whole);
-    assert!(!trt_fuse::unsupported(&whole, &Options::default()).unwrap().is_empty());
+    let findings = trt_fuse::check(import_file(&path, &import(false)).unwrap(), &Options::default()).unwrap().findings;
+    let cure = findings.first().and_then(|finding| finding.workaround.as_deref()).unwrap_or_default();
+    assert!(cure.contains("--range 'sr[0]=1'"), "{findings:?}");
 
     let model = import_file(&path, &import(true)).unwrap();
     check("silero_vad", &model.graph);
