@@ -125,7 +125,10 @@ pub(super) fn check_elements(
     if values.is_none() && bounds.is_none() {
         return Ok(());
     }
-    let found = tensor.to_i64s().unwrap_or_default();
+    let found = tensor.to_i64s().ok_or_else(|| RuntimeError::Tensor {
+        name: name.to_owned(),
+        reason: "it has elements beyond those of i64, and the engine was built for others".to_owned(),
+    })?;
     if let Some((min, max)) = values {
         let fits = found.len() == min.len()
             && found.iter().zip(min.iter().zip(max)).all(|(value, (min, max))| (min..=max).contains(&value));
@@ -324,6 +327,7 @@ mod tests {
             take_inputs(&specs, &[("ids", &ids), ("x", &x)]).unwrap_err(),
             @"'ids' has an element 10; the engine was built for 0 to 9"
         );
+        assert!(check_elements("x", None, Some((0, 1)), &Tensor::vector(vec![u64::MAX])).is_err());
         let large = Tensor::full([3, 4], 1_i64 << 31).unwrap();
         insta::assert_snapshot!(
             refusal(&[("ids", &large), ("x", &x)]),
