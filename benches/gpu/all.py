@@ -1,4 +1,5 @@
-"""Repeats what RESULTS.md tells, on all GPUs of this machine at once. A line of text for each job as it starts and ends.
+"""Measures outputs, latency, operator tests and sessions for RESULTS.md, on all GPUs of this machine at once. A line of text for
+each job as it starts and ends.
 
     python3 benches/gpu/all.py MODELS RESULTS [JOB...] [--seconds S] [--tests FOLDER] [--list]
 
