@@ -17,6 +17,7 @@
 use trt_fuse_ir::op::Expand;
 use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch};
 
+use crate::pattern::expanded;
 use crate::{Miss, Rule, RuleContext};
 
 /// Writes what picks and arranges elements of a constant whose elements are all equal as one element, expanded.
@@ -35,10 +36,7 @@ impl Rule for CanonicalizeUniform {
 
     fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
         let data = graph.input(root, 0).ok_or(Miss::NoMatch)?;
-        let expanded = match graph.op(data.node) {
-            Some(Op::Expand(_)) => graph.input(data.node, 0),
-            _ => None,
-        };
+        let expanded = expanded(graph, data);
         let constant = graph.constant(expanded.unwrap_or(data)).ok_or(Miss::NoMatch)?;
         if matches!(graph.op(root), Some(Op::Expand(_))) && constant.numel() == 1 && expanded.is_none() {
             return Err(Miss::NoMatch);

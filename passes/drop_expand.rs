@@ -18,6 +18,7 @@
 use trt_fuse_ir::op::BinaryOp;
 use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch, Shape, ValueRef};
 
+use crate::pattern::expanded;
 use crate::{Miss, Rule, RuleContext};
 
 /// Drops an expansion where its reader broadcasts anyway.
@@ -38,12 +39,8 @@ impl Rule for DropExpand {
             return Err(Miss::NoMatch);
         }
         let inputs = graph.node_inputs(root);
-        let expanded = |value: &Option<ValueRef>| {
-            let value = (*value)?;
-            matches!(graph.op(value.node), Some(Op::Expand(_))).then(|| graph.input(value.node, 0))?
-        };
         for slot in 0..inputs.len() {
-            let Some(source) = inputs.get(slot).and_then(expanded) else { continue };
+            let Some(source) = graph.input(root, slot).and_then(|value| expanded(graph, value)) else { continue };
             let plain: Vec<_> =
                 inputs.iter().enumerate().map(|(at, input)| if at == slot { Some(source) } else { *input }).collect();
             let op = graph.op(root).ok_or(Miss::NoMatch)?.clone();

@@ -15,8 +15,9 @@
 //!
 //! Numerics: bit-exact.
 
-use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, ValueRef};
+use trt_fuse_ir::{DType, Graph, NodeId, OpKind, Patch, ValueRef};
 
+use crate::pattern::expanded;
 use crate::{Miss, Rule, RuleContext};
 
 /// Drops the mask of an attention that hides nothing.
@@ -55,10 +56,7 @@ const MASK: usize = 3;
 
 /// Whether a mask is zero, or true, everywhere.
 fn hides_nothing(graph: &Graph, mask: ValueRef) -> bool {
-    let constant = match graph.op(mask.node) {
-        Some(Op::Expand(_)) => graph.input(mask.node, 0).and_then(|element| graph.constant(element)),
-        _ => graph.constant(mask),
-    };
+    let constant = graph.constant(expanded(graph, mask).unwrap_or(mask));
     let neutral = if graph.dtype(mask) == DType::Bool { 1.0 } else { 0.0 };
     constant.and_then(|constant| constant.uniform_f64()) == Some(neutral)
 }

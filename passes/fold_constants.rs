@@ -206,7 +206,7 @@ fn bytes_created(op: &Op, inputs: &[Option<&Tensor>], infos: &[&ValueInfo]) -> O
 }
 
 /// Bytes of a constant that are let go with its one reader.
-fn bytes_freed(graph: &Graph, value: ValueRef) -> usize {
+pub(crate) fn bytes_freed(graph: &Graph, value: ValueRef) -> usize {
     match graph.sole_consumer(value) {
         Some(_) => graph.constant(value).map_or(0, Tensor::held_bytes),
         None => 0,

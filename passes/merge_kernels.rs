@@ -14,8 +14,8 @@
 //! ```
 //!
 //! Fires on convolutions with equal strides, dilations and epilogue that one concatenation alone reads, next to each other,
-//! if zeros around the smaller kernels make them as large as the largest, and [`Siblings`](crate::Siblings) has them merged. The zeros are
-//! multiplied: one kernel stands against more arithmetic.
+//! if zeros around the smaller kernels make them as large as the largest of these neighbours, and
+//! [`Siblings`](crate::Siblings) has them merged. The zeros are multiplied: one kernel stands against more arithmetic.
 //!
 //! Refuses: "such siblings are merged only if asked for"; beyond [`Options::fold_budget`](crate::Options), "the weights are read
 //! elsewhere and too large to be copied" and "the weights would grow too large". One with groups, a residual, or weights that
@@ -26,8 +26,9 @@
 //! Numerics: bit-exact but for the convolution's own order of sums, and NaN where an infinity is multiplied by a zero.
 
 use trt_fuse_ir::op::{Concat, Conv, Pad, PadMode, Split};
-use trt_fuse_ir::{Dim, Graph, Ints, NodeId, Op, OpKind, Padding, Patch, Step, ValueRef, numel};
+use trt_fuse_ir::{Dim, Graph, Ints, NodeId, Op, OpKind, Patch, Step, Tensor, ValueRef, numel};
 
+use crate::fold_constants::bytes_freed;
 use crate::pass::{Miss, Rule, RuleContext};
 use crate::siblings::{Pattern, check_budget, side_by_side};
 
@@ -48,7 +49,7 @@ impl Rule for MergeKernels {
         let Some(Op::Concat(Concat { axis: 1 })) = graph.op(root) else { return Err(Miss::NoMatch) };
         let parts: Vec<Option<Part<'_>>> =
             graph.node_inputs(root).iter().map(|value| Part::of(graph, (*value)?.node)).collect();
-        let (largest, growths) = largest_run(&parts, graph).ok_or(Miss::NoMatch)?;
+        let (largest, growths) = grown_run(&parts).ok_or(Miss::NoMatch)?;
         let siblings: Vec<NodeId> = growths.iter().map(|(part, _)| part.id).collect();
         Pattern::Kernels.check(&siblings, context)?;
         check_budget(graph, &siblings, context)?;
@@ -57,6 +58,8 @@ impl Rule for MergeKernels {
         }
 
         let mut patch = Patch::new(self.name(), largest.id);
+        let channels = growths.iter().map(|(part, _)| part.weight.dims().first().copied());
+        let sizes: Vec<usize> = channels.collect::<Option<_>>().ok_or(Miss::NoMatch)?;
         let mut weights = Vec::with_capacity(growths.len());
         for (part, growth) in growths {
             let weight = graph.input(part.id, 1);
@@ -64,11 +67,9 @@ impl Rule for MergeKernels {
             let pad = Pad { mode: PadMode::Constant, pads: Some(growth) };
             weights.push(if is_smaller { Some(patch.add(pad, &[weight])) } else { weight });
         }
-        let channels = |id: &NodeId| graph.constant(graph.input(*id, 1)?)?.dims().first().copied();
-        let sizes: Vec<usize> = siblings.iter().map(channels).collect::<Option<_>>().ok_or(Miss::NoMatch)?;
         let weight = patch.add(Concat { axis: 0 }, &weights);
         let bias = side_by_side(&mut patch, graph, &siblings, 2, &sizes, 0)?;
-        let wide = patch.add(largest.op.clone(), &[graph.input(largest.id, 0), Some(weight), bias]);
+        let wide = patch.add(largest.op.clone(), &[Some(largest.input), Some(weight), bias]);
         let sizes = sizes.into_iter().map(Dim::from).collect();
         let split = patch.add_many(Split { axis: 1, sizes: Some(sizes) }, &[Some(wide)], siblings.len());
         for (slot, id) in (0..).zip(&siblings) {
@@ -79,32 +80,38 @@ impl Rule for MergeKernels {
     }
 }
 
-/// Neighbours among the parts that zeros give the kernel of one of them, of as large a kernel as there are such, and the zeros.
-fn largest_run<'p, 'g>(
-    parts: &'p [Option<Part<'g>>],
-    graph: &Graph,
-) -> Option<(&'p Part<'g>, Vec<(&'p Part<'g>, Ints)>)> {
-    let mut candidates: Vec<(usize, &Part<'g>)> =
-        parts.iter().enumerate().filter_map(|(at, part)| Some((at, part.as_ref()?))).collect();
-    candidates.sort_by_key(|(_, part)| std::cmp::Reverse(part.kernel.iter().product::<usize>()));
-    candidates.into_iter().find_map(|(at, largest)| {
+/// The first neighbours of one form that zeros give the kernel of the largest among them, and the zeros.
+fn grown_run<'p, 'g>(parts: &'p [Option<Part<'g>>]) -> Option<(&'p Part<'g>, Vec<(&'p Part<'g>, Ints)>)> {
+    let is_alike = |a: &Option<Part<'g>>, b: &Option<Part<'g>>| match (a, b) {
+        (Some(a), Some(b)) => a.is_alike(b),
+        _ => false,
+    };
+    parts.chunk_by(is_alike).find_map(|run| {
+        let size = |part: &Part<'_>| part.kernel.iter().product::<usize>();
+        let (at, largest) = run
+            .iter()
+            .enumerate()
+            .filter_map(|(at, part)| Some((at, part.as_ref()?)))
+            .max_by_key(|(_, part)| size(part))?;
         let grown = |part: &'p Option<Part<'g>>| {
             let part = part.as_ref()?;
-            Some((part, part.growth(largest, graph)?))
+            Some((part, part.growth(largest)?))
         };
-        let (before, after) = parts.split_at_checked(at)?;
-        let mut run: Vec<_> = before.iter().rev().map_while(grown).collect();
-        run.reverse();
-        run.extend(after.iter().map_while(grown));
-        let grows = run.iter().any(|(_, growth)| growth.iter().any(|zeros| *zeros > 0));
-        grows.then_some((largest, run))
+        let (before, after) = run.split_at_checked(at)?;
+        let mut found: Vec<_> = before.iter().rev().map_while(grown).collect();
+        found.reverse();
+        found.extend(after.iter().map_while(grown));
+        let grows = found.iter().any(|(_, growth)| growth.iter().any(|zeros| *zeros > 0));
+        grows.then_some((largest, found))
     })
 }
 
 /// A convolution that may be merged.
 struct Part<'g> {
     id: NodeId,
+    input: ValueRef,
     op: &'g Conv,
+    weight: &'g Tensor,
     /// The kernel's sizes.
     kernel: &'g [usize],
     before: &'g [i64],
@@ -114,43 +121,35 @@ struct Part<'g> {
 impl<'g> Part<'g> {
     fn of(graph: &'g Graph, id: NodeId) -> Option<Self> {
         let Op::Conv(op) = graph.op(id)? else { return None };
-        let kernel = graph.constant(graph.input(id, 1)?)?.dims().get(2..)?;
+        let (input, weight) = (graph.input(id, 0)?, graph.constant(graph.input(id, 1)?)?);
+        let kernel = weight.dims().get(2..)?;
         let is_constant = graph.input(id, 2).is_none_or(|bias| graph.constant(bias).is_some());
         let is_plain = op.groups == 1 && !op.epilogue.0.contains(&Step::Add);
         let (before, after) = op.padding.explicit()?;
         let is_joined = graph.sole_consumer(id.into()).is_some();
-        (is_constant && is_plain && is_joined).then_some(Self { id, op, kernel, before, after })
+        (is_constant && is_plain && is_joined).then_some(Self { id, input, op, weight, kernel, before, after })
+    }
+
+    /// Whether another one reads the same and does the same, but for its kernel and padding.
+    fn is_alike(&self, other: &Self) -> bool {
+        let form = |part: &Self| (part.input, part.weight.dtype(), part.weight.dims().get(1).copied());
+        let (a, b) = (self.op, other.op);
+        form(self) == form(other) && (&a.strides, &a.dilations, &a.epilogue) == (&b.strides, &b.dilations, &b.epilogue)
     }
 
     /// Bytes that its weight takes more with zeros around it; folding it takes these.
     fn grown_bytes(&self, growth: &[i64], graph: &Graph) -> usize {
-        let Some((value, weight)) = graph.input(self.id, 1).and_then(|value| Some((value, graph.constant(value)?)))
-        else {
-            return 0;
-        };
-        if growth.iter().all(|zeros| *zeros == 0) {
-            return 0;
-        }
         let (front, back) = growth.split_at(growth.len() / 2);
         let zeros = front.iter().zip(back).map(|(front, back)| usize::try_from(front + back).unwrap_or(usize::MAX));
         let dims: Option<Vec<usize>> =
-            weight.dims().iter().zip(zeros).map(|(size, zeros)| size.checked_add(zeros)).collect();
-        let grown = dims.and_then(|dims| weight.dtype().byte_len(numel(&dims)?)).unwrap_or(usize::MAX);
-        let freed = if graph.sole_consumer(value).is_some() { weight.held_bytes() } else { 0 };
-        grown.saturating_sub(freed)
+            self.weight.dims().iter().zip(zeros).map(|(size, zeros)| size.checked_add(zeros)).collect();
+        let grown = dims.and_then(|dims| self.weight.dtype().byte_len(numel(&dims)?)).unwrap_or(usize::MAX);
+        let freed = graph.input(self.id, 1).map_or(0, |weight| bytes_freed(graph, weight));
+        if growth.iter().any(|zeros| *zeros > 0) { grown.saturating_sub(freed) } else { 0 }
     }
 
     /// The zeros before and after each axis of the weight that give it the kernel and padding of another; `None` if none do.
-    fn growth(&self, largest: &Self, graph: &Graph) -> Option<Ints> {
-        let form = |part: &Self| Conv { padding: Padding::none(0), ..part.op.clone() };
-        let weights = |part: &Self| {
-            let weight = graph.constant(graph.input(part.id, 1)?)?;
-            Some((weight.dtype(), weight.dims().get(1).copied()?))
-        };
-        let alike = graph.input(self.id, 0) == graph.input(largest.id, 0) && form(self) == form(largest);
-        if !alike || weights(self)? != weights(largest)? {
-            return None;
-        }
+    fn growth(&self, largest: &Self) -> Option<Ints> {
         // An element more of the kernel is a dilation more of padding.
         let zeros = |own: i64, wanted: i64, dilation: i64| {
             let missing = wanted.checked_sub(own)?;

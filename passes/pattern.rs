@@ -1,7 +1,7 @@
 //! What rules ask of a graph when they look for a pattern.
 
 use trt_fuse_ir::op::{BinaryOp, MatMul};
-use trt_fuse_ir::{DType, Graph, NodeId, Op, Tensor, ValueInfo, ValueRef};
+use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Tensor, ValueInfo, ValueRef};
 
 /// Whether two values certainly have the same shape.
 pub(crate) fn same_shape(a: Option<&ValueInfo>, b: Option<&ValueInfo>) -> bool {
@@ -9,6 +9,11 @@ pub(crate) fn same_shape(a: Option<&ValueInfo>, b: Option<&ValueInfo>) -> bool {
         (Some(a), Some(b)) => a == b,
         _ => false,
     }
+}
+
+/// What a value is an expansion of.
+pub(crate) fn expanded(graph: &Graph, value: ValueRef) -> Option<ValueRef> {
+    (graph.kind(value.node) == Some(OpKind::Expand)).then(|| graph.input(value.node, 0))?
 }
 
 /// The constant operand of a binary node and, first, the other one. Either side may be the constant, but not both.

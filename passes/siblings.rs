@@ -6,6 +6,7 @@ use trt_fuse_ir::op::{Concat, Split};
 use trt_fuse_ir::{Dim, Graph, NodeId, Op, Patch, ValueRef};
 
 use crate::channels::vector;
+use crate::fold_constants::bytes_freed;
 use crate::pass::{Miss, RuleContext};
 
 /// Which siblings become one wide operation, whose result is split.
@@ -232,11 +233,7 @@ pub(crate) fn check_budget(graph: &Graph, siblings: &[NodeId], context: &RuleCon
 fn bytes_copied(graph: &Graph, id: NodeId) -> usize {
     let constants =
         graph.node_inputs(id).into_iter().flatten().filter_map(|value| Some((value, graph.constant(value)?)));
-    let copied = constants.map(|(value, tensor)| {
-        let freed = if graph.sole_consumer(value).is_some() { tensor.held_bytes() } else { 0 };
-        tensor.byte_len().saturating_sub(freed)
-    });
-    copied.sum()
+    constants.map(|(value, tensor)| tensor.byte_len().saturating_sub(bytes_freed(graph, value))).sum()
 }
 
 #[cfg(test)]

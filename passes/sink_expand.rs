@@ -20,7 +20,7 @@ use trt_fuse_ir::infer::{broadcast, resolve_axis};
 use trt_fuse_ir::op::{BinaryOp, Expand};
 use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch, Shape, ValueRef};
 
-use crate::pattern::same_shape;
+use crate::pattern::{expanded, same_shape};
 use crate::{Miss, Rule, RuleContext};
 
 /// Moves an expansion behind the elementwise operator that reads it.
@@ -74,7 +74,7 @@ impl Rule for SinkExpand {
 /// The expansion that an operator reads, and what it expands.
 fn expansion(graph: &Graph, root: NodeId, op: &Op, slot: usize) -> Option<(ValueRef, ValueRef)> {
     let value = graph.input(root, slot)?;
-    let source = matches!(graph.op(value.node)?, Op::Expand(_)).then(|| graph.input(value.node, 0))??;
+    let source = expanded(graph, value)?;
     if same_shape(graph.info(source), graph.info(value)) {
         return None;
     }
