@@ -18,11 +18,11 @@ use std::sync::{Arc, OnceLock};
 use petgraph::Direction::Outgoing;
 use petgraph::stable_graph::{EdgeIndex, EdgeReference, NodeIndex, StableDiGraph};
 use petgraph::visit::{EdgeRef, NodeIndexable};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
 
 use self::names::Names;
-use crate::{DType, InputValues, Op, OpKind, Origin, Tensor, ValueInfo};
+use crate::{DType, Dim, InputValues, Op, OpKind, Origin, Tensor, ValueInfo};
 
 /// A node of one graph.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -215,6 +215,24 @@ impl Graph {
     /// The inputs that nothing reads because a constant stands for each, by name: the graph is right for these values only.
     pub fn fixed_inputs(&self) -> &BTreeMap<Arc<str>, InputValues> {
         &self.fixed
+    }
+
+    /// The inputs that a program of the graph takes, in order: all but fixed ones whose sizes others tell.
+    pub fn taken_inputs(&self) -> impl Iterator<Item = NodeId> + '_ {
+        let is_fixed = |value: &Value| self.fixed.contains_key(&value.name);
+        let mut told = FxHashSet::default();
+        for value in self.inputs.iter().filter_map(|id| self.value((*id).into())).filter(|value| !is_fixed(value)) {
+            told.extend(value.info.shape.iter().flatten().filter_map(Dim::as_symbol));
+        }
+        let is_told = move |value: &Value| {
+            let mut all = true;
+            value.info.shape.iter().flatten().for_each(|dim| dim.visit_symbols(&mut |name| all &= told.contains(name)));
+            all
+        };
+        let is_left = move |id: NodeId| {
+            !self.is_used(id.into()) && self.value(id.into()).is_some_and(|value| is_fixed(value) && is_told(value))
+        };
+        self.inputs.iter().copied().filter(move |id| !is_left(*id))
     }
 
     /// The outputs, in order.

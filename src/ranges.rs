@@ -284,7 +284,7 @@ pub fn profile(graph: &Graph, ranges: &[Range], shape_inputs: &[String]) -> Resu
         shape.iter().map(|dim| dim.evaluate(&lookup).unwrap_or(0)).collect()
     };
     let mut found = Vec::new();
-    for value in graph.inputs().iter().filter_map(|id| graph.value((*id).into())) {
+    for value in graph.taken_inputs().filter_map(|id| graph.value(id.into())) {
         let Some(shape) = value.info.shape.as_ref().filter(|shape| shape.iter().any(|dim| dim.value().is_none()))
         else {
             continue;

@@ -68,8 +68,8 @@ pub(super) struct Emitter<'e, 'g, S: NetworkSink<'g>> {
 
 impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
     fn inputs(&mut self) -> Result<(), EmitError> {
-        for id in self.graph.inputs() {
-            let Some(value) = self.graph.value((*id).into()) else { continue };
+        for id in self.graph.taken_inputs() {
+            let Some(value) = self.graph.value(id.into()) else { continue };
             if self.capabilities.carried_in(value.info.dtype).is_none() {
                 self.unsupported.push(Unsupported {
                     node: value.name.to_string(),
@@ -77,11 +77,11 @@ impl<'e, 'g, S: NetworkSink<'g>> Emitter<'e, 'g, S> {
                     attribute: None,
                     reason: format!("the target has no element type {}", value.info.dtype),
                 });
-                self.refused.insert((*id).into());
+                self.refused.insert(id.into());
                 continue;
             }
             let tensor = self.placeholder(value)?;
-            self.tensors.insert((*id).into(), tensor);
+            self.tensors.insert(id.into(), tensor);
             self.symbols.learn(&value.info, tensor);
         }
         Ok(())
