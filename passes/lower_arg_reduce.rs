@@ -14,12 +14,12 @@
 //! ```text
 //! %1 = reduce(%x) kind=max axes=[1] keep_dims=true : i32[n, 1]
 //! %2 = equal(%x, %1) : bool[n, 5]
-//! %3 = cast(%2) to=f32 : f32[n, 5]
-//! %y = arg_reduce(%3) largest=true axis=1 keep_dims=true : i64[n, 1]
+//! %3 = where(%2, [0, 1, 2, 3, 4], 2147483647) : i64[n, 5]
+//! %y = reduce(%3) kind=min axes=[1] keep_dims=true : i64[n, 1]
 //! ```
 //!
-//! Fires on every `arg_reduce` with `select_last`: TensorRT's top-k gives the first of equal elements. On integers it fires
-//! for TensorRT before 10; as f32 those beyond 2^24 would be one number.
+//! Fires on every `arg_reduce` with `select_last`, TensorRT's top-k having no such choice. On integers it fires for TensorRT
+//! before 10; as f32 those beyond 2^24 would be one number.
 //!
 //! Refuses nothing; the last along an axis of a size that is no number is no match.
 //!
@@ -28,7 +28,7 @@
 //! Numerics: bit-exact.
 
 use trt_fuse_ir::infer::resolve_axis;
-use trt_fuse_ir::op::{ArgReduce, BinaryOp, ReduceKind, Slice};
+use trt_fuse_ir::op::{ArgReduce, BinaryOp, Reduce, ReduceKind, Slice};
 use trt_fuse_ir::{DType, Dim, Graph, Ints, NodeId, Op, OpKind, Patch, Shape};
 
 use crate::formula::Formula;
@@ -75,14 +75,24 @@ fn from_the_end(mut f: Formula<'_>, op: &ArgReduce) -> Result<Patch, Miss> {
     Ok(f.result(y))
 }
 
-/// The first place that has the extremum.
+/// The first place that has the extremum, by number: of equal elements, top-k may find any.
 fn of_integers(mut f: Formula<'_>, op: &ArgReduce) -> Result<Patch, Miss> {
+    let rank = f.shape(0)?.len();
+    let axis = resolve_axis(op.axis, rank).map_err(|_| Miss::NoMatch)?;
     let x = f.input(0)?;
     let kind = if op.largest { ReduceKind::Max } else { ReduceKind::Min };
-    let extremum = f.reduce(kind, x, &[op.axis]);
+    let extremum = f.reduce(kind, x, &[axis as i64]);
     let is_extreme = f.binary(BinaryOp::Equal, x, extremum);
-    let is_extreme = f.cast(is_extreme, DType::F32);
-    let y = f.op(ArgReduce { largest: true, ..op.clone() }, &[is_extreme]);
+    let mut places = f.positions(0, axis)?;
+    let behind: Vec<i64> = (1..(rank - axis) as i64).collect();
+    if !behind.is_empty() {
+        places = f.unsqueeze(places, &behind);
+    }
+    let none = f.number(DType::I64, f64::from(i32::MAX))?;
+    let place = f.select(is_extreme, places, none);
+    let axes = Some(Ints::from_slice(&[axis as i64]));
+    let first = Reduce { kind: ReduceKind::Min, axes, keep_dims: op.keep_dims, noop_if_empty: true };
+    let y = f.op(first, &[place]);
     Ok(f.result(y))
 }
 
@@ -121,8 +131,10 @@ mod tests {
         graph g(%x: i32[n, 3]) -> (%y) {
           %y.1 = reduce(%x) kind=min axes=[1] keep_dims=true noop_if_empty=true : i32[n, 1]
           %y.2 = equal(%x, %y.1) : bool[n, 3]
-          %y.3 = cast(%y.2) to=f32 saturate=true : f32[n, 3]
-          %y = arg_reduce(%y.3) largest=true axis=1 keep_dims=true : i64[n, 1]
+          %y.lower_arg_reduce = constant() value=i64[3] {0, 1, 2}
+          %y.lower_arg_reduce.1 = constant() value=i64[] {2147483647}
+          %y.3 = where(%y.2, %y.lower_arg_reduce, %y.lower_arg_reduce.1) : i64[n, 3]
+          %y = reduce(%y.3) kind=min axes=[1] keep_dims=true noop_if_empty=true : i64[n, 1]
         }
         ");
         // As f32 the first two were equal.
@@ -133,6 +145,17 @@ mod tests {
             run_for(LowerArgReduce, &before, &Capabilities::tensorrt((10, 0, 0))).to_string(),
             before.to_string()
         );
+    }
+
+    #[test]
+    fn fires_on_integers_along_an_axis_in_front_and_takes_the_first_of_equal_ones() {
+        let text = "graph g(%x: i32[m, 2]) -> (%y) {
+            %y = arg_reduce(%x) largest=true axis=-2 keep_dims=false select_last=false }";
+        let before: Graph = text.parse().unwrap();
+        let after = run_for(LowerArgReduce, &before, &Capabilities::tensorrt((8, 6, 1)));
+        assert!(!after.to_string().contains("arg_reduce("), "{after}");
+        let x = Tensor::from_vec([3, 2], vec![1, 5, 7, 5, 7, 2]).unwrap();
+        assert_eq!(eval_graph(&after, &[x]).unwrap(), [Tensor::vector(vec![1_i64, 0])]);
     }
 
     #[test]

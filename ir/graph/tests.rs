@@ -138,7 +138,8 @@ fn inference_says_where_a_graph_no_longer_fits() {
 /// No program is given what is fixed, unless it alone tells a size.
 #[test]
 fn fixed_inputs_are_not_taken() {
-    let text = "graph g(%x: f32[n, 4], %a: i64[2], %b: bool[n, 2], %c: bool[m], %d: i64[1]) -> (%y, %d) { %y = relu(%x) }";
+    let text =
+        "graph g(%x: f32[n, 4], %a: i64[2], %b: bool[n, 2], %c: bool[m], %d: i64[1]) -> (%y, %d) { %y = relu(%x) }";
     let mut graph: Graph = text.parse().unwrap();
     let taken = |graph: &Graph| graph.taken_inputs().map(|id| graph.node_name(id).to_owned()).collect::<Vec<_>>();
     assert_eq!(taken(&graph), ["x", "a", "b", "c", "d"]);

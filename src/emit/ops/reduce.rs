@@ -182,7 +182,7 @@ pub(super) fn arg_reduce<'g, S: NetworkSink<'g>>(
     op: &ArgReduce,
 ) -> Result<S::Tensor, EmitError> {
     if op.select_last {
-        return site.unsupported("TensorRT's top-k gives the first of equal elements");
+        return site.unsupported("TensorRT's top-k has no choice among equal elements");
     }
     let indices = site.indices();
     let (x, axis, is_widened) = of_matrices(site, op.axis)?;

@@ -1,8 +1,8 @@
 //! Operators that look for equal elements.
 
 use trt_fuse_ir::op::{
-    ArgReduce, BinaryOp, Cast, Constant, Cumulative, Expand, Gather, MatMul, ReduceKind, ScatterElements,
-    ScatterReduction, UnaryOp,
+    BinaryOp, Cast, Constant, Cumulative, Expand, Gather, MatMul, ReduceKind, ScatterElements, ScatterReduction,
+    UnaryOp,
 };
 use trt_fuse_ir::{DType, Dim, Op, Shape, Tensor, ValueRef};
 
@@ -43,9 +43,12 @@ fn unique(node: &mut NodeContext<'_, '_>) -> Imported {
     let (equal, less) = compared(node, a, b, dtype)?;
     let equal = node.cast("equal.number", equal, DType::I32)?;
     let same = node.reduce("same", ReduceKind::Min, equal, &[2], false)?;
-    let first = ArgReduce { largest: true, axis: 1, keep_dims: false, select_last: false };
-    let first = node.helper("first_equal", Op::from(first), [same])?;
+    // The smallest place, and no search for the largest number: TensorRT's top-k finds any of equal ones.
     let own = node.indices_of("own", rows, 0)?;
+    let is_same = node.with_number("is_same", BinaryOp::Equal, same, 1.0)?;
+    let none = node.scalar_part("none", DType::I64, f64::from(i32::MAX))?;
+    let place = node.select("same.place", is_same, own, none)?;
+    let first = node.reduce("first_equal", ReduceKind::Min, place, &[1], false)?;
     let is_first = node.binary("is_first", BinaryOp::Equal, first, own)?;
     let distinct = node.cast("distinct", is_first, DType::I32)?;
 
