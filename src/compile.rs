@@ -16,7 +16,7 @@ use crate::emit::sink::{LayerCounts, NetworkSink};
 use crate::emit::{EmitError, Unsupported, emit};
 use crate::import::{ImportOptions, Model, import_file};
 use crate::notes::{Note, target_notes, type_note, value_notes};
-use crate::ranges::{Range, check_integers, check_ranges, profile};
+use crate::ranges::{Range, RangeError, check_integers, check_once, check_ranges, fixed_values, profile};
 use crate::runtime::Device;
 use crate::tensorrt::{
     BuilderConfig, EngineError, Flavour, InputRange, Library, Plan, Profile, Progress, RangeKind, Search, TrtNetwork,
@@ -65,13 +65,38 @@ pub struct Options {
     pub capabilities: Option<Capabilities>,
     /// The TensorRT library, or the folder that it is in; searched for if absent.
     pub library: Option<PathBuf>,
-    /// Ranges of the inputs' symbolic dimensions.
+    /// Ranges of the inputs' symbolic dimensions, and of values; see [`Options::with_ranges`].
     pub ranges: Vec<Range>,
     /// How the engine is built. Profiles are made from `ranges`.
     pub build: BuilderConfig,
     /// A folder of engines built before, which is made if it is not there. An engine is taken from it where the network,
     /// its weights, the ranges, the build's options, TensorRT and the GPU are the same.
     pub engine_cache: Option<PathBuf>,
+}
+
+impl Options {
+    /// With these ranges in place of those that there were. A dimension of one size is no symbol, and an input of one value
+    /// in each element a constant: both are told to the import, so that what follows from them is known to the passes.
+    ///
+    /// ```
+    /// let ranges = ["batch=1:8:32", "seq=128", "sr[0]=16000"].map(|range| range.parse());
+    /// let ranges = ranges.into_iter().collect::<Result<_, _>>()?;
+    /// let options = trt_fuse::Options::default().with_ranges(ranges)?;
+    /// assert_eq!(options.import.sizes["seq"], 128);
+    /// # Ok::<(), trt_fuse::RangeError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// If two ranges speak of the same.
+    pub fn with_ranges(mut self, ranges: Vec<Range>) -> Result<Self, RangeError> {
+        check_once(&ranges)?;
+        let is_size = |range: &Range| range.min == range.max && !range.symbol.ends_with(']');
+        let (sizes, ranges): (Vec<Range>, Vec<Range>) = ranges.into_iter().partition(is_size);
+        self.import.values = fixed_values(&ranges);
+        self.import.sizes = sizes.into_iter().map(|range| (range.symbol, range.min)).collect();
+        self.ranges = ranges;
+        Ok(self)
+    }
 }
 
 /// Times that the stages took.

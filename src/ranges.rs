@@ -8,8 +8,10 @@ use trt_fuse_ir::{Capabilities, DType, Dim, Graph, GraphError, Interval, NodeId,
 
 use crate::tensorrt::{InputRange, Profile, RangeKind};
 
+mod told;
 mod values;
 
+pub(crate) use self::told::{check_once, fixed_values};
 pub(crate) use self::values::is_checked;
 
 /// How large a symbol may be, or what the elements of an input.
