@@ -1,12 +1,13 @@
 """Measures outputs, latency, operator tests and sessions for RESULTS.md, on all GPUs of this machine at once. A line of text for
 each job as it starts and ends.
 
-    python3 benches/gpu/all.py MODELS RESULTS [JOB...] [--seconds S] [--tests FOLDER] [--list]
+    python3 benches/gpu/all.py MODELS RESULTS [JOB...] [--seconds S] [--tests FOLDER] [--others FOLDER] [--list]
 
 MODELS is a folder of NAME.onnx (`make models`). RESULTS gets the files that latency.py and outputs.py write, the tables of
 the operator tests, and a log for each job. Each GPU takes one job after the other, in the order given, or all of JOBS; so
 nothing else runs on a GPU while times are measured there. After S seconds (3600) no job starts, and those that run end.
-TESTS holds the operator tests (`make operators`). TRT_FUSE names the program, LD_LIBRARY_PATH the folder of TensorRT, and
+TESTS holds the operator tests (`make operators`), OTHERS the models of PaddleOCR and Silero in one folder (`make ocr silero`).
+TRT_FUSE names the program, LD_LIBRARY_PATH the folder of TensorRT, and
 RUNTIME_TESTS, if it is set, what `cargo test --test runtime --no-run` built.
 """
 
@@ -20,6 +21,17 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
+# The batch, height and width of PaddleOCR's models, the batch and sequence of Silero's.
+OTHERS = {
+    "ch_PP-OCRv4_det_infer": ["p2o.DynamicDimension.0=1:1:2", "p2o.DynamicDimension.1=32:96:160",
+                              "p2o.DynamicDimension.2=32:128:160"],
+    "ch_PP-OCRv4_rec_infer": ["p2o.DynamicDimension.0=1:2:4", "x.2=48", "p2o.DynamicDimension.1=16:96:160"],
+    "ch_ppocr_mobile_v2.0_cls_infer": ["x.0=1:2:4", "x.2=48", "x.3=192"],
+    "silero_vad": ["input.0=1:2:4", "input.1=512", "state.1=1:2:4", "sr[0]=16000"],
+    "silero_vad_16k_op15": ["batch=1:2:4", "sequence=512", "sr[0]=16000"],
+    "silero_vad_op18_ifless": ["batch=1:2:4", "sequence=512", "sr[0]=16000"],
+}
+
 # Enough to keep the CPU busy beside one GPU: most of a test is its build.
 SHARES = 8
 
@@ -40,6 +52,12 @@ def outputs(*families):
     return commands
 
 
+def others(given, seconds):
+    return [[sys.executable, HERE / "outputs.py", given.others, given.results / "outputs.jsonl", name, "--seconds",
+             str(int(seconds)), *(word for text in ranges for word in ("--range", text))]
+            for name, ranges in OTHERS.items()] if given.others else []
+
+
 def operators(given, _):
     program = os.environ.get("TRT_FUSE", "trt-fuse")
     return [[program, "conformance", given.tests, "--run", "--share", f"{share}/{SHARES}", "--tsv",
@@ -52,25 +70,25 @@ def runtime(*_):
 
 
 JOBS = {
-    "bert32": latency("bert_base.dyn:32:fp16:dynamic:unmasked:always:cold", options=["--kernels"]),
-    "large": latency("swin_t:1:fp16", "gpt2:1:fp16"),
+    "bert32": latency("bert_base.dyn:32:fp16:dynamic:unmasked:always:cold", "bert_base.dyn:32:fp16", options=["--kernels"]),
     "operators": operators,
     "runtime": runtime,
-    "cnn1": latency("googlenet:1:fp16", "inception_v3:1:fp16"),
-    "cnn2": latency("densenet121:1:fp16", "efficientnet_b0:1:fp16"),
-    "cnn3": latency("convnext_tiny:1:fp16", "mobilenet_v3_large:1:fp16"),
-    "cnn4": latency("squeezenet1_1:1:fp16:always", "squeezenet1_1:1:fp32:always", "squeezenet1_1:32:fp16:always",
+    "others": others,
+    "outputs1": outputs("mobilenet_v3_large", "shufflenet_v2", "efficientnet_b0", "inception_v3", "swin_t", "convnext_tiny"),
+    "outputs2": outputs("densenet121", "gpt2", "resnet50", "light_squeezenet", "light_shufflenet", "light_vgg19",
+                        "light_zfnet512", "light_bvlc_alexnet", "light_densenet121", "light_inception_v2"),
+    "cnn1": latency("squeezenet1_1:1:fp16:always", "squeezenet1_1:1:fp32:always", "squeezenet1_1:32:fp16:always",
                     "squeezenet1_1:32:fp32:always", "llama_tiny:1:fp32"),
-    "outputs1": outputs("mobilenet_v3_large", "shufflenet_v2"),
-    "outputs2": outputs("efficientnet_b0", "inception_v3"),
-    "outputs3": outputs("swin_t", "convnext_tiny"),
-    "outputs4": outputs("densenet121", "gpt2"),
-    "outputs5": outputs("light_squeezenet", "light_shufflenet", "light_vgg19", "light_zfnet512", "light_bvlc_alexnet",
-                        "light_densenet121", "light_inception_v2"),
+    "siblings": latency(*(f"siblings_{name}:1:{precision}:always:never" for name in ("branches", "inputs2", "inputs4")
+                          for precision in ("fp16", "fp32")), options=["--no-torch"]),
+    "cnn2": latency("googlenet:1:fp16:always", "mobilenet_v3_large:1:fp16", "efficientnet_b0:1:fp16"),
+    "large": latency("swin_t:1:fp16", "gpt2:1:fp16"),
+    "cnn3": latency("convnext_tiny:1:fp16", "inception_v3:1:fp16"),
+    "known32": latency("resnet50.dyn:32:fp16", "mobilenet_v2:32:fp16", "resnet50.dyn:32:fp32", "vit_b_16.dyn:32:fp16"),
+    "cnn4": latency("densenet121:1:fp16"),
     "known1": latency("resnet50:1:fp16", "mobilenet_v2:1:fp16", "shufflenet_v2:1:fp16"),
     "known2": latency("bert_base:1:fp16", "vit_b_16:1:fp16"),
     "known3": latency("resnet50:1:fp32", "bert_base:1:fp32", "vit_b_16:1:fp32", "llama_tiny:1:fp16"),
-    "known32": latency("vit_b_16.dyn:32:fp16", "resnet50.dyn:32:fp16", "resnet50.dyn:32:fp32", "mobilenet_v2:32:fp16"),
 }
 
 
@@ -117,8 +135,9 @@ def main():
     parser.add_argument("jobs", nargs="*")
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--tests", type=Path)
+    parser.add_argument("--others", type=Path)
     parser.add_argument("--list", action="store_true")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if given.list:
         return print("\n".join(JOBS))
     if not given.results:

@@ -6,7 +6,8 @@ MODELS is a folder of NAME.onnx; all of them if none is named. Each is built onc
 `trt-fuse verify` at the ends of its ranges, and by `trt-fuse run` on one random input with onnxruntime on the CPU: the
 largest difference relative to the largest number of an output. TRT_FUSE names the program, LD_LIBRARY_PATH the folder of
 TensorRT. Symbols get the ranges of RANGES, or those that `--range` gives as `trt-fuse build` takes them (a dimension
-without a name is `INPUT.AXIS`); onnxruntime gets their middle. `--value` fills an input of that name for onnxruntime.
+without a name is `INPUT.AXIS`); onnxruntime gets their middle. `--value` fills an input of that name for onnxruntime, and
+so does a number that is fixed (`--range 'INPUT[0]=NUMBER'`).
 """
 
 import argparse
@@ -57,7 +58,7 @@ def random_input(value, random, values):
     return random.integers(0, 1000, shape).astype(dtype)
 
 
-def compare(file, program, folder, options, values, seconds):
+def compare(file, program, folder, options, fixed, values, seconds):
     end = time.monotonic() + seconds
     left = lambda: end - time.monotonic()
     session_options = onnxruntime.SessionOptions()
@@ -66,6 +67,7 @@ def compare(file, program, folder, options, values, seconds):
     symbols = {symbol(value, axis) for value in session.get_inputs() for axis, dim in enumerate(value.shape)
                if not isinstance(dim, int)}
     ranges = [word for name in sorted(symbols) for word in ("--range", f"{name}={RANGES[name]}")]
+    ranges += [word for text in fixed for word in ("--range", text)]
     plan = folder / "model.plan"
     start = time.monotonic()
     _, error = run([program, "build", file, "-o", plan, *ranges, *options], left())
@@ -112,8 +114,9 @@ def main():
     parser.add_argument("--value", action="append", default=[])
     parser.add_argument("--seconds", type=float, default=3600)
     given = parser.parse_args()
-    RANGES.update(text.rsplit("=", 1) for text in given.range)
-    values = {name: float(number) for name, number in (text.rsplit("=", 1) for text in given.value)}
+    fixed = [text for text in given.range if "[" in text]
+    RANGES.update(text.rsplit("=", 1) for text in given.range if text not in fixed)
+    values = {name.split("[")[0]: float(number) for name, number in (text.rsplit("=", 1) for text in given.value + fixed)}
     program = os.environ.get("TRT_FUSE", "trt-fuse")
     end = time.monotonic() + given.seconds
     names = given.names or sorted(file.name.removesuffix(".onnx") for file in given.models.glob("*.onnx"))
@@ -125,7 +128,7 @@ def main():
             options = ["--timing-cache", Path(times) / name.split(".")[0]]
             with tempfile.TemporaryDirectory() as folder:
                 try:
-                    told = compare(given.models / f"{name}.onnx", program, Path(folder), options, values,
+                    told = compare(given.models / f"{name}.onnx", program, Path(folder), options, fixed, values,
                                    end - time.monotonic())
                 except Exception as error:
                     told = dict(error=f"{type(error).__name__}: {error}"[-400:])

@@ -1,11 +1,12 @@
 """Writes models of nothing but siblings, one for each pattern of passes/siblings.rs that the zoo has not.
 
     python3 benches/gpu/siblings.py MODELS
-    python3 benches/gpu/latency.py MODELS OUT.jsonl --no-torch $(for m in gate_up towers parts4 parts8 inputs4 inputs8; do
+    python3 benches/gpu/latency.py MODELS OUT.jsonl --no-torch $(for m in gate_up towers branches parts4 parts8 inputs2 inputs4 inputs8; do
         echo siblings_$m:1:fp16:always:never siblings_$m:1:fp32:always:never; done)
 
 gate_up    two products of one input, as in a gated network: f32[64, 512] by f32[512, 1376], their product read by a third
 towers     two convolutions of 3x3 over f32[1, 256, 80, 80], as in the head of a detector, each followed by another
+branches   three convolutions of 1x1 over f32[1, 512, 14, 14], two of them followed by others, joined, as in GoogLeNet
 partsK     a tensor f32[1, 256, K * 64] in K parts, each times a f32[64, 64] and through Relu, joined again
 inputsK    K inputs f32[1, 256, 64], each times a f32[64, 64] and through Relu, their sum the output
 """
@@ -58,6 +59,14 @@ def towers(m):
     return [conv(m("Relu", conv(x, 256)), channels) for channels in (80, 64)]
 
 
+def branches(m):
+    x = m.input("x", 1, 512, 14, 14)
+    conv = lambda x, channels, size, given: m(
+        "Relu", m("Conv", x, m.weight(channels, given, size, size), pads=[size // 2] * 4))
+    apart = [conv(x, channels, 1, 512) for channels in (128, 128, 24)]
+    return [m("Concat", apart[0], conv(apart[1], 256, 3, 128), conv(apart[2], 64, 3, 24), axis=1)]
+
+
 def parts(m, count):
     cut = m("Split", m.input("x", 1, 256, count * 64), outputs=count, axis=2, num_outputs=count)
     return [m("Concat", *[m("Relu", m("MatMul", part, m.weight(64, 64))) for part in cut], axis=2)]
@@ -69,9 +78,9 @@ def inputs(m, count):
 
 
 def main(folder):
-    makers = dict(gate_up=gate_up, towers=towers)
+    makers = dict(gate_up=gate_up, towers=towers, branches=branches)
     makers |= {f"parts{count}": lambda m, count=count: parts(m, count) for count in (4, 8)}
-    makers |= {f"inputs{count}": lambda m, count=count: inputs(m, count) for count in (4, 8)}
+    makers |= {f"inputs{count}": lambda m, count=count: inputs(m, count) for count in (2, 4, 8)}
     for name, make in makers.items():
         model = Model()
         model.save(folder / f"siblings_{name}.onnx", *make(model))
