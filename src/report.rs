@@ -15,12 +15,12 @@ use serde::Serialize;
 use trt_fuse_ir::Graph;
 use trt_fuse_passes::{PassReport, Remark, Rewrite, count_ops};
 
-use crate::compile::{counted, optimize_with};
+use crate::compile::{build_with_parser, counted, optimize_with};
 use crate::emit::sink::LayerCounts;
 use crate::import::{Model, import_file};
 use crate::notes::Note;
 use crate::tensorrt::{EngineLayer, Library, Progress, parse_onnx};
-use crate::{Error, Options, build, profile};
+use crate::{Error, Options, build};
 
 pub use bisect::{Bisection, Culprit, InputError, StageLine, bisect, bisect_pipelines, read_inputs};
 pub use layout::{Layout, layout};
@@ -240,7 +240,7 @@ fn fuse_report_with(
         }
     };
     let parser = match &library {
-        Some(library) if wanted.parser => Some(through_parser(path, &graph, library, &options, wanted.build)?),
+        Some(library) if wanted.parser => Some(through_parser(path, library, &options, wanted.build)?),
         _ => None,
     };
     let layers = Layers::of(counts, engine.as_ref().map(|engine| engine.layers.len()));
@@ -260,24 +260,15 @@ fn fuse_report_with(
     Ok((Reported { report, graph, imported, trace: optimized.report.trace }, options))
 }
 
-fn through_parser(
-    path: &Path,
-    graph: &Graph,
-    library: &Library,
-    options: &Options,
-    engine: bool,
-) -> Result<Parser, Error> {
-    let parsed = parse_onnx(library, path)?;
-    let (counts, parse_ms) = (parsed.layer_counts(), ms(parsed.parse_time));
+fn through_parser(path: &Path, library: &Library, options: &Options, engine: bool) -> Result<Parser, Error> {
     if !engine {
-        return Ok(Parser { layers: Layers::of(counts, None), parse_ms, build_ms: None });
+        let parsed = parse_onnx(library, path)?;
+        let layers = Layers::of(parsed.layer_counts(), None);
+        return Ok(Parser { layers, parse_ms: ms(parsed.parse_time), build_ms: None });
     }
-    let mut config = options.build.clone();
-    config.profiles = profile(graph, &options.ranges, &parsed.shape_inputs()?)?.into_iter().collect();
-    let start = Instant::now();
-    let plan = parsed.build(&config, None)?;
-    let build_ms = Some(ms(start.elapsed()));
-    Ok(Parser { layers: Layers::of(counts, Some(plan.layers().len())), parse_ms, build_ms })
+    let built = build_with_parser(path, library, options, None)?;
+    let layers = Layers::of(built.layers, Some(built.plan.layers().len()));
+    Ok(Parser { layers, parse_ms: ms(built.emit), build_ms: Some(ms(built.build)) })
 }
 
 /// The ONNX nodes of a model by type; constants written as nodes are none.

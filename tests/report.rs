@@ -107,6 +107,19 @@ fn a_model_of_which_all_is_fused_has_no_remarks() {
 
 const BATCH_NORM: &str = "/features/features.1/conv/conv.0/conv.0.1/BatchNormalization";
 
+/// What is one size for ours is none for OnnxParser, which takes the model as it is.
+#[test]
+fn a_model_of_fixed_sizes_is_compared_with_the_parsers() {
+    if library().is_none() {
+        return;
+    }
+    let report = json("resnet50.dyn", &["--range", "batch=2", "--build", "--compare-parser"]);
+    let engine = |side: &Value| side["engine"].as_u64().unwrap();
+    let (ours, parser) = (&report["layers"], &report["parser"]);
+    assert!(engine(ours) > 0 && engine(ours) <= engine(parser), "{ours} {parser}");
+    assert!(parser["build_ms"].as_f64().unwrap() > 0.0, "{parser}");
+}
+
 #[test]
 fn the_fate_of_a_node_is_told() {
     let fate = json("mobilenet_v2.raw", &["--node", BATCH_NORM]);
