@@ -73,6 +73,7 @@ use crate::lower_rotary_embedding::LowerRotaryEmbedding;
 use crate::lower_scalars::LowerScalars;
 use crate::lower_scatter::LowerScatter;
 use crate::lower_shape_input::LowerShapeInput;
+use crate::lower_slice_bounds::LowerSliceBounds;
 use crate::lower_triangle::LowerTriangle;
 use crate::lower_types::LowerTypes;
 use crate::merge_common::MergeCommon;
@@ -517,6 +518,7 @@ fn lowering_passes() -> Vec<Box<dyn Pass>> {
         Box::new(LowerScalars),
         Box::new(LowerScatter),
         Box::new(LowerShapeInput),
+        Box::new(LowerSliceBounds),
         Box::new(LowerTriangle),
     ];
     vec![
