@@ -6,6 +6,7 @@ mod axes;
 mod canonicalize_arithmetic;
 mod canonicalize_attributes;
 mod canonicalize_gather;
+mod canonicalize_loop;
 mod canonicalize_padding;
 mod canonicalize_reshape;
 mod canonicalize_uniform;

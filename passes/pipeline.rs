@@ -9,6 +9,7 @@ use trt_fuse_ir::{Capabilities, Graph, NodeId, Op, Output, Patch, ValueInfo, Val
 use crate::canonicalize_arithmetic::CanonicalizeArithmetic;
 use crate::canonicalize_attributes::CanonicalizeAttributes;
 use crate::canonicalize_gather::CanonicalizeGather;
+use crate::canonicalize_loop::CanonicalizeLoop;
 use crate::canonicalize_padding::CanonicalizePadding;
 use crate::canonicalize_reshape::CanonicalizeReshape;
 use crate::canonicalize_uniform::CanonicalizeUniform;
@@ -425,6 +426,7 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         Box::new(FoldConstants),
         // After folding, which makes captures, conditions and trip counts constant.
         rule(SinkCaptures),
+        rule(CanonicalizeLoop),
         Box::new(FoldControlFlow),
         rule(FoldComparison),
         rule(DropIdentity),

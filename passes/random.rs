@@ -34,6 +34,7 @@ const BATCH: i64 = 2;
 const EXACT: &[&str] = &[
     "canonicalize_attributes",
     "canonicalize_gather",
+    "canonicalize_loop",
     "canonicalize_padding",
     "canonicalize_reshape",
     "canonicalize_uniform",

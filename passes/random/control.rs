@@ -21,6 +21,9 @@ impl Maker {
             }
             1 => {
                 let trips = self.pick(4) as i64;
+                if trips == 3 {
+                    return self.counted(x, capture);
+                }
                 let trips = self.constant(Tensor::scalar(trips))?;
                 let number = ValueInfo::new(DType::I64, [0_i64; 0]);
                 let holds = ValueInfo::new(DType::Bool, [0_i64; 0]);
@@ -48,6 +51,39 @@ impl Maker {
                 self.node(scan, &[Some(x), Some(capture)], 1)?
             }
         };
+        self.keep(outputs)
+    }
+
+    /// A loop that a counter's comparison with a limit ends, which may be that before the loop, too.
+    fn counted(&mut self, x: ValueRef, capture: ValueRef) -> Option<()> {
+        let [first, limit] = [3, 6].map(|most| Tensor::scalar(self.pick(most) as i64));
+        let (first, limit) = (self.constant(first)?, self.constant(limit)?);
+        let begins = match self.pick(2) {
+            0 => Some(self.node(Op::Binary(BinaryOp::Less), &[Some(first), Some(limit)], 1)?[0]),
+            _ => None,
+        };
+        let number = ValueInfo::new(DType::I64, [0_i64; 0]);
+        let holds = ValueInfo::new(DType::Bool, [0_i64; 0]);
+        let inputs = [number.clone(), holds, number.clone(), self.described(x), self.described(capture), number];
+        let step = Tensor::scalar(1 + self.pick(2) as i64);
+        let prefix = format!("body.{}", self.made());
+        let mut builder = Builder::new(prefix.as_str());
+        let values: Vec<ValueRef> =
+            inputs.into_iter().enumerate().map(|(at, info)| builder.input(format!("{prefix}.x{at}"), info)).collect();
+        let &[_, _, counter, x_inside, capture_inside, limit_inside] = values.as_slice() else { return None };
+        let step = builder.constant(format!("{prefix}.step"), step).ok()?;
+        let binary = |builder: &mut Builder, name: &str, op, a, b| {
+            builder.op(format!("{prefix}.{name}"), Op::Binary(op), &[a, b])
+        };
+        let next = binary(&mut builder, "count", BinaryOp::Add, counter, step).ok()?;
+        let goes_on = binary(&mut builder, "less", BinaryOp::Less, next, limit_inside).ok()?;
+        let scaled = binary(&mut builder, "scaled", BinaryOp::Mul, x_inside, capture_inside).ok()?;
+        for (name, value) in [("go", goes_on), ("i", next), ("y", scaled)] {
+            builder.output(format!("{prefix}.{name}"), value);
+        }
+        let body = Body(Arc::new(builder.finish()));
+        let inputs = [None, begins, Some(first), Some(x), Some(capture), Some(limit)];
+        let outputs = self.node(Loop { body, carried: 2 }, &inputs, 2)?;
         self.keep(outputs)
     }
 

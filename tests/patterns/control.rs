@@ -88,3 +88,41 @@ fn a_loop_that_carries_nothing_and_reads_what_is_outside() {
     let expected = tensor(&[3, 2], &[0.0_f32, 2.0, 1.0, 3.0, 2.0, 4.0]);
     builds(&gives(&model, &[tensor(&[2], &[-1.0_f32, 2.0])], &[expected]), &[]);
 }
+
+/// As tf2onnx writes a loop of TensorFlow over the rows of a tensor: its counter goes on while it is less than their number.
+#[test]
+fn a_loop_of_tensorflow_has_a_trip_count() {
+    let body = graph(
+        &["r: 7[]", "c: 9[]", "i: 6[]", "sum: 1[2]", "limit: 6[]"],
+        &["more", "next", "added", "limit", "seen"],
+        vec![
+            plain("next = Add(i, one)"),
+            node("row = Gather(x, i)", vec![("axis", Int(0))]),
+            plain("added = Add(sum, row)"),
+            plain("seen = Identity(added)"),
+            node("counter = Cast(next)", vec![("to", Int(1))]),
+            node("end = Cast(limit)", vec![("to", Int(1))]),
+            plain("more = Less(counter, end)"),
+        ],
+    );
+    let nodes = vec![
+        plain("shape = Shape(x)"),
+        node("rows = Gather(shape, first)", vec![("axis", Int(0))]),
+        node("count = Cast(rows)", vec![("to", Int(6))]),
+        node("end_before = Cast(count)", vec![("to", Int(1))]),
+        plain("begins = Less(none, end_before)"),
+        node("start = Cast(first)", vec![("to", Int(6))]),
+        node("last, total, same, y = Loop(-, begins, start, zeros, count)", vec![("body", Body(body))]),
+    ];
+    let mut weights = vec![scalar("first", 0), floats("none", &[], &[0.0]), floats("zeros", &[2], &[0.0, 0.0])];
+    weights.push(onnx::TensorProto { data_type: 6, int64_data: vec![], int32_data: vec![1], ..scalar("one", 1) });
+    let model = with_weights(15, graph(&["x: 1[n, 2]"], &["total", "y"], nodes), weights);
+    let x = tensor(&[3, 2], &[1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let sums = tensor(&[3, 2], &[1.0_f32, 2.0, 4.0, 6.0, 9.0, 12.0]);
+    let found = gives(&model, &[x], &[tensor(&[2], &[9.0_f32, 12.0]), sums]);
+    assert!(
+        found.outputs().iter().any(|output| found.info(output.value).unwrap().to_string() == "f32[n, 2]"),
+        "{found}"
+    );
+    builds(&found, &["n=1:2:4"]);
+}
