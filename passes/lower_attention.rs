@@ -12,7 +12,7 @@
 //! %y = matmul(%4, %v)
 //! ```
 //!
-//! Fires where the target has no attention, and on what its layer has no place for: a cap, a softmax of another type,
+//! Fires where the target has no attention or the graph a loop of rounds that only run time counts, and on what its layer has no place for: a cap, a softmax of another type,
 //! scores as an output, values of another size than the keys, a causal mask counted from the end. A causal mask beside a
 //! mask goes into that mask, and the layer stays. Heads of keys and values that serve several of queries are repeated.
 //!
@@ -503,6 +503,38 @@ mod tests {
         let before: Graph = step(["1", "4", "1", "4"], JOINED).parse().unwrap();
         let after = run_for(LowerAttention, &before, &Capabilities::tensorrt((11, 4, 0)));
         assert_eq!(after.to_string(), before.to_string());
+    }
+
+    #[test]
+    fn fires_beside_loops_whose_rounds_only_run_time_counts() {
+        let attends = |nodes: &str, inputs: &str| {
+            let text = format!(
+                "graph g({QKV}, %x: f32[n, 4], %f: f32[9, 4], %i: i64[]{inputs}) -> (%y, %z) {{
+                %y = attention(%q, %k, %v) scale=0.25 causal=none scores=product {nodes} }}"
+            );
+            let graph: Graph = text.parse().unwrap();
+            let target = Capabilities::default();
+            let (after, _) = crate::Pipeline::lowering_of(&graph, &target).run(graph.clone()).unwrap();
+            after.to_string().contains("attention(")
+        };
+        let scan = |of: &str| {
+            let body = "graph b(%s: f32[4]) -> (%t) { %t = relu(%s) }";
+            format!(
+                "%z = scan({of}) scan_inputs=1 carried=0 input_axes=[0] output_axes=[0] input_reversed=[0] output_reversed=[0] body={body:?}"
+            )
+        };
+        let repeat = |count: &str| {
+            let body = "graph b(%r: i64[], %c: bool[], %v: f32[9, 4]) -> (%c as \"on\", %w) { %w = relu(%v) }";
+            format!("%m = constant() value=i64[] {{200}} %z = loop({count}, _, %f) carried=1 body={body:?}")
+        };
+        assert!(attends("%z = relu(%f)", ""));
+        assert!(attends(&scan("%f"), "") && !attends(&scan("%x"), ""));
+        assert!(attends(&repeat("%m"), "") && !attends(&repeat("%i"), ""));
+        // In a branch, too.
+        let open = format!("graph t(%x: f32[n, 4]) -> (%z) {{ {} }}", scan("%x"));
+        let other = "graph e(%x: f32[n, 4]) -> (%z) { %z = relu(%x) }";
+        let branches = format!("%z = if(%b, %x) then_branch={open:?} else_branch={other:?}");
+        assert!(!attends(&branches, ", %b: bool[]"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use trt_fuse_ir::infer::resolve_axis;
 use trt_fuse_ir::op::{Body, WITH_BODIES};
 use trt_fuse_ir::{Capabilities, Graph, NodeId, Op, Output, Patch, ValueInfo, ValueRef, verify};
 
@@ -127,6 +128,13 @@ impl Pipeline {
     /// graph goes through them once, whatever passes users have left out.
     pub fn lowering(capabilities: &Capabilities) -> Self {
         Self::of_stages(vec![lowering_passes(), last_passes()], capabilities)
+    }
+
+    /// [`lowering`](Self::lowering) for one graph. TensorRT-RTX 1.7.1 crashes while it builds IAttention in a network with an
+    /// ILoop whose rounds only run time counts, so that attention is written out beside such a loop, and inside.
+    pub fn lowering_of(graph: &Graph, capabilities: &Capabilities) -> Self {
+        let attention = capabilities.attention && !has_open_loop(graph);
+        Self::lowering(&Capabilities { attention, ..capabilities.clone() })
     }
 
     /// A pipeline of given passes.
@@ -414,6 +422,28 @@ impl Interface {
         }
         Ok(())
     }
+}
+
+/// Whether a loop, or one in a body, has rounds whose number is not known.
+fn has_open_loop(graph: &Graph) -> bool {
+    graph.live_of(&WITH_BODIES).into_iter().any(|id| {
+        let Some(op) = graph.op(id) else { return false };
+        let is_open = match op {
+            Op::Loop(op) => {
+                let count = graph.input(id, 0).and_then(|count| graph.info(count)?.known_ints());
+                count.is_none() || !op.always_continues()
+            }
+            Op::Scan(op) => {
+                (op.carried..op.carried.saturating_add(op.scan_inputs)).zip(&op.input_axes).any(|(slot, axis)| {
+                    let shape = graph.input(id, slot).and_then(|input| graph.info(input)?.shape.as_ref());
+                    let size = shape.and_then(|shape| shape.get(resolve_axis(*axis, shape.len()).ok()?)?.value());
+                    size.is_none()
+                })
+            }
+            _ => false,
+        };
+        is_open || op.bodies().iter().any(|body| has_open_loop(&body.0))
+    })
 }
 
 /// The standard order. A comment says what a pass must come after; where there is none, any place would do.

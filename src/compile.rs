@@ -187,7 +187,7 @@ pub(crate) fn counted(graph: &Graph, options: &Options) -> Result<(LayerCounts, 
 pub(crate) fn record_traced(graph: &Graph, options: &Options) -> Result<(Record, Vec<Rewrite>), Error> {
     let capabilities = options.capabilities.clone().unwrap_or_default();
     verify(graph)?;
-    let (graph, report) = Pipeline::lowering(&capabilities).trace(graph.clone(), usize::MAX)?;
+    let (graph, report) = Pipeline::lowering_of(graph, &capabilities).trace(graph.clone(), usize::MAX)?;
     let mut sink = Record::new();
     Lowered { graph, remarks: report.remarks }.emit(&capabilities, &mut sink)?;
     Ok((sink, report.trace))
@@ -202,7 +202,7 @@ pub(crate) struct Lowered {
 impl Lowered {
     pub(crate) fn of(graph: &Graph, capabilities: &Capabilities) -> Result<Self, Error> {
         verify(graph)?;
-        let (graph, report) = Pipeline::lowering(capabilities).run(graph.clone())?;
+        let (graph, report) = Pipeline::lowering_of(graph, capabilities).run(graph.clone())?;
         Ok(Self { graph, remarks: report.remarks })
     }
 

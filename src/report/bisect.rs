@@ -117,7 +117,7 @@ pub fn bisect(model: Model, options: &Options, folder: Option<&Path>, tolerance:
     let capabilities = options.capabilities.clone().unwrap_or_default();
     let stages = [
         ("standard", options.passes.pipeline(&capabilities, options.build.fp16)?),
-        ("lowering", Pipeline::lowering(&capabilities)),
+        ("lowering", Pipeline::lowering_of(&graph, &capabilities)),
     ];
     bisect_pipelines(&graph, &stages, &inputs, tolerance)
 }

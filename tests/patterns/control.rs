@@ -126,3 +126,32 @@ fn a_loop_of_tensorflow_has_a_trip_count() {
     );
     builds(&found, &["n=1:2:4"]);
 }
+
+/// TensorRT-RTX 1.7.1 crashes while it builds its attention layer in such a network.
+#[test]
+fn attention_beside_a_recurrent_layer_of_any_length() {
+    let nodes = vec![
+        node("turned = Transpose(k)", vec![("perm", Ints(&[0, 1, 3, 2]))]),
+        plain("product = MatMul(q, turned)"),
+        plain("scaled = Mul(product, half)"),
+        node("weights = Softmax(scaled)", vec![("axis", Int(-1))]),
+        plain("heads = MatMul(weights, v)"),
+        node("steps = Transpose(heads)", vec![("perm", Ints(&[2, 0, 1, 3]))]),
+        plain("rows = Reshape(steps, joined)"),
+        node("states = GRU(rows, w, r)", vec![("hidden_size", Int(2))]),
+        plain("y = Add(states, half)"),
+    ];
+    let inputs = ["q: 1[1, 2, s, 2]", "k: 1[1, 2, s, 2]", "v: 1[1, 2, s, 2]"];
+    let weights = vec![
+        floats("half", &[], &[0.5]),
+        ints("joined", &[0, 0, 4]),
+        floats("w", &[1, 6, 4], &[0.0; 24]),
+        floats("r", &[1, 6, 2], &[0.0; 12]),
+    ];
+    let model = with_weights(17, graph(&inputs, &["y"], nodes), weights);
+    let x = tensor(&[1, 2, 3, 2], &[1.0_f32; 12]);
+    let found = gives(&model, &[x.clone(), x.clone(), x], &[tensor(&[3, 1, 1, 2], &[0.5_f32; 6])]);
+    assert!(operators(&found).iter().any(|op| op == "attention"), "{found}");
+    assert!(!network(&found).unwrap().contains(" = attention "), "{found}");
+    builds(&found, &["s=2:12:100"]);
+}
