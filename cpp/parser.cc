@@ -40,7 +40,15 @@ void NetworkImpl::parse_onnx(rust::Str library, rust::Str model) {
     }
     std::string text = "OnnxParser refused the model";
     for (int i = 0; i < parser->getNbErrors(); ++i) {
-        text += (i == 0 ? ": " : "; ") + std::string(parser->getError(i)->desc());
+        nvonnxparser::IParserError const& error = *parser->getError(i);
+        text += (i == 0 ? ": " : "; ") + std::string(error.desc());
+#if TRTFUSE_API >= 1000
+        char const* const op = error.nodeOperator();
+        char const* const name = error.nodeName();
+        if (op && *op) {
+            text += " (at " + std::string(op) + " '" + (name ? name : "") + "')";
+        }
+#endif
     }
     throw std::runtime_error(text);
 }

@@ -12,7 +12,8 @@
 //! %y = matmul(%4, %v)
 //! ```
 //!
-//! Fires where the target has no attention or the graph a loop of rounds that only run time counts, and on what its layer has no place for: a cap, a softmax of another type,
+//! Fires where the target has no attention, or the graph a loop of rounds that only run time counts
+//! ([`Pipeline::lowering_of`](crate::Pipeline::lowering_of)), and on what its layer has no place for: a cap, a softmax of another type,
 //! scores as an output, values of another size than the keys, a causal mask counted from the end. A causal mask beside a
 //! mask goes into that mask, and the layer stays. Heads of keys and values that serve several of queries are repeated.
 //!

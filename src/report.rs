@@ -19,7 +19,7 @@ use crate::compile::{build_with_parser, counted, optimize_with};
 use crate::emit::sink::LayerCounts;
 use crate::import::{Model, import_file};
 use crate::notes::Note;
-use crate::tensorrt::{EngineLayer, Library, Progress, parse_onnx};
+use crate::tensorrt::{EngineError, EngineLayer, Library, Progress, parse_onnx};
 use crate::{Error, Options, build};
 
 pub use bisect::{Bisection, Culprit, InputError, StageLine, bisect, bisect_pipelines, read_inputs};
@@ -48,6 +48,9 @@ pub struct FuseReport {
     /// The same model through NVIDIA's parser, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parser: Option<Parser>,
+    /// Why the parser or the build of its network refused the model, if that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parser_refusal: Option<String>,
     /// How long the stages took.
     pub timings_ms: Timings,
     /// What differs from the model or was chosen for the user.
@@ -239,9 +242,9 @@ fn fuse_report_with(
             (counts, None, notes)
         }
     };
-    let parser = match &library {
-        Some(library) if wanted.parser => Some(through_parser(path, library, &options, wanted.build)?),
-        _ => None,
+    let (parser, parser_refusal) = match &library {
+        Some(library) if wanted.parser => refused(through_parser(path, library, &options, wanted.build))?,
+        _ => (None, None),
     };
     let layers = Layers::of(counts, engine.as_ref().map(|engine| engine.layers.len()));
     let report = FuseReport {
@@ -252,6 +255,7 @@ fn fuse_report_with(
         layers,
         engine,
         parser,
+        parser_refusal,
         timings_ms: timings,
         notes: optimized.notes.into_iter().chain(notes).collect(),
         remark_groups: group_remarks(&optimized.report.remarks),
@@ -269,6 +273,17 @@ fn through_parser(path: &Path, library: &Library, options: &Options, engine: boo
     let built = build_with_parser(path, library, options, None)?;
     let layers = Layers::of(built.layers, Some(built.plan.layers().len()));
     Ok(Parser { layers, parse_ms: ms(built.emit), build_ms: Some(ms(built.build)) })
+}
+
+/// What the parser made, or why it refused: that is a result, too.
+fn refused(parser: Result<Parser, Error>) -> Result<(Option<Parser>, Option<String>), Error> {
+    match parser {
+        Ok(parser) => Ok((Some(parser), None)),
+        Err(Error::Engine(
+            EngineError::Parser { message, .. } | EngineError::Build { message } | EngineError::Range { message, .. },
+        )) => Ok((None, Some(message.split_whitespace().collect::<Vec<_>>().join(" ")))),
+        Err(other) => Err(other),
+    }
 }
 
 /// The ONNX nodes of a model by type; constants written as nodes are none.

@@ -120,6 +120,33 @@ fn a_model_of_fixed_sizes_is_compared_with_the_parsers() {
     assert!(parser["build_ms"].as_f64().unwrap() > 0.0, "{parser}");
 }
 
+/// That it refuses a model is what the comparison tells.
+#[test]
+fn a_model_that_the_parser_refuses_is_reported() {
+    if library().is_none() {
+        return;
+    }
+    let nodes =
+        vec![write::plain("mel = MelWeightMatrix(bins, length, rate, low, high)"), write::plain("y = MatMul(x, mel)")];
+    let graph = write::graph(&["x: 1[n, 5]"], &["y: 1[n, 4]"], nodes);
+    let number = |name: &str, value: i64| onnx::TensorProto { dims: vec![], ..write::ints(name, &[value]) };
+    let mut weights = vec![number("bins", 4), number("length", 8), number("rate", 16_000)];
+    weights.extend([("low", 0.0), ("high", 8000.0)].map(|(name, value)| write::floats(name, &[], &[value])));
+    let model = write::model(17, onnx::GraphProto { initializer: weights, ..graph });
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mel.onnx");
+    std::fs::write(&path, model.write_to_bytes().unwrap()).unwrap();
+    let report = |arguments: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_fuse-report"));
+        printed(program.arg(&path).args(["--range", "n=1:2:4"]).args(arguments).output().unwrap())
+    };
+    let text = report(&["--build", "--compare-parser"]);
+    assert!(text.contains("OnnxParser:    none, ") && text.contains("MelWeightMatrix"), "{text}");
+    let json: Value = serde_json::from_str(&report(&["--compare-parser", "--json"])).unwrap();
+    assert!(json["parser_refusal"].as_str().unwrap().contains("MelWeightMatrix") && json["parser"].is_null(), "{json}");
+    assert_eq!(json["nodes"]["after"], 1);
+}
+
 #[test]
 fn the_fate_of_a_node_is_told() {
     let fate = json("mobilenet_v2.raw", &["--node", BATCH_NORM]);

@@ -204,4 +204,7 @@ fn totals(text: &mut String, report: &FuseReport) {
             parser.parse_ms
         );
     }
+    if let Some(refusal) = &report.parser_refusal {
+        let _ = writeln!(text, "OnnxParser:    none, {refusal}");
+    }
 }
