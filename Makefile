@@ -3,7 +3,7 @@
 CACHE := $(if $(TRT_FUSE_CACHE),$(TRT_FUSE_CACHE),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/trt-fuse)
 MODEL ?= resnet50.raw
 
-.PHONY: help demo test fuzz tensorrt silero ocr operators oracle chromium models bench table
+.PHONY: help demo test fuzz tensorrt silero ocr operators oracle chromium models bench table packages
 
 help:
 	@echo "make demo      fuse and build a ResNet-50, print the report (MODEL=name of testdata/zoo)"
@@ -12,6 +12,7 @@ help:
 	@echo "make tensorrt  fetch TensorRT-RTX into $(CACHE)"
 	@echo "make models    unpack the models of testdata into $(CACHE)/models"
 	@echo "make table     write README's table of models"
+	@echo "make packages  try the models of Python packages"
 	@echo "make bench     measure against OnnxParser and onnxruntime"
 
 demo: tensorrt models
@@ -50,3 +51,7 @@ bench: tensorrt models
 table: tensorrt models
 	cargo build --release --quiet --bin fuse-report
 	python3 scripts/models.py $(CACHE)
+
+packages: tensorrt
+	cargo build --release --quiet --bins
+	python3 scripts/packages.py $(CACHE)
