@@ -7,7 +7,7 @@
 //! ```
 //! becomes
 //! ```text
-//! %1 = max(sub(%limit, %first), 0)
+//! %1 = max(%limit, 0)                                        where %first is 0
 //! %last, %ys = loop(%1, _, %first, %limit) carried=2 body="graph b(..) -> (%c as .., %next as .., %n as .., %y as ..) .."
 //! ```
 //!
@@ -15,9 +15,10 @@
 //! TensorRT asks for, and a loop of few rounds is unrolled.
 //!
 //! Fires on a body whose condition is `less(counter + step, limit)`, or several of them joined by `and`. The counter is the
-//! number of the round or a carried value that becomes the sum; the step a positive constant; the limit a constant, a
-//! capture, or a carried value that stays as it is. The loop begins in any case, or where the same holds of the first
-//! values. Conversions of integers in between change nothing.
+//! number of the round, or a carried value of i32 or i64 that becomes the sum and is first a constant of at least 0; the
+//! step a positive constant; the limit a constant, or a capture or a carried value that stays as it is, of i32 or i64. The
+//! loop begins in any case, or where the same holds of the first values. Conversions to wider types, and to floats, change
+//! nothing.
 //!
 //! Refuses when
 //! - something in the condition is none of that;
@@ -26,12 +27,13 @@
 //!
 //! Order: after `sink_captures`, which makes limits constant; before `fold_control_flow`.
 //!
-//! Numerics: bit-exact, for counters that the type of the comparison tells apart: below 2^24 in f32.
+//! Numerics: bit-exact, for counters that do not wrap around and that the type of the comparison tells apart (below 2^24 in
+//! f32). A limit beyond i32 counts as i32's largest number: nothing has so many rounds.
 
 use std::sync::Arc;
 
 use trt_fuse_ir::op::{BinaryOp, Body, Loop, UnaryOp};
-use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, ValueRef};
+use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, Tensor, ValueRef};
 
 use crate::formula::Formula;
 use crate::pass::{Miss, Rule, RuleContext};
@@ -42,6 +44,8 @@ const BEGINNING: &str = "whether it begins is another question than whether it g
 
 /// Body inputs that are no carried values: the number of the round and the condition.
 const OWN: usize = 2;
+/// More than a loop has rounds.
+const MOST: i64 = i32::MAX as i64;
 
 /// The rule.
 #[derive(Debug, Default)]
@@ -77,7 +81,7 @@ impl Rule for CanonicalizeLoop {
             Some(first) if number(graph, first) == Some(1.0) => true,
             Some(first) => {
                 let first = comparisons(graph, first).ok_or(blocked(BEGINNING))?;
-                if !terms_hold(graph, &terms, &first) {
+                if !begin_alike(graph, &terms, &first) {
                     return Err(blocked(BEGINNING));
                 }
                 false
@@ -90,7 +94,10 @@ impl Rule for CanonicalizeLoop {
             let count = term.rounds(&mut f)?;
             rounds = Some(rounds.map_or(count, |rounds| f.binary(BinaryOp::Min, rounds, count)));
         }
-        let mut rounds = f.with_number(BinaryOp::Max, rounds.ok_or(Miss::NoMatch)?, DType::I64, f64::from(begins))?;
+        let mut rounds = rounds.ok_or(Miss::NoMatch)?;
+        if begins {
+            rounds = f.with_number(BinaryOp::Max, rounds, DType::I64, 1.0)?;
+        }
         if let Some(most) = operands.first().copied().flatten() {
             let most = f.cast(most, DType::I64);
             rounds = f.binary(BinaryOp::Min, rounds, most);
@@ -99,27 +106,27 @@ impl Rule for CanonicalizeLoop {
         for (slot, input) in [(0, Some(rounds)), (1, None)] {
             *inputs.get_mut(slot).ok_or(Miss::NoMatch)? = input;
         }
-        let looped = Loop { body: handing_on(body, condition)?, carried: op.carried };
+        let body = handing_on(body, condition).ok_or(blocked(OTHER))?;
+        let looped = Loop { body, carried: op.carried };
         let values = f.many(looped.into(), &inputs, graph.node(root).map_or(0, |node| node.outputs.len()));
         Ok(f.results(&values))
     }
 }
 
-/// The body with the condition that it is given for the one that it gives.
-fn handing_on(body: &Graph, condition: ValueRef) -> Result<Body, Miss> {
-    let given = *body.inputs().get(1).ok_or(Miss::NoMatch)?;
+/// The body with the condition that it is given for the one that it gives; `None` if that has another shape.
+fn handing_on(body: &Graph, condition: ValueRef) -> Option<Body> {
+    let given = *body.inputs().get(1)?;
     let mut body = body.clone();
     let mut patch = Patch::new("canonicalize_loop", condition.node);
     patch.replace(condition, given.into());
-    body.apply(&patch).map_err(|_| Miss::NoMatch)?;
-    Ok(Body(Arc::new(body)))
+    body.apply(&patch).ok()?;
+    Some(Body(Arc::new(body)))
 }
 
 /// A counter that goes on by a step while it is below a limit.
 #[derive(Debug)]
 struct Term {
-    /// The first value of the counter; `None` is 0, of the number of the round.
-    first: Option<ValueRef>,
+    first: i64,
     step: i64,
     limit: Limit,
 }
@@ -151,10 +158,11 @@ impl Term {
         let carried = OWN..OWN + op.carried;
         let place = |value: ValueRef| body.inputs().iter().position(|id| ValueRef::from(*id) == value);
         let next = |at: usize| Some(plain(body, body.outputs().get(at.checked_sub(1)?)?.value));
+        let outside = |at: usize| (*operands.get(at)?).filter(|value| counts(graph, *value));
         let at = place(plain(body, from))?;
         let first = match at {
-            0 if step == 1 => None,
-            _ if carried.contains(&at) && step > 0 && next(at)? == counter => Some((*operands.get(at)?)?),
+            0 if step == 1 => 0,
+            _ if carried.contains(&at) && step > 0 && next(at)? == counter => whole(graph, outside(at)?)?,
             _ => return None,
         };
         let limit = match whole(body, limit) {
@@ -162,53 +170,58 @@ impl Term {
             None => {
                 let at = place(limit)?;
                 let stays = at >= carried.end || (carried.contains(&at) && next(at)? == limit);
-                Limit::Value((*operands.get(at).filter(|_| stays)?)?)
+                Limit::Value(outside(at).filter(|_| stays)?)
             }
         };
-        // What is no integer counts otherwise.
-        let is_whole = |value: &ValueRef| graph.dtype(*value).is_integer();
-        let all_whole = first.iter().all(is_whole) && !matches!(&limit, Limit::Value(value) if !is_whole(value));
-        all_whole.then_some(Self { first, step, limit })
+        (first >= 0 && counts(body, counter)).then_some(Self { first, step, limit })
     }
 
-    /// How often the counter goes on, below 0 where it begins behind the limit.
+    /// How often the counter goes on. Where TensorRT counts in i32, nothing in between is beyond it.
     fn rounds(&self, f: &mut Formula<'_>) -> Result<ValueRef, Miss> {
-        let mut rounds = match self.limit {
-            Limit::Number(limit) => f.constant(trt_fuse_ir::Tensor::scalar(limit)),
-            Limit::Value(limit) => f.cast(limit, DType::I64),
+        let up = |rounds: i64| (rounds.max(0) + self.step - 1) / self.step;
+        let limit = match self.limit {
+            Limit::Number(limit) => return Ok(f.constant(Tensor::scalar(up(limit - self.first)))),
+            Limit::Value(limit) => limit,
         };
-        if let Some(first) = self.first {
-            let first = f.cast(first, DType::I64);
-            rounds = f.binary(BinaryOp::Sub, rounds, first);
+        // No size is so large.
+        let is_size = f.graph().info(limit).is_some_and(|info| info.known_elements().is_some());
+        let limit = f.cast(limit, DType::I64);
+        let mut rounds = f.with_number(BinaryOp::Max, limit, DType::I64, self.first as f64)?;
+        if !is_size {
+            rounds = f.with_number(BinaryOp::Min, rounds, DType::I64, (MOST - self.step) as f64)?;
+        }
+        if self.first > 0 {
+            rounds = f.with_number(BinaryOp::Sub, rounds, DType::I64, self.first as f64)?;
         }
         if self.step > 1 {
-            // Rounded up, from 0.
-            let above = f.with_number(BinaryOp::Add, rounds, DType::I64, (self.step - 1) as f64)?;
-            let above = f.with_number(BinaryOp::Max, above, DType::I64, 0.0)?;
-            rounds = f.with_number(BinaryOp::Div, above, DType::I64, self.step as f64)?;
+            rounds = f.with_number(BinaryOp::Add, rounds, DType::I64, (self.step - 1) as f64)?;
+            rounds = f.with_number(BinaryOp::Div, rounds, DType::I64, self.step as f64)?;
         }
         Ok(rounds)
     }
+
+    /// Whether this is what is compared before the loop.
+    fn is_of(&self, graph: &Graph, (counter, limit): (ValueRef, ValueRef)) -> bool {
+        whole(graph, counter) == Some(self.first)
+            && match self.limit {
+                Limit::Number(wanted) => whole(graph, limit) == Some(wanted),
+                Limit::Value(wanted) => {
+                    let known = whole(graph, wanted);
+                    converted(graph, wanted) == limit || (known.is_some() && whole(graph, limit) == known)
+                }
+            }
+    }
 }
 
-/// Whether each term is among what is compared before the loop, and nothing else.
-fn terms_hold(graph: &Graph, terms: &[Term], compared: &[(ValueRef, ValueRef)]) -> bool {
-    let same = |a: ValueRef, b: ValueRef| {
-        let (a, b) = (converted(graph, a), converted(graph, b));
-        a == b || number(graph, a).is_some_and(|number| self::number(graph, b) == Some(number))
-    };
-    let is_term = |term: &Term, (counter, limit): (ValueRef, ValueRef)| {
-        let counts = match term.first {
-            Some(first) => same(first, counter),
-            None => number(graph, counter) == Some(0.0),
-        };
-        counts
-            && match term.limit {
-                Limit::Number(wanted) => number(graph, limit) == Some(wanted as f64),
-                Limit::Value(wanted) => same(wanted, limit),
-            }
-    };
-    terms.len() == compared.len() && terms.iter().all(|term| compared.iter().any(|pair| is_term(term, *pair)))
+/// Whether a value has a type that counters count in.
+fn counts(graph: &Graph, value: ValueRef) -> bool {
+    matches!(graph.dtype(value), DType::I32 | DType::I64)
+}
+
+/// Whether what is compared before the loop is what goes on in it, and nothing else.
+fn begin_alike(graph: &Graph, terms: &[Term], compared: &[(ValueRef, ValueRef)]) -> bool {
+    terms.iter().all(|term| compared.iter().any(|pair| term.is_of(graph, *pair)))
+        && compared.iter().all(|pair| terms.iter().any(|term| term.is_of(graph, *pair)))
 }
 
 /// What is less than what, for a condition to hold; `None` if it asks for something else.
@@ -232,12 +245,16 @@ fn plain(graph: &Graph, mut value: ValueRef) -> ValueRef {
     value
 }
 
-/// The integers that are converted.
+/// The integers that are converted to a type that holds them all, or to floats.
 fn converted(graph: &Graph, value: ValueRef) -> ValueRef {
     let mut value = plain(graph, value);
     while let (Some(Op::Cast(cast)), Some(source)) = (graph.op(value.node), graph.input(value.node, 0)) {
-        let is_wide = matches!(cast.to, DType::I32 | DType::I64 | DType::F32 | DType::F64);
-        if !is_wide || !graph.dtype(source).is_integer() {
+        let is_wider = match graph.dtype(source) {
+            DType::I32 => matches!(cast.to, DType::I64 | DType::F32 | DType::F64),
+            DType::I64 => matches!(cast.to, DType::F32 | DType::F64),
+            _ => false,
+        };
+        if !is_wider {
             break;
         }
         value = plain(graph, source);
@@ -255,15 +272,14 @@ fn number(graph: &Graph, value: ValueRef) -> Option<f64> {
     }
 }
 
-/// The same, of a whole number.
+/// The same, of a whole number that i32 holds.
 fn whole(graph: &Graph, value: ValueRef) -> Option<i64> {
     let number = number(graph, value)?;
-    (number.fract() == 0.0 && number.abs() < f64::from(i32::MAX)).then_some(number as i64)
+    (number.fract() == 0.0 && number.abs() < MOST as f64).then_some(number as i64)
 }
 
 #[cfg(test)]
 mod tests {
-    use trt_fuse_ir::Tensor;
     use trt_fuse_ir::eval::eval_graph;
 
     use super::*;
@@ -272,35 +288,29 @@ mod tests {
     const BODY: &str = "graph b(%r: i64[], %c: bool[], %i: i32[], %n: i32[], %v: f32[2]) -> \
         (%more, %next, %n as \"same\", %w, %v as \"seen\") { \
         %one = constant() value=i32[] {1} %next = add(%i, %one) %w = add(%v, %v) %more = less(%next, %n) }";
-    const LOOP: &str =
-        "%go = less(%first, %limit) %a, %b, %y, %z = loop(_, %go, %first, %limit, %x) carried=3 body=BODY";
+    const LOOP: &str = "%first = constant() value=i32[] {1} %go = less(%first, %limit) \
+        %a, %b, %y, %z = loop(_, %go, %first, %limit, %x) carried=3 body=BODY";
 
     fn text(nodes: &str, body: &str) -> String {
         let body = format!("{body:?}");
-        format!(
-            "graph g(%first: i32[], %limit: i32[], %x: f32[2], %on: bool[]) -> (%a, %y, %z) {{ {} }}",
-            nodes.replace("BODY", &body)
-        )
+        let nodes = nodes.replace("BODY", &body);
+        format!("graph g(%limit: i32[], %x: f32[2], %on: bool[], %other: i32[]) -> (%a, %y, %z) {{ {nodes} }}")
     }
 
     fn run(nodes: &str, body: &str) -> Run {
         run_rule(CanonicalizeLoop, &text(nodes, body))
     }
 
-    /// The graph before and after, for counters below, at and above the limit.
+    /// The graph before and after, for limits below, at and above the first number.
     fn check(run: &Run) {
         assert_eq!(run.rewrites, 1, "{}", run.after);
-        let Some(Op::Loop(op)) =
-            run.after.live().into_iter().find_map(|id| run.after.op(id).filter(|op| op.kind() == OpKind::Loop))
-        else {
-            panic!("{}", run.after);
-        };
-        assert!(op.always_continues());
-        for (first, limit) in [(0, 4), (1, 4), (3, 4), (4, 4), (7, 4), (-3, 2), (0, 7)] {
+        let ops = run.after.live().into_iter().filter_map(|id| run.after.op(id));
+        assert!(ops.into_iter().any(|op| matches!(op, Op::Loop(op) if op.always_continues())), "{}", run.after);
+        for limit in [-3, 0, 1, 2, 4, 5, 7] {
             let x = Tensor::vector(vec![1.0_f32, -3.0]);
-            let inputs = [Tensor::scalar(first), Tensor::scalar(limit), x, Tensor::scalar(true)];
+            let inputs = [Tensor::scalar(limit), x, Tensor::scalar(true), Tensor::scalar(-1)];
             let [before, after] = [&run.before, &run.after].map(|graph| eval_graph(graph, &inputs).unwrap());
-            assert_eq!(before, after, "{first} to {limit}");
+            assert_eq!(before, after, "to {limit}");
         }
     }
 
@@ -309,12 +319,15 @@ mod tests {
         let run = run(LOOP, BODY);
         check(&run);
         insta::assert_snapshot!(run.after, @r#"
-        graph g(%first: i32[], %limit: i32[], %x: f32[2], %on: bool[]) -> (%a, %y, %z) {
+        graph g(%limit: i32[], %x: f32[2], %on: bool[], %other: i32[]) -> (%a, %y, %z) {
           %a.1 = cast(%limit) to=i64 saturate=true : i64[]
-          %a.2 = cast(%first) to=i64 saturate=true : i64[]
-          %a.3 = sub(%a.1, %a.2) : i64[]
-          %a.canonicalize_loop = constant() value=i64[] {0}
-          %a.4 = max(%a.3, %a.canonicalize_loop) : i64[]
+          %a.canonicalize_loop = constant() value=i64[] {1}
+          %a.2 = max(%a.1, %a.canonicalize_loop) : i64[]
+          %a.canonicalize_loop.1 = constant() value=i64[] {2147483646}
+          %a.3 = min(%a.2, %a.canonicalize_loop.1) : i64[]
+          %a.canonicalize_loop.2 = constant() value=i64[] {1}
+          %a.4 = sub(%a.3, %a.canonicalize_loop.2) : i64[]
+          %first = constant() value=i32[] {1}
           %a, %b, %y, %z = loop(%a.4, _, %first, %limit, %x) body="graph b(%r: i64[], %c: bool[], %i: i32[], %n: i32[], %v: f32[2]) -> (%c as \"more\", %next, %n as \"same\", %w, %v as \"seen\") {\n  %one = constant() value=i32[] {1}\n  %next = add(%i, %one) : i32[]\n  %w = add(%v, %v) : f32[2]\n  %more = less(%next, %n) : bool[]\n}\n" carried=3 : i32[], i32[], f32[2], f32[a.trips, 2]
         }
         "#);
@@ -371,9 +384,23 @@ mod tests {
             ("add(%i, %one)", "add(%i, %n)"),
             ("%more, %next,", "%more, %i,"),
             ("%n as \"same\"", "%next as \"same\""),
+            // Other numbers may be one as i8.
+            (
+                "%more = less(%next, %n)",
+                "%p = cast(%next) to=i8 saturate=true %q = cast(%n) to=i8 saturate=true %more = less(%p, %q)",
+            ),
         ] {
             assert_eq!(run(LOOP, &BODY.replace(from, to)).reasons(), [OTHER], "{to}");
         }
+        // What wraps around sooner, and what begins below 0 or at run time.
+        let (nodes, body) = (LOOP.replace("i32", "u8").replace("%limit", "%l"), BODY.replace("i32", "u8"));
+        let nodes = format!("%l = cast(%limit) to=u8 saturate=true {nodes}");
+        assert_eq!(run(&nodes, &body).reasons(), [OTHER]);
+        for first in ["constant() value=i32[] {-1}", "add(%other, %other)"] {
+            assert_eq!(run(&LOOP.replace("constant() value=i32[] {1}", first), BODY).reasons(), [OTHER], "{first}");
+        }
+        let one_element = |text: &str| text.replace("%i: i32[]", "%i: i32[1]").replace("i32[] {1}", "i32[1] {1}");
+        assert_eq!(run(&one_element(LOOP), &one_element(BODY)).rewrites, 0);
     }
 
     #[test]
@@ -391,6 +418,12 @@ mod tests {
             let nodes = LOOP.replace("%go = less(%first, %limit)", go);
             assert_eq!(run(&nodes, BODY).reasons(), [BEGINNING], "{go}");
         }
+        // The same twice is not two of them.
+        let twice = BODY.replace("%more = less(%next, %n)", "%m = less(%next, %n) %more = and(%m, %m)");
+        let go = "%l = less(%first, %limit) %o = less(%first, %other) %go = and(%l, %o)";
+        let nodes = LOOP.replace("%go = less(%first, %limit)", go);
+        assert_eq!(run(&nodes, &twice).reasons(), [BEGINNING]);
+        check(&run(LOOP, &twice));
     }
 
     #[test]

@@ -531,6 +531,7 @@ mod tests {
         assert!(attends("%z = relu(%f)", ""));
         assert!(attends(&scan("%f"), "") && !attends(&scan("%x"), ""));
         assert!(attends(&repeat("%m"), "") && !attends(&repeat("%i"), ""));
+        assert!(!attends(&repeat("%m").replace("(%m, _", "(%m, %b"), ", %b: bool[]"));
         // In a branch, too.
         let open = format!("graph t(%x: f32[n, 4]) -> (%z) {{ {} }}", scan("%x"));
         let other = "graph e(%x: f32[n, 4]) -> (%z) { %z = relu(%x) }";

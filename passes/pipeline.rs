@@ -430,16 +430,17 @@ fn has_open_loop(graph: &Graph) -> bool {
         let Some(op) = graph.op(id) else { return false };
         let is_open = match op {
             Op::Loop(op) => {
-                let count = graph.input(id, 0).and_then(|count| graph.info(count)?.known_ints());
-                count.is_none() || !op.always_continues()
+                let known = |slot| graph.input(id, slot).and_then(|input| graph.info(input)?.known_ints());
+                let begins = graph.input(id, 1).is_none() || known(1).is_some();
+                known(0).is_none() || !begins || !op.always_continues()
             }
-            Op::Scan(op) => {
-                (op.carried..op.carried.saturating_add(op.scan_inputs)).zip(&op.input_axes).any(|(slot, axis)| {
-                    let shape = graph.input(id, slot).and_then(|input| graph.info(input)?.shape.as_ref());
-                    let size = shape.and_then(|shape| shape.get(resolve_axis(*axis, shape.len()).ok()?)?.value());
-                    size.is_none()
-                })
-            }
+            Op::Scan(op) => (0..op.scan_inputs).any(|at| {
+                let axis = op.input_axes.get(at).copied().unwrap_or(0);
+                let input = graph.input(id, op.carried.saturating_add(at));
+                let shape = input.and_then(|input| graph.info(input)?.shape.as_ref());
+                let size = shape.and_then(|shape| shape.get(resolve_axis(axis, shape.len()).ok()?)?.value());
+                size.is_none()
+            }),
             _ => false,
         };
         is_open || op.bodies().iter().any(|body| has_open_loop(&body.0))

@@ -76,7 +76,8 @@ pub struct Options {
 
 impl Options {
     /// With these ranges in place of those that there were. A dimension of one size is no symbol, and an input of one value
-    /// in each element a constant: both are told to the import, so that what follows from them is known to the passes.
+    /// in each element a constant: both are told to the import, beside what it was told already, so that what follows from
+    /// them is known to the passes.
     ///
     /// ```
     /// let ranges = ["batch=1:8:32", "seq=128", "sr[0]=16000"].map(|range| range.parse());
@@ -92,8 +93,8 @@ impl Options {
         check_once(&ranges)?;
         let is_size = |range: &Range| range.min == range.max && !range.symbol.ends_with(']');
         let (sizes, ranges): (Vec<Range>, Vec<Range>) = ranges.into_iter().partition(is_size);
-        self.import.values = fixed_values(&ranges);
-        self.import.sizes = sizes.into_iter().map(|range| (range.symbol, range.min)).collect();
+        self.import.values.extend(fixed_values(&ranges));
+        self.import.sizes.extend(sizes.into_iter().map(|range| (range.symbol, range.min)));
         self.ranges = ranges;
         Ok(self)
     }

@@ -282,6 +282,8 @@ fn refused(parser: Result<Parser, Error>) -> Result<(Option<Parser>, Option<Stri
         Err(Error::Engine(
             EngineError::Parser { message, .. } | EngineError::Build { message } | EngineError::Range { message, .. },
         )) => Ok((None, Some(message.split_whitespace().collect::<Vec<_>>().join(" ")))),
+        // The parser takes the model without what is fixed for ours.
+        Err(error @ (Error::Import(_) | Error::Range(_))) => Ok((None, Some(error.to_string()))),
         Err(other) => Err(other),
     }
 }

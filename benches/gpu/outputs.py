@@ -47,8 +47,11 @@ def middle(name):
 def random_input(value, random, values):
     shape = [dim if isinstance(dim, int) else middle(symbol(value, axis)) for axis, dim in enumerate(value.shape)]
     dtype = DTYPES[value.type]
-    if value.name in values:
-        return numpy.full(shape, values[value.name], dtype)
+    told = values.get(value.name)
+    if isinstance(told, dict):
+        return numpy.array([told[at] for at in sorted(told)], dtype).reshape(shape)
+    if told is not None:
+        return numpy.full(shape, told, dtype)
     if dtype == numpy.float32:
         return random.standard_normal(shape).astype(dtype)
     if "mask" in value.name:
@@ -116,7 +119,11 @@ def main():
     given = parser.parse_args()
     fixed = [text for text in given.range if "[" in text]
     RANGES.update(text.rsplit("=", 1) for text in given.range if text not in fixed)
-    values = {name.split("[")[0]: float(number) for name, number in (text.rsplit("=", 1) for text in given.value + fixed)}
+    values = {name: float(number) for name, number in (text.rsplit("=", 1) for text in given.value)}
+    for name, number in (text.rsplit("=", 1) for text in fixed):
+        name, _, at = name.rstrip("]").partition("[")
+        if ":" not in number:
+            values[name] = float(number) if not at else values.get(name, {}) | {int(at): float(number)}
     program = os.environ.get("TRT_FUSE", "trt-fuse")
     end = time.monotonic() + given.seconds
     names = given.names or sorted(file.name.removesuffix(".onnx") for file in given.models.glob("*.onnx"))

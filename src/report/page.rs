@@ -111,8 +111,8 @@ fn totals(report: &FuseReport) -> String {
         let engine = parser.layers.engine.map_or(String::new(), |engine| format!(" / {engine}"));
         total("total-parser", format!("{}{engine}", parser.layers.without_constants), "OnnxParser's layers");
     }
-    if report.parser_refusal.is_some() {
-        total("total-parser", "none".to_string(), "OnnxParser's layers");
+    if let Some(refusal) = &report.parser_refusal {
+        total("total-parser", "none".to_string(), &format!("OnnxParser's layers: {}", Escaped(refusal)));
     }
     total("total-remarks", report.remarks.len().to_string(), "rewrites that nearly applied");
     total("total-ms", format!("{:.0} ms", report.timings_ms.import + report.timings_ms.optimize), "import and passes");

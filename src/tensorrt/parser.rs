@@ -12,6 +12,9 @@ use super::ffi::bridge;
 use super::library::{Flavour, Library, Version};
 use crate::emit::sink::LayerCounts;
 
+/// What the bridge's message begins with where the parser was opened and took a look at the model.
+const REFUSED: &str = "OnnxParser refused the model";
+
 /// A network that the parser made.
 pub struct ParsedNetwork {
     inner: UniquePtr<bridge::Network>,
@@ -39,7 +42,10 @@ pub fn parse_onnx(library: &Library, model: &Path) -> Result<ParsedNetwork, Engi
     let mut inner =
         library.inner.create_network().map_err(|why| EngineError::Network { message: why.what().to_owned() })?;
     let start = Instant::now();
-    inner.pin_mut().parse_onnx(parser, name).map_err(|why| fail(why.what()))?;
+    inner.pin_mut().parse_onnx(parser, name).map_err(|why| match why.what() {
+        message if message.starts_with(REFUSED) => fail(message),
+        message => EngineError::Library { path: parser.into(), message: message.to_owned() },
+    })?;
     Ok(ParsedNetwork { inner, version: library.version(), parse_time: start.elapsed() })
 }
 
