@@ -75,6 +75,7 @@ mod lower_scalars;
 mod lower_scatter;
 mod lower_shape_input;
 mod lower_slice_bounds;
+mod lower_top_k;
 mod lower_triangle;
 mod lower_types;
 mod merge_common;

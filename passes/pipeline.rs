@@ -76,6 +76,7 @@ use crate::lower_scalars::LowerScalars;
 use crate::lower_scatter::LowerScatter;
 use crate::lower_shape_input::LowerShapeInput;
 use crate::lower_slice_bounds::LowerSliceBounds;
+use crate::lower_top_k::LowerTopK;
 use crate::lower_triangle::LowerTriangle;
 use crate::lower_types::LowerTypes;
 use crate::merge_common::MergeCommon;
@@ -552,6 +553,7 @@ fn lowering_passes() -> Vec<Box<dyn Pass>> {
         Box::new(LowerScatter),
         Box::new(LowerShapeInput),
         Box::new(LowerSliceBounds),
+        Box::new(LowerTopK),
         Box::new(LowerTriangle),
     ];
     vec![
