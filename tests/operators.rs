@@ -35,7 +35,10 @@ fn operators_give_what_is_recorded() {
                 let values = reason.find(": element").unwrap_or(reason.len());
                 reason.replace_range(values.., ": other values");
             }
-            let _ = writeln!(found, "{folder}/{}\t{}\t{}\t{reason}", result.name, result.eval, result.build);
+            let name = format!("{folder}/{}", result.name);
+            let is_rounded = ROUNDED.contains(&&*name) && [Verdict::Pass, Verdict::Wrong].contains(&result.eval);
+            let (eval, reason) = if is_rounded { ("rounded".into(), "") } else { (result.eval.to_string(), &*reason) };
+            let _ = writeln!(found, "{name}\t{eval}\t{}\t{reason}", result.build);
         }
     }
     println!("{counts:#?}");
@@ -57,7 +60,7 @@ fn operators_give_what_is_recorded() {
     }
 }
 
-/// Tests whose expected values are NumPy's sums in 16 bits, which are a unit in the last place beside ours on some CPUs.
+/// Tests whose expected values are NumPy's sums in 16 bits, a unit in the last place beside ours on some CPUs: they may pass.
 const ROUNDED: &[&str] = &["node/test_attention_4d_causal_fp16_expanded"];
 
 /// Lines that one of two records has and the other has not.
@@ -70,7 +73,7 @@ fn differences(recorded: &str, found: &str) -> Vec<String> {
     let none = "none".to_string();
     names
         .into_iter()
-        .filter(|name| recorded.get(*name) != found.get(*name) && !ROUNDED.contains(&name.as_str()))
+        .filter(|name| recorded.get(*name) != found.get(*name))
         .map(|name| format!("- {}\n+ {}", recorded.get(name).unwrap_or(&none), found.get(name).unwrap_or(&none)))
         .collect()
 }
