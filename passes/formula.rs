@@ -184,6 +184,11 @@ impl<'g> Formula<'g> {
             return Ok(self.ints(&(0..size).collect::<Vec<_>>()));
         }
         let limit = self.size(slot, axis)?;
+        self.count_up(limit)
+    }
+
+    /// The numbers from 0 to below an i64 of rank 0.
+    pub(crate) fn count_up(&mut self, limit: ValueRef) -> Result<ValueRef, Miss> {
         let (start, step) = (self.number(DType::I64, 0.0)?, self.number(DType::I64, 1.0)?);
         Ok(self.op(Op::Range, &[start, limit, step]))
     }
