@@ -291,8 +291,8 @@ fn within(start: &Dim, end: &Dim, step: i64, size: &Dim) -> Option<(Dim, Dim)> {
         ends_forward.then(|| end.minimum(size))
     };
     let (start, end) = (bound(start)?, bound(end).or_else(end_within)?);
-    // Backwards from before the first element nothing is taken; there is no such start.
-    if step < 0 && !start.at_least(0) { None } else { Some((start, end)) }
+    // Backwards from before the first element nothing is taken; there is no such start but the last of no elements.
+    if step < 0 && !start.at_least(0) && start != last { None } else { Some((start, end)) }
 }
 
 /// The bound, or the end of `low..=high` that it lies beyond, if that is known.
@@ -384,6 +384,9 @@ mod tests {
     fn slices_backwards() {
         let run = slice("%x: f32[n, 5]", "[1] {100}", "[1] {-9223372036854775807}", "[1] {1}", "[1] {-2}");
         assert_eq!(form(&run), "%y = slice(%x) axes=[1] starts=[4] ends=[-1] steps=[-2]");
+        let run = slice("%x: f32[n]", "[1] {-1}", "[1] {-9223372036854775807}", "[1] {0}", "[1] {-1}");
+        assert_eq!(form(&run), "%y = slice(%x) axes=[0] starts=[(n-1)] ends=[-1] steps=[-1]");
+        assert!(run.after.to_string().contains("steps=[-1] : f32[n]\n"), "{}", run.after);
         run.equal_within(0.0, 3);
     }
 
@@ -500,7 +503,7 @@ mod tests {
     fn refuses_bounds_that_may_lie_outside() {
         let run = slice("%x: f32[n]", "[1] {1}", "[1] {9223372036854775807}", "[1] {0}", "[1] {1}");
         assert_eq!(run.reasons(), ["a bound may lie outside of the axis"]);
-        let run = slice("%x: f32[n]", "[1] {-1}", "[1] {-9223372036854775807}", "[1] {0}", "[1] {-1}");
+        let run = slice("%x: f32[n]", "[1] {-2}", "[1] {-9223372036854775807}", "[1] {0}", "[1] {-1}");
         assert_eq!(run.reasons(), ["a bound may lie outside of the axis"]);
         // The end of an axis whose size only the nonzero elements tell.
         let lines =

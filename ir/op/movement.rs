@@ -94,7 +94,7 @@ attributes! {
     pub struct Slice {
         /// The axes cut, non-negative, each once; absent with the input form.
         axes: Option<Ints>,
-        /// First element of each axis, in `0..=size` (`size - 1` at most for a negative step).
+        /// First element of each axis, in `0..=size` (for a negative step `size - 1` at most, which is -1 where there is none).
         starts: Option<Shape>,
         /// One past the last element, in `0..=size` (from -1 for a negative step).
         ends: Option<Shape>,

@@ -24,7 +24,7 @@ pub(super) fn slice(op: &Slice, inputs: Inputs<'_>, context: &InferContext<'_>) 
     let x = inputs.required(0)?;
     let Some(data) = &x.shape else { return Ok(shaped(x.dtype, None)) };
     let mut shape = data.clone();
-    let cuts = if op.starts.is_some() { attribute_cuts(op, data.len())? } else { input_cuts(inputs, data.len())? };
+    let cuts = if op.starts.is_some() { attribute_cuts(op, data)? } else { input_cuts(inputs, data.len())? };
     let cuts = match cuts {
         Cuts::Known(cuts) => cuts,
         Cuts::Axes(axes) => {
@@ -53,17 +53,24 @@ enum Cuts {
     Unknown,
 }
 
-fn attribute_cuts(op: &Slice, rank: usize) -> Result<Cuts, String> {
+fn attribute_cuts(op: &Slice, data: &[Dim]) -> Result<Cuts, String> {
     let missing = |what: &str| format!("{what} is missing");
     let axes = op.axes.as_ref().ok_or_else(|| missing("axes"))?;
     let starts = op.starts.as_ref().ok_or_else(|| missing("starts"))?;
     let ends = op.ends.as_ref().ok_or_else(|| missing("ends"))?;
     let steps = op.steps.as_ref().ok_or_else(|| missing("steps"))?;
-    let axes = resolve_axes(axes, rank)?;
+    let axes = resolve_axes(axes, data.len())?;
     // These bounds count from the start; only an end of -1 means "before the first element".
     let from_start = |bound: &Dim| bound.maximum(&Dim::fixed(0));
     let end = |(end, step): (&Dim, &i64)| if *step < 0 && end.is(-1) { Dim::fixed(-FAR) } else { from_start(end) };
-    let starts: Vec<Dim> = starts.iter().map(from_start).collect();
+    // The last element is one even of an axis that may have none: the slice has as many.
+    let last = Dim::fixed(-1);
+    let is_last = |at: usize, start: &Dim| {
+        let size = axes.get(at).and_then(|axis| data.get(*axis));
+        steps.get(at).is_some_and(|step| *step < 0) && size.is_some_and(|size| *start == size + &last)
+    };
+    let start = |(at, start)| if is_last(at, start) { last.clone() } else { from_start(start) };
+    let starts: Vec<Dim> = starts.iter().enumerate().map(start).collect();
     let ends: Vec<Dim> = ends.iter().zip(steps).map(end).collect();
     cuts(&axes, &starts, &ends, steps)
 }

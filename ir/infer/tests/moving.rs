@@ -157,11 +157,13 @@ fn slices() {
         "%one = constant() value=i64[1] {1}
          %a = slice(%x) axes=[0, 1] starts=[2, 0] ends=[6, h] steps=[3, 1]
          %b = slice(%x) axes=[0] starts=[9] ends=[-1] steps=[-1]
+         %f = slice(%x) axes=[1, 2] starts=[(h-1), (w-1)] ends=[-1, -1] steps=[-1, -3]
          %c = slice(%x, %u, %u)
          %d = slice(%x, %v, %v, %one)
          %e = slice(%x, %v, %v, %v)",
         "a: f32[2, h, w]
          b: f32[10, h, w]
+         f: f32[10, h, (w+2)/3]
          c: f32[c.d0, c.d1, w]
          d: f32[10, d.d1, w]
          e: f32[e.d0, e.d1, e.d2]",
