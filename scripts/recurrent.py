@@ -4,7 +4,7 @@
     pip install onnx==1.23.2 onnxruntime==1.31.1 numpy && python3 scripts/recurrent.py
 
 Weights and states are initializers, X is the input, made as in references.py. NAME.npy has all outputs in one row. A
-dynamic dimension is 2.
+dynamic dimension is 2. onnxruntime has no layout 1: it computes the model of layout 0, of what is transposed.
 """
 import pathlib
 
@@ -41,6 +41,8 @@ CASES = {
     "gru_clip": ("GRU", ["B"], {"clip": 0.5}),
     "gru_functions": ("GRU", ["B"], {
         "activations": ["HardSigmoid", "Softsign"], "activation_alpha": [0.3], "activation_beta": [0.4]}),
+    "gru_bidirectional_reset_after": ("GRU", ["B", "lens", "h"], {
+        "linear_before_reset": 1, "direction": "bidirectional"}),
     "gru_dynamic": ("GRU", ["B"], {"dynamic": True, "direction": "bidirectional"}),
     "lstm_plain": ("LSTM", [], {}),
     "lstm_bias_states": ("LSTM", ["B", "h", "c"], {}),
@@ -48,6 +50,8 @@ CASES = {
     "lstm_peepholes_reverse": ("LSTM", ["B", "lens", "h", "c", "P"], {"direction": "reverse"}),
     "lstm_bidirectional_lengths": ("LSTM", ["B", "lens", "h", "c"], {"direction": "bidirectional"}),
     "lstm_bidirectional_peepholes": ("LSTM", ["B", "h", "c", "P"], {"direction": "bidirectional"}),
+    "lstm_bidirectional_all": ("LSTM", ["B", "lens", "h", "c", "P"], {"direction": "bidirectional"}),
+    "lstm_bidirectional_batch_first": ("LSTM", ["B", "lens", "h", "c"], {"direction": "bidirectional", "layout": 1}),
     "lstm_coupled": ("LSTM", ["B", "h", "c"], {"input_forget": 1}),
     "lstm_clip": ("LSTM", ["B", "h", "c"], {"clip": 0.5}),
     "lstm_functions": ("LSTM", ["B"], {
@@ -55,6 +59,8 @@ CASES = {
         "activation_beta": [0.4, 0.1]}),
     "lstm_dynamic_opset14": ("LSTM", ["B"], {"dynamic": True, "direction": "bidirectional", "opset": 14}),
     "lstm_dynamic_lengths": ("LSTM", ["B", "lens"], {"dynamic": True, "direction": "bidirectional"}),
+    "lstm_dynamic_batch_first": ("LSTM", ["B"], {
+        "dynamic": True, "direction": "bidirectional", "layout": 1}),
     "lstm_one_step": ("LSTM", ["B", "h", "c"], {"steps": 1}),
 }
 
@@ -67,6 +73,7 @@ def model(op, given, attributes):
     attributes = dict(attributes)
     dynamic, opset = attributes.pop("dynamic", False), attributes.pop("opset", 22)
     time = attributes.pop("steps", TIME)
+    batch_first = attributes.get("layout") == 1
     gates, directions = GATES[op], 2 if attributes.get("direction") == "bidirectional" else 1
     batch = 2 if dynamic else BATCH
     tensors = {
@@ -78,6 +85,8 @@ def model(op, given, attributes):
         "c": weights(5, directions, batch, HIDDEN),
         "P": weights(6, directions, 3 * HIDDEN),
     }
+    if batch_first:
+        tensors |= {name: tensors[name].transpose(1, 0, 2) for name in "hc"}
     slots = ["X", "W", "R", "B", "lens", "h"] + (["c", "P"] if op == "LSTM" else [])
     inputs = [name if name in ("X", "W", "R") or name in given else "" for name in slots]
     while not inputs[-1]:
@@ -85,6 +94,8 @@ def model(op, given, attributes):
     outputs = ["Y", "Y_h"] + (["Y_c"] if op == "LSTM" else [])
     node = helper.make_node(op, inputs, outputs, name="layer", hidden_size=HIDDEN, **attributes)
     shape = ["time", "batch", SIZE] if dynamic else [time, batch, SIZE]
+    if batch_first:
+        shape = [shape[1], shape[0], SIZE]
     graph = helper.make_graph(
         [node], "recurrent",
         [helper.make_tensor_value_info("X", onnx.TensorProto.FLOAT, shape)],
@@ -96,8 +107,15 @@ def model(op, given, attributes):
 for name, case in CASES.items():
     proto = model(*case)
     onnx.save(proto, folder / f"{name}.onnx")
+    op, given, attributes = case
+    batch_first = attributes.get("layout") == 1
+    if batch_first:
+        proto = model(op, given, {key: value for key, value in attributes.items() if key != "layout"})
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     shape = [dim if isinstance(dim, int) else 2 for dim in session.get_inputs()[0].shape]
-    outputs = session.run(None, {"X": pattern(shape)})
+    x = pattern([shape[1], shape[0], SIZE]).transpose(1, 0, 2) if batch_first else pattern(shape)
+    outputs = session.run(None, {"X": x})
+    if batch_first:
+        outputs = [output.transpose([2, 0, 1, 3] if output.ndim == 4 else [1, 0, 2]) for output in outputs]
     np.save(folder / f"{name}.npy", np.concatenate([output.ravel() for output in outputs]))
     print(name, [output.shape for output in outputs])

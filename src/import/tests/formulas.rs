@@ -497,3 +497,21 @@ fn ranges_of_converted_integers_have_the_shape_that_the_integers_tell() {
     // Steps that are not whole are left alone.
     assert!(text(&with(0.5)).contains("range(%zero, %limit, %step)"));
 }
+
+/// Weights of one direction would be broadcast to both.
+#[test]
+fn two_directions_need_the_weights_of_two() {
+    let refused = |w: i64, r: i64, b: i64| {
+        let call = node("y = RNN(x, w, r, b)", vec![("direction", Text("bidirectional")), ("hidden_size", Int(3))]);
+        let zeros = |name: &str, dims: &[i64]| {
+            floats(name, dims, &vec![0.0; usize::try_from(dims.iter().product::<i64>()).unwrap()])
+        };
+        let weights = vec![zeros("w", &[w, 3, 2]), zeros("r", &[r, 3, 3]), zeros("b", &[b, 6])];
+        refusal(22, &["x: 1[4, n, 2]"], call, weights)
+    };
+    assert_eq!(refused(2, 2, 2), "");
+    for (at, reason) in [refused(1, 2, 2), refused(2, 1, 2), refused(2, 2, 1)].iter().enumerate() {
+        let expected = format!("input {} is of 1 directions, 2 expected", at + 1);
+        assert!(reason.contains(&expected), "{reason}");
+    }
+}

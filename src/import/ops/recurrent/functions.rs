@@ -9,7 +9,7 @@ use crate::import::attrs::fault;
 use crate::import::node::{Fault, NodeContext};
 
 /// An activation function of a gate.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Function {
     Activation(Activation),
     /// alpha * x + beta
