@@ -15,10 +15,12 @@
 //!
 //! Fires on convolutions with equal strides, dilations and epilogue that one concatenation alone reads, next to each other,
 //! if zeros around the smaller kernels make them as large as the largest of these neighbours, and
-//! [`Siblings`](crate::Siblings) has them merged. The zeros are multiplied: one kernel stands against more arithmetic.
+//! [`Siblings`](crate::Siblings) has them merged. The zeros are multiplied: one kernel stands against more arithmetic, so that
+//! `auto` takes what f16 computes and no more of it than was measured to gain.
 //!
-//! Refuses: "such siblings are merged only if asked for"; beyond [`Options::fold_budget`](crate::Options), "the weights are read
-//! elsewhere and too large to be copied" and "the weights would grow too large". One with groups, a residual, or weights that
+//! Refuses: "such siblings are merged only if asked for"; "the zeros may take longer to multiply than a kernel to start"; beyond
+//! [`Options::fold_budget`](crate::Options), "the weights are read elsewhere and too large to be copied" and "the weights would
+//! grow too large". One with groups, a residual, or weights that
 //! are not constant is no sibling; those whose kernels are of one size are for `merge_convolutions`.
 //!
 //! Order: before `merge_convolutions`, which takes some of them otherwise; `drop_split_concat` takes the split away.
@@ -26,11 +28,11 @@
 //! Numerics: bit-exact but for the convolution's own order of sums, and NaN where an infinity is multiplied by a zero.
 
 use trt_fuse_ir::op::{Concat, Conv, Pad, PadMode, Split};
-use trt_fuse_ir::{Dim, Graph, Ints, NodeId, Op, OpKind, Patch, Step, Tensor, ValueRef, numel};
+use trt_fuse_ir::{DType, Dim, Graph, Ints, NodeId, Op, OpKind, Patch, Step, Tensor, ValueRef, numel};
 
 use crate::fold_constants::bytes_freed;
 use crate::pass::{Miss, Rule, RuleContext};
-use crate::siblings::{Pattern, check_budget, side_by_side};
+use crate::siblings::{MOST_MULTIPLIED, Pattern, Siblings, check_budget, side_by_side};
 
 /// The rule.
 #[derive(Debug, Default)]
@@ -52,6 +54,10 @@ impl Rule for MergeKernels {
         let (largest, growths) = grown_run(&parts).ok_or(Miss::NoMatch)?;
         let siblings: Vec<NodeId> = growths.iter().map(|(part, _)| part.id).collect();
         Pattern::Kernels.check(&siblings, context)?;
+        if context.options.siblings == Siblings::Auto && !gains(graph, largest, &siblings, context) {
+            let reason = "the zeros may take longer to multiply than a kernel to start";
+            return Err(Miss::Blocked { reason, at: largest.id });
+        }
         check_budget(graph, &siblings, context)?;
         if growths.iter().any(|(part, growth)| part.grown_bytes(growth, graph) > context.options.fold_budget) {
             return Err(Miss::Blocked { reason: "the weights would grow too large", at: largest.id });
@@ -78,6 +84,18 @@ impl Rule for MergeKernels {
         patch.absorb(siblings);
         Ok(patch)
     }
+}
+
+/// Whether siblings merged take no more arithmetic than was measured to gain.
+fn gains(graph: &Graph, largest: &Part<'_>, siblings: &[NodeId], context: &RuleContext<'_>) -> bool {
+    let is_half = context.options.half || largest.weight.dtype() == DType::F16;
+    let products = |id: &NodeId| {
+        let outputs = graph.info((*id).into())?.shape.as_ref()?;
+        let each = largest.weight.dims().iter().skip(1).map(|size| i64::try_from(*size).ok());
+        outputs.iter().map(Dim::value).chain(each).try_fold(1_i64, |product, size| product.checked_mul(size?))
+    };
+    let all = siblings.iter().try_fold(0_i64, |sum, id| sum.checked_add(products(id)?));
+    is_half && all.is_some_and(|all| all <= MOST_MULTIPLIED)
 }
 
 /// The first neighbours of one form that zeros give the kernel of the largest among them, and the zeros.
@@ -175,8 +193,9 @@ impl<'g> Part<'g> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Options;
     use crate::Siblings;
-    use crate::testing::{Run, run_rule, run_rule_on_siblings};
+    use crate::testing::{Run, run_rule_on_siblings, run_rule_with};
 
     const FORM: &str = "strides=[1, 1] dilations=[1, 1] groups=1 epilogue=[relu]";
 
@@ -270,8 +289,39 @@ mod tests {
         let body = format!(
             "%a = conv(%x, %w1) {FORM} %b = conv(%x, %w3) {FORM} padding=[1, 1, 1, 1] %y = concat(%a, %b) axis=1"
         );
-        let run = run_rule(MergeKernels, &text(&body));
-        assert_eq!((run.rewrites, run.reasons()), (0, vec!["such siblings are merged only if asked for"]));
+        let run = run_rule_on_siblings(MergeKernels, Siblings::Never, &text(&body));
+        assert_eq!((run.rewrites, run.reasons()), (0, vec![]));
+    }
+
+    /// Two sizes in f16, of as many places.
+    fn places(dtype: &str, places: &str, half: bool) -> Run {
+        let form = "strides=[1, 1] dilations=[1, 1] groups=1";
+        let text = format!(
+            "graph g(%x: {dtype}[{places}]) -> (%y) {{
+            %w = constant() value={dtype}[64, 16, 1, 1] splat 0.5
+            %v = constant() value={dtype}[64, 16, 3, 3] splat 0.25
+            %a = conv(%x, %w) {form} %b = conv(%x, %v) {form} padding=[1, 1, 1, 1] %y = concat(%a, %b) axis=1 }}"
+        );
+        run_rule_with(MergeKernels, &Options { half, ..Options::default() }, &text)
+    }
+
+    #[test]
+    fn fires_by_itself_on_few_products_in_f16() {
+        assert_eq!(places("f32", "1, 16, 55, 55", true).rewrites, 1);
+        assert_eq!(places("f16", "1, 16, 55, 55", false).rewrites, 1);
+    }
+
+    #[test]
+    fn refuses_many_products_and_f32() {
+        for run in [
+            places("f32", "1, 16, 55, 55", false),
+            places("f32", "1, 16, 55, 56", true),
+            places("f16", "2, 16, 55, 55", false),
+            places("f16", "n, 16, 55, 55", false),
+        ] {
+            let reason = "the zeros may take longer to multiply than a kernel to start";
+            assert_eq!((run.rewrites, run.reasons()), (0, vec![reason]));
+        }
     }
 
     #[test]

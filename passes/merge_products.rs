@@ -12,7 +12,7 @@
 //! Fires on products of all the parts of a Split, where they are equal. Where one Concat reads the results in the same
 //! order and nothing else does, it becomes a layout too; otherwise each result is taken out by its index. Fires also on
 //! products of any inputs of one shape, which are then concatenated: such as have equally many products in front of them, so
-//! that none can need another; unless [`Siblings::Always`](crate::Siblings), on eight or more small ones.
+//! that none can need another; unless [`Siblings::Always`](crate::Siblings), on four or more small ones.
 //!
 //! Refuses: "such siblings are merged only if asked for"; "their inputs are too large to be copied for it"; "the weights
 //! are read elsewhere and too large to be copied" beyond [`Options::fold_budget`](crate::Options), with which they would be
@@ -336,16 +336,15 @@ mod tests {
             let nodes = [weights, products].concat().join(" ");
             format!("graph g({}) -> ({}) {{ {nodes} }}", inputs.join(", "), outputs.join(", "))
         };
-        let eight = text(8, 3);
-        let run = run_pass(&MergeProducts, &eight);
+        let run = run_pass(&MergeProducts, &text(4, 3));
         assert_eq!(run.rewrites, 1);
         assert!(run.after.to_string().contains("concat("), "{}", run.after);
         run.equal_within(1e-6, 2);
-        assert_eq!(run_pass(&MergeProducts, &text(7, 3)).rewrites, 0);
-        assert_eq!(run_pass(&MergeProducts, &text(8, 4096)).rewrites, 1);
-        let run = run_pass(&MergeProducts, &text(8, 4097));
+        assert_eq!(run_pass(&MergeProducts, &text(3, 3)).rewrites, 0);
+        assert_eq!(run_pass(&MergeProducts, &text(4, 4096)).rewrites, 1);
+        let run = run_pass(&MergeProducts, &text(4, 4097));
         assert_eq!((run.rewrites, run.reasons()), (0, vec!["their inputs are too large to be copied for it"]));
-        assert_eq!(run_pass_on_siblings(&MergeProducts, Siblings::Always, &text(8, 4097)).rewrites, 1);
+        assert_eq!(run_pass_on_siblings(&MergeProducts, Siblings::Always, &text(4, 4097)).rewrites, 1);
     }
 
     #[test]

@@ -94,7 +94,16 @@ impl Pattern {
     /// | products of parts | siblings_parts8, f16 allowed | H100, 2026-11-26 | 0.0446 | 0.0178 |
     /// | products of inputs | siblings_inputs8, f32 | H100, 2026-11-26 | 0.0300 | 0.0105 |
     /// | products of inputs | siblings_inputs8, f16 allowed | H100, 2026-11-26 | 0.0250 | 0.0103 |
+    /// | products of inputs | siblings_inputs4, f32 | H100, 2026-11-27 | 0.0178 | 0.0103 |
+    /// | products of inputs | siblings_inputs4, f16 allowed | H100, 2026-11-27 | 0.0153 | 0.0100 |
+    /// | products of inputs | siblings_inputs2, f32 | H100, 2026-11-27 | 0.0120 | 0.0102 |
+    /// | products of inputs | siblings_inputs2, f16 allowed | H100, 2026-11-27 | 0.0106 | 0.0099 |
+    /// | pointwise convolutions | siblings_branches, f32 | H100, 2026-11-27 | 0.0366 | 0.0363 |
+    /// | pointwise convolutions | siblings_branches, f16 allowed | H100, 2026-11-27 | 0.0271 | 0.0270 |
+    /// | pointwise convolutions | googlenet, f16 allowed | H100, 2026-11-27 | 0.2656 | 0.2642 |
+    /// | kernels | squeezenet1_1, f16 allowed | H100, 2026-11-27 | 0.1200 | 0.0971 |
     ///
+    /// Two products of inputs, launched one by one, took 0.003 longer merged; four took 0.005 less.
     /// `benches/gpu/siblings.py` writes the models of one pattern. llama_tiny gains about what its four pairs of gate and up do alone.
     ///
     /// Where f16 is allowed, TensorRT 8 merges the products itself and makes one kernel of the attention, which it does not
@@ -107,12 +116,12 @@ impl Pattern {
             Self::ProductsOfLayouts => None,
             Self::PointwiseConvolutions => None,
             Self::Convolutions => None,
-            // Fewer layers and more arithmetic: not measured on a GPU yet.
-            Self::Kernels => None,
+            // More arithmetic for fewer layers: `merge_kernels` asks how much.
+            Self::Kernels => Some(2),
             // Nothing is copied for it that was not before.
             Self::ProductsOfParts => Some(2),
-            // They are copied to lie together: it was not measured from how few on that pays.
-            Self::ProductsOfInputs => Some(8),
+            // They are copied to lie together.
+            Self::ProductsOfInputs => Some(4),
         }
     }
 
@@ -138,6 +147,10 @@ impl Pattern {
 
 /// Most elements of an input of which [`Pattern::ProductsOfInputs`] were measured: larger products fill a GPU one by one.
 pub(crate) const MOST_COPIED: i64 = 256 * 64;
+
+/// Most multiplications of a convolution merged of [`Pattern::Kernels`] that was measured, in f16: squeezenet1_1's first, of 16
+/// channels to 128 in 55 by 55 places.
+pub(crate) const MOST_MULTIPLIED: i64 = 128 * 16 * 3 * 3 * 55 * 55;
 
 /// Most readers of a tensor among which siblings are looked for: each of them looks at the others.
 const MOST: usize = 256;

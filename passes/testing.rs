@@ -53,6 +53,12 @@ pub(crate) fn run_rule_on_siblings(rule: impl Rule + 'static, siblings: Siblings
     run_pass_on_siblings(&Rules::one(rule), siblings, text)
 }
 
+/// As [`run_rule`], with options.
+pub(crate) fn run_rule_with(rule: impl Rule + 'static, options: &Options, text: &str) -> Run {
+    let before = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
+    run_with(&Rules::one(rule), options, before)
+}
+
 /// As [`run_pass`], with such siblings merged.
 pub(crate) fn run_pass_on_siblings(pass: &dyn Pass, siblings: Siblings, text: &str) -> Run {
     let before = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));

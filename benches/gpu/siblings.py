@@ -9,6 +9,8 @@ towers     two convolutions of 3x3 over f32[1, 256, 80, 80], as in the head of a
 branches   three convolutions of 1x1 over f32[1, 512, 14, 14], two of them followed by others, joined, as in GoogLeNet
 partsK     a tensor f32[1, 256, K * 64] in K parts, each times a f32[64, 64] and through Relu, joined again
 inputsK    K inputs f32[1, 256, 64], each times a f32[64, 64] and through Relu, their sum the output
+kernels    convolutions of 1x1 and 3x3 over f32[1, 64, 27, 27], 128 channels each, joined, as in SqueezeNet
+lstm       both directions of an LSTM of 256 over f32[80, 1, 512], joined, as in a reader of text lines
 """
 
 import sys
@@ -77,8 +79,21 @@ def inputs(m, count):
     return [m("Sum", *[m("Relu", m("MatMul", x, m.weight(64, 64))) for x in given])]
 
 
+def kernels(m):
+    x = m.input("x", 1, 64, 27, 27)
+    return [m("Concat", *[m("Relu", m("Conv", x, m.weight(128, 64, size, size), pads=[size // 2] * 4)) for size in (1, 3)],
+              axis=1)]
+
+
+def lstm(m):
+    x = m.input("x", 80, 1, 512)
+    weights = [m.weight(2, 1024, 512), m.weight(2, 1024, 256), m.weight(2, 2048)]
+    y = m("LSTM", x, *weights, direction="bidirectional", hidden_size=256)
+    return [m("Transpose", y, perm=[0, 2, 1, 3])]
+
+
 def main(folder):
-    makers = dict(gate_up=gate_up, towers=towers, branches=branches)
+    makers = dict(gate_up=gate_up, towers=towers, branches=branches, kernels=kernels, lstm=lstm)
     makers |= {f"parts{count}": lambda m, count=count: parts(m, count) for count in (4, 8)}
     makers |= {f"inputs{count}": lambda m, count=count: inputs(m, count) for count in (2, 4, 8)}
     for name, make in makers.items():
