@@ -84,7 +84,7 @@ JOBS = {
     "runtime": runtime,
     "siblings": latency("siblings_lstm:1:fp16", "siblings_lstm:1:fp32", "siblings_kernels:1:fp16:always:never",
                         "siblings_kernels:1:fp32:always:never", "siblings_kernels:32:fp16:always:never",
-                        options=["--no-torch"]),
+                        "siblings_qkv:1:fp16:skip.sink_parts", options=["--no-torch", "--kernels"]),
 } | {case: latency(case) for case in CASES} | {
     "outputs1": outputs("mobilenet_v3_large", "shufflenet_v2", "efficientnet_b0", "inception_v3", "swin_t", "convnext_tiny"),
     "outputs2": outputs("densenet121", "gpt2", "resnet50", "light_squeezenet", "light_shufflenet", "light_vgg19",

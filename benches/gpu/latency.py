@@ -5,7 +5,7 @@
 MODELS is a folder of NAME.onnx. A CASE is MODEL:BATCH:PRECISION, precision `fp32` (no TF32), `tf32` or `fp16`, and after it
 more ways of ours to build it, if any: `bert_base:1:fp16:never` is also measured with `--siblings never`. They are `always`
 and `never`; `dynamic`, where sizes stay symbols, in ranges that end at the size; `unmasked`, with an attention mask of ones
-for a constant; `cold`, without OnnxParser's kernel times. TRT_FUSE names the program, LD_LIBRARY_PATH the folder of
+for a constant; `cold`, without OnnxParser's kernel times; and `skip.PASS`, without a pass. TRT_FUSE names the program, LD_LIBRARY_PATH the folder of
 TensorRT.
 
 OnnxParser's engines are built first, then ours with the kernel times that each left, so that equal layers get equal
@@ -43,6 +43,12 @@ MEASURE = ["--iterations", "200", "--duration", "0.3", "--warmUp", "200"]
 ONCE = ["--iterations", "1", "--duration", "0", "--warmUp", "0"]
 WAYS = {"always": ["--siblings", "always"], "never": ["--siblings", "never"], "unmasked": ["--range", "attention_mask[]=1"],
         "dynamic": [], "cold": []}
+SKIP = "skip."
+
+
+def options_of(way):
+    """What a way adds to the command; none if there is no such way."""
+    return ["--skip", way.removeprefix(SKIP)] if way.startswith(SKIP) else WAYS.get(way)
 
 
 def run(command, seconds):
@@ -137,8 +143,8 @@ class Case:
         self.torch = torch
         name, batch, precision, *self.ways = text.split(":")
         for way in self.ways:
-            if way not in WAYS:
-                sys.exit(f"{text}: there is no way {way}, only {', '.join(WAYS)}")
+            if options_of(way) is None:
+                sys.exit(f"{text}: there is no way {way}, only {', '.join(WAYS)} and {SKIP}PASS")
         self.sizes = {}
         self.names = dict(model=name, batch=int(batch), precision=precision, torch=name.split(".")[0])
         self.options = list(PRECISION[precision])
@@ -174,7 +180,7 @@ class Case:
         low = 1 if side == "dynamic" else 0
         ranges = [word for symbol, size in self.sizes.items()
                   for word in ("--range", f"{symbol}={max(size - low, 1)}:{size}:{size}")]
-        file, extra = (self.parsed, ["--parser"]) if side == "parser" else (self.file, WAYS.get(side, []))
+        file, extra = (self.parsed, ["--parser"]) if side == "parser" else (self.file, options_of(side) or [])
         # Its own file of kernel times, as several are built at a time.
         times, made = plan.with_suffix(".times"), self.plans["parser"].with_suffix(".times")
         if side not in ("parser", "cold") and made.exists():
