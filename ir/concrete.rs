@@ -61,10 +61,10 @@ fn with_dims(op: &Op, number: &dyn Fn(&Dim) -> Dim) -> Op {
     let each = |shape: &Option<Shape>| shape.as_ref().map(|shape| shape.iter().map(number).collect());
     match op {
         Op::Reshape(op) => Reshape { shape: each(&op.shape), ..op.clone() }.into(),
-        Op::Shuffle(op) => Shuffle { shape: each(&op.shape), ..op.clone() }.into(),
+        Op::Shuffle(op) => Shuffle { shape: each(&op.shape), ..Shuffle::clone(op) }.into(),
         Op::Expand(op) => Expand { shape: each(&op.shape) }.into(),
         Op::Split(op) => Split { sizes: each(&op.sizes), ..op.clone() }.into(),
-        Op::Slice(op) => Slice { starts: each(&op.starts), ends: each(&op.ends), ..op.clone() }.into(),
+        Op::Slice(op) => Slice { starts: each(&op.starts), ends: each(&op.ends), ..Slice::clone(op) }.into(),
         op => op.clone(),
     }
 }

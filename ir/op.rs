@@ -182,9 +182,16 @@ attributes! {
     }
 }
 
-/// Declares [`Op`], [`OpKind`] and their tables: `Variant(Struct) = "name", least inputs, most inputs`.
+/// How [`Op`] holds the parameters of a variant.
+macro_rules! held {
+    ($variant:ident) => { $variant };
+    ($variant:ident $holder:ident) => { $holder<$variant> };
+}
+
+/// Declares [`Op`], [`OpKind`] and their tables: `Variant = "name", least inputs, most inputs`; `Variant in Box` where the
+/// parameters are so large that all other nodes would take as much.
 macro_rules! operators {
-    ($($(#[$meta:meta])* $variant:ident = $name:literal, $least:expr, $most:expr;)*) => {
+    ($($(#[$meta:meta])* $variant:ident $(in $holder:ident)? = $name:literal, $least:expr, $most:expr;)*) => {
         /// An operator with its parameters.
         #[derive(Debug, Clone, PartialEq, Eq, Hash)]
         #[non_exhaustive]
@@ -205,7 +212,7 @@ macro_rules! operators {
             Size,
             /// The indices of nonzero elements, `[rank, count]`, i64.
             NonZero,
-            $($(#[$meta])* $variant($variant),)*
+            $($(#[$meta])* $variant(held!($variant $($holder)?)),)*
         }
 
         /// An operator without its parameters, to index rules by.
@@ -278,7 +285,7 @@ macro_rules! operators {
                             vec![("p", Attr::List(parameters.into_iter().map(Attr::Float).collect()))]
                         }
                     }
-                    $(Op::$variant(op) => Attributes::write(op)),*
+                    $(Op::$variant(op) => <$variant as Attributes>::write(op)),*
                 }
             }
 
@@ -293,7 +300,7 @@ macro_rules! operators {
                     "range" => return Ok(Op::Range),
                     "size" => return Ok(Op::Size),
                     "nonzero" => return Ok(Op::NonZero),
-                    $($name => return Ok(Op::$variant(<$variant as Attributes>::read(attrs)?)),)*
+                    $($name => return Ok(<$variant as Attributes>::read(attrs)?.into()),)*
                     _ => {}
                 }
                 if let Some(op) = UnaryOp::from_word(name) {
@@ -312,7 +319,7 @@ macro_rules! operators {
 
         $(impl From<$variant> for Op {
             fn from(op: $variant) -> Self {
-                Op::$variant(op)
+                Op::$variant(op.into())
             }
         })*
     };
@@ -328,15 +335,15 @@ operators! {
     /// The same bits as another dtype.
     BitCast = "bit_cast", 1, 1;
     /// A convolution.
-    Conv = "conv", 2, ANY;
+    Conv in Box = "conv", 2, ANY;
     /// A transposed convolution.
-    ConvTranspose = "conv_transpose", 2, ANY;
+    ConvTranspose in Box = "conv_transpose", 2, ANY;
     /// A matrix product.
     MatMul = "matmul", 2, ANY;
     /// A sum of products of elements by index names.
     Einsum = "einsum", 1, ANY;
     /// Pooling over windows.
-    Pool = "pool", 1, 1;
+    Pool in Box = "pool", 1, 1;
     /// Resampling.
     Resize = "resize", 1, 4;
     /// A reduction.
@@ -382,7 +389,7 @@ operators! {
     /// Another order of axes.
     Transpose = "transpose", 1, 1;
     /// Another order of axes, another shape, and another order of axes.
-    Shuffle = "shuffle", 1, 1;
+    Shuffle in Box = "shuffle", 1, 1;
     /// Broadcast with a shape.
     Expand = "expand", 1, 2;
     /// Joined along an axis.
@@ -390,7 +397,7 @@ operators! {
     /// Cut along an axis; one output a part.
     Split = "split", 1, 2;
     /// Cut out.
-    Slice = "slice", 1, 5;
+    Slice in Box = "slice", 1, 5;
     /// Moved along axes in a circle.
     Roll = "roll", 1, 1;
     /// Widened.
@@ -432,10 +439,13 @@ operators! {
     /// A body repeated.
     Loop = "loop", 2, ANY;
     /// A body repeated over slices.
-    Scan = "scan", 1, ANY;
+    Scan in Box = "scan", 1, ANY;
     /// Without a typed form.
-    Opaque = "opaque", 0, ANY;
+    Opaque in Box = "opaque", 0, ANY;
 }
+
+// Passes walk over all nodes again and again: what each takes decides how many of them the processor's caches hold.
+const _: () = assert!(size_of::<Op>() <= 96);
 
 impl Op {
     /// The constant's data.
@@ -460,8 +470,8 @@ impl Op {
     /// The same operator with another epilogue; `None` for one that cannot carry any.
     pub fn with_epilogue(&self, epilogue: Epilogue) -> Option<Op> {
         Some(match self {
-            Op::Conv(op) => Conv { epilogue, ..op.clone() }.into(),
-            Op::ConvTranspose(op) => ConvTranspose { epilogue, ..op.clone() }.into(),
+            Op::Conv(op) => Conv { epilogue, ..Conv::clone(op) }.into(),
+            Op::ConvTranspose(op) => ConvTranspose { epilogue, ..ConvTranspose::clone(op) }.into(),
             Op::MatMul(op) => MatMul { epilogue, ..op.clone() }.into(),
             Op::BatchNorm(op) => BatchNorm { epilogue, ..op.clone() }.into(),
             _ => return None,

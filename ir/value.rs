@@ -15,7 +15,7 @@ pub enum Known {
     #[default]
     Nothing,
     /// All: it is a constant.
-    Constant(Tensor),
+    Constant(Box<Tensor>),
     /// Each element of a small integer tensor, as an expression over the graph's symbols, row-major.
     Elements(Arc<[Dim]>),
 }
@@ -54,7 +54,7 @@ impl ValueInfo {
     /// A constant.
     pub fn constant(tensor: Tensor) -> Self {
         let shape = tensor.dims().iter().map(|dim| Dim::from(*dim)).collect();
-        Self { dtype: tensor.dtype(), shape: Some(shape), known: Known::Constant(tensor) }
+        Self { dtype: tensor.dtype(), shape: Some(shape), known: Known::Constant(tensor.into()) }
     }
 
     /// A small integer tensor whose elements are known as expressions; elements too many to follow are dropped.

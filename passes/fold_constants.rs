@@ -140,7 +140,7 @@ fn known_outputs(graph: &Graph, id: NodeId) -> Option<Outputs> {
 fn known_tensor(info: &ValueInfo) -> Option<Tensor> {
     match &info.known {
         Known::Nothing => None,
-        Known::Constant(tensor) => Some(tensor.clone()),
+        Known::Constant(tensor) => Some(Tensor::clone(tensor)),
         Known::Elements(_) => {
             let tensor = Tensor::from_vec(info.fixed_dims()?, info.known_ints()?).ok()?;
             if info.dtype == DType::I64 {

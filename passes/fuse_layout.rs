@@ -77,7 +77,7 @@ fn behind_shuffle(graph: &Graph, root: NodeId) -> Option<Patch> {
     };
     let after = Some(after).filter(|after| !after.iter().copied().eq(0..after.len() as i64));
     let mut patch = Patch::new(FuseLayout.name(), root);
-    let y = patch.add(Shuffle { after, ..shuffle.clone() }, &[graph.input(inner.node, 0)]);
+    let y = patch.add(Shuffle { after, ..Shuffle::clone(shuffle) }, &[graph.input(inner.node, 0)]);
     patch.replace(root.into(), y).absorb([root, inner.node]);
     Some(patch)
 }

@@ -14,7 +14,7 @@
 //!
 //! Numerics: bit-exact.
 
-use trt_fuse_ir::op::{Slice, Split};
+use trt_fuse_ir::op::Split;
 use trt_fuse_ir::{Dim, Graph, NodeId, Op, OpKind, Patch, ValueRef};
 
 use crate::pass::{Miss, Rule, RuleContext};
@@ -65,8 +65,8 @@ impl Rule for FuseSplit {
 
 /// The axis, start and end of a slice of one axis.
 fn part(graph: &Graph, id: NodeId) -> Option<(i64, &Dim, &Dim)> {
-    let Op::Slice(Slice { axes, starts, ends, steps }) = graph.op(id)? else { return None };
-    match (axes.as_deref()?, starts.as_deref()?, ends.as_deref()?, steps.as_deref()?) {
+    let Op::Slice(op) = graph.op(id)? else { return None };
+    match (op.axes.as_deref()?, op.starts.as_deref()?, op.ends.as_deref()?, op.steps.as_deref()?) {
         ([axis], [start], [end], [1]) => Some((*axis, start, end)),
         _ => None,
     }

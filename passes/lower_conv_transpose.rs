@@ -52,7 +52,7 @@ impl Rule for LowerConvTranspose {
             output_padding: Ints::from_elem(0, after.len()),
             output_shape: None,
             epilogue: Epilogue::default(),
-            ..op.clone()
+            ..ConvTranspose::clone(op)
         };
         let (x, weight, dtype) = (f.input(0)?, f.input(1)?, f.info(0)?.dtype);
         let mut y = f.op(plain, &[x, weight]);

@@ -65,7 +65,7 @@ impl Rule for LowerPool {
             PoolKind::Max if !dilated && dtype.is_integer() && dtype.bits() == 8 => {
                 // 8-bit integers are exact in f32, and the layer takes that.
                 let wide = f.cast(x, DType::F32);
-                let y = f.op(op.clone(), &[wide]);
+                let y = f.op(Pool::clone(op), &[wide]);
                 let y = f.cast(y, dtype);
                 Ok(f.result(y))
             }

@@ -20,7 +20,6 @@
 //!
 //! Numerics: bit-exact.
 
-use trt_fuse_ir::op::Slice;
 use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, Tensor};
 
 use crate::formula::Formula;
@@ -44,8 +43,8 @@ impl Rule for LowerSliceBounds {
     }
 
     fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
-        let Some(Op::Slice(op @ Slice { starts: None, .. })) = graph.op(root) else { return Err(Miss::NoMatch) };
-        if context.capabilities.dtypes.contains(&DType::I64) {
+        let Some(Op::Slice(op)) = graph.op(root) else { return Err(Miss::NoMatch) };
+        if op.starts.is_some() || context.capabilities.dtypes.contains(&DType::I64) {
             return Err(Miss::NoMatch);
         }
         let mut f = Formula::new(self.name(), graph, root);

@@ -132,7 +132,7 @@ impl Op {
                 If { then_branch: then_branch.clone(), else_branch: else_branch.clone() }.into()
             }
             (Op::Loop(op), [body]) => Loop { body: body.clone(), ..op.clone() }.into(),
-            (Op::Scan(op), [body]) => Scan { body: body.clone(), ..op.clone() }.into(),
+            (Op::Scan(op), [body]) => Scan { body: body.clone(), ..Scan::clone(op) }.into(),
             _ => return None,
         })
     }
