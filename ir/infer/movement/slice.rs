@@ -24,7 +24,7 @@ pub(super) fn slice(op: &Slice, inputs: Inputs<'_>, context: &InferContext<'_>) 
     let x = inputs.required(0)?;
     let Some(data) = &x.shape else { return Ok(shaped(x.dtype, None)) };
     let mut shape = data.clone();
-    let cuts = if op.starts.is_some() { attribute_cuts(op, data)? } else { input_cuts(inputs, data.len())? };
+    let cuts = if op.starts.is_some() { attribute_cuts(op, data.len())? } else { input_cuts(inputs, data.len())? };
     let cuts = match cuts {
         Cuts::Known(cuts) => cuts,
         Cuts::Axes(axes) => {
@@ -53,24 +53,17 @@ enum Cuts {
     Unknown,
 }
 
-fn attribute_cuts(op: &Slice, data: &[Dim]) -> Result<Cuts, String> {
+fn attribute_cuts(op: &Slice, rank: usize) -> Result<Cuts, String> {
     let missing = |what: &str| format!("{what} is missing");
     let axes = op.axes.as_ref().ok_or_else(|| missing("axes"))?;
     let starts = op.starts.as_ref().ok_or_else(|| missing("starts"))?;
     let ends = op.ends.as_ref().ok_or_else(|| missing("ends"))?;
     let steps = op.steps.as_ref().ok_or_else(|| missing("steps"))?;
-    let axes = resolve_axes(axes, data.len())?;
+    let axes = resolve_axes(axes, rank)?;
     // These bounds count from the start; only an end of -1 means "before the first element".
     let from_start = |bound: &Dim| bound.maximum(&Dim::fixed(0));
     let end = |(end, step): (&Dim, &i64)| if *step < 0 && end.is(-1) { Dim::fixed(-FAR) } else { from_start(end) };
-    // The last element is one even of an axis that may have none: the slice has as many.
-    let last = Dim::fixed(-1);
-    let is_last = |at: usize, start: &Dim| {
-        let size = axes.get(at).and_then(|axis| data.get(*axis));
-        steps.get(at).is_some_and(|step| *step < 0) && size.is_some_and(|size| *start == size + &last)
-    };
-    let start = |(at, start)| if is_last(at, start) { last.clone() } else { from_start(start) };
-    let starts: Vec<Dim> = starts.iter().enumerate().map(start).collect();
+    let starts: Vec<Dim> = starts.iter().map(from_start).collect();
     let ends: Vec<Dim> = ends.iter().zip(steps).map(end).collect();
     cuts(&axes, &starts, &ends, steps)
 }
@@ -127,7 +120,7 @@ fn cut_length(cut: &Cut, size: &Dim) -> Option<Dim> {
         if beyond_end(&cut.start) || beyond_start(&cut.end) {
             return Some(zero);
         }
-        let step = Dim::fixed(cut.step);
+        let step = Dim::fixed(cut.step.min(FAR));
         let to_end = beyond_end(&cut.end) || cut.end == *size;
         let start = if beyond_start(&cut.start) { &zero } else { &cut.start };
         // The last elements: no more than there are.
@@ -146,13 +139,13 @@ fn cut_length(cut: &Cut, size: &Dim) -> Option<Dim> {
         let start = if beyond_end(&cut.start) || cut.start.is(-1) {
             last
         } else if beyond_start(&cut.start) {
-            zero.clone()
+            zero.minimum(&last)
         } else {
-            // A first element before the first one is the first one, not none.
-            from_start(&cut.start, size)?.minimum(&last).maximum(&zero)
+            // A first element before the first one is the first one, not none, where there is one.
+            from_start(&cut.start, size)?.maximum(&zero).minimum(&last)
         };
         let end = if beyond_start(&cut.end) { before } else { from_start(&cut.end, size)?.maximum(&before) };
-        (start - end).maximum(&zero).ceil_div(&Dim::fixed(cut.step.saturating_neg()))
+        (start - end).maximum(&zero).ceil_div(&Dim::fixed(cut.step.saturating_neg().min(FAR)))
     }
 }
 

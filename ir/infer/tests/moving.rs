@@ -1,6 +1,7 @@
 //! Operators that move data or index into it.
 
 use super::{check, check_refused};
+use crate::Graph;
 
 #[test]
 fn reshapes() {
@@ -174,6 +175,36 @@ fn slices() {
         "%y = slice(%x) axes=[0] starts=[0, 1] ends=[1] steps=[1]",
         "2 starts, 1 ends and 1 steps for 1 axes",
     );
+}
+
+/// Slices of an axis of `n`, of which none to five elements are left, against ONNX's rule: starts and ends are clamped to
+/// the axis, and the end of a backward slice to one before it.
+#[test]
+fn lengths_of_slices_of_any_size() {
+    let far = i64::MAX;
+    let bounds = [-far, -3, -2, -1, 0, 1, 2, 4, far];
+    for (start, end) in bounds.iter().flat_map(|start| bounds.map(|end| (*start, end))) {
+        for step in [1, 2, far, -1, -2, -far] {
+            let text = format!(
+                "graph g(%x: f32[n]) -> (%y) {{
+                 %s = constant() value=i64[1] {{{start}}}\n%e = constant() value=i64[1] {{{end}}}
+                 %a = constant() value=i64[1] {{0}}\n%t = constant() value=i64[1] {{{step}}}
+                 %y = slice(%x, %s, %e, %a, %t) }}"
+            );
+            let graph: Graph = text.parse().unwrap();
+            let length = graph.info(graph.outputs()[0].value).unwrap().shape.as_ref().unwrap()[0].clone();
+            for size in 0..6_i64 {
+                let from_front = |bound: i64| if bound < 0 { bound.saturating_add(size) } else { bound };
+                let (low, high) = if step > 0 { (0, size) } else { (-1, size - 1) };
+                let first = from_front(start).clamp(0, high.max(0)).min(high);
+                let last = from_front(end).clamp(low, high);
+                let taken = if step > 0 { last - first } else { first - last };
+                let expected = if taken <= 0 { 0 } else { (taken - 1) / step.abs() + 1 };
+                let found = length.evaluate(&|_| Some(size));
+                assert_eq!(found, Some(expected), "{start}:{end}:{step} of {size}: {length}");
+            }
+        }
+    }
 }
 
 #[test]
