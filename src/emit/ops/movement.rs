@@ -173,6 +173,8 @@ pub(super) fn slice<'g, S: NetworkSink<'g>>(
         // A slice of nothing may start behind the last element.
         return cut(site, x, Region { mode: SampleMode::Clamp, ..Region::inside(&start, &size, &stride) }, "");
     };
+    // And backwards from the last of none.
+    let mode = if starts.iter().all(|start| start.at_least(0)) { SampleMode::StrictBounds } else { SampleMode::Clamp };
     let mut start = Shape::from_elem(Dim::fixed(0), size.len());
     let mut stride = Shape::from_elem(Dim::fixed(1), size.len());
     for ((axis, first), step) in axes.iter().zip(starts).zip(steps) {
@@ -184,7 +186,7 @@ pub(super) fn slice<'g, S: NetworkSink<'g>>(
         *stride = Dim::fixed(*step);
     }
     let x = site.tensor(0)?;
-    cut(site, x, Region::inside(&start, &size, &stride), "")
+    cut(site, x, Region { mode, ..Region::inside(&start, &size, &stride) }, "")
 }
 
 pub(super) fn split<'g, S: NetworkSink<'g>>(
