@@ -1,7 +1,8 @@
 //! Recurrent layers: one product of all time steps with the input's weights, then a scan over time whose body has the
 //! recurrent product and the gates.
 //!
-//! A reverse direction scans from the end; two directions are one scan ([`walk`]). Where sequences have lengths, a mask
+//! A reverse direction scans from the end; two directions of the same functions are one scan
+//! ([`walk`]). Where sequences have lengths, a mask
 //! keeps the state where a sequence is over; walked from the end, it keeps the initial state until the sequence begins.
 
 use trt_fuse_ir::op::{BinaryOp, Cast, Concat, Expand, ShapeOf, Split, Squeeze, Transpose, UnaryOp, Unsqueeze};
@@ -100,7 +101,9 @@ fn recurrent(node: &mut NodeContext<'_, '_>, cell: Cell) -> Imported {
         None => None,
     };
     let walks = match &layer.directions[..] {
-        [(_, functions), (_, others)] if functions == others => vec![layer.both(node, x, functions)?],
+        [(_, functions), (_, others)] if functions == others && layer.are_two(node) => {
+            vec![layer.both(node, x, functions)?]
+        }
         _ => layer.each(node, x)?,
     };
     let mut results = Vec::new();
@@ -123,22 +126,68 @@ impl Layer {
         if hidden < 1 || hidden > i64::from(i32::MAX) {
             return Err(fault("hidden_size", format!("{hidden} found, at least 1 expected")).into());
         }
-        if node.input_info(0)?.rank().is_some_and(|rank| rank != 3) {
-            return Err(ImportError::Operands { reason: "its input has not 3 dimensions".to_owned() }.into());
-        }
         let reversed: &[bool] = node.attrs.choice(
             "direction",
             &[("forward", &[false][..]), ("reverse", &[true][..]), ("bidirectional", &[false, true][..])],
         )?;
         let functions = functions(node, cell, reversed.len())?;
         let clip = if node.attrs.has("clip") { Some(node.attrs.float("clip", 0.0)?) } else { None };
-        Ok(Self {
+        let layer = Self {
             cell,
             dtype: node.dtype(0)?,
             hidden,
             directions: reversed.iter().copied().zip(functions).collect(),
             batch_first: node.attrs.flag("layout", false)?,
             clip,
+        };
+        layer.check(node)?;
+        Ok(layer)
+    }
+
+    /// What is to be known of the shape of an input, `None` for a size of any number; `None` for an input of any shape.
+    fn expected(&self, slot: usize) -> Option<Vec<Option<i64>>> {
+        let directions = Some(self.directions.len() as i64);
+        let wide = |count: i64| Some(self.hidden.saturating_mul(count));
+        let gates = self.cell.gates();
+        Some(match slot {
+            0 => vec![None; 3],
+            1 => vec![directions, wide(gates), None],
+            2 => vec![directions, wide(gates), wide(1)],
+            3 => vec![directions, wide(2 * gates)],
+            4 => vec![None],
+            5 | 6 if self.batch_first => vec![None, directions, wide(1)],
+            5 | 6 => vec![directions, None, wide(1)],
+            7 => vec![directions, wide(3)],
+            _ => return None,
+        })
+    }
+
+    /// Nothing is to be broadcast: weights of one direction are not those of two.
+    fn check(&self, node: &NodeContext<'_, '_>) -> Result<(), Fault> {
+        for slot in 0..8 {
+            let shape = node.input(slot).and_then(|value| node.info(value).shape);
+            let (Some(shape), Some(expected)) = (shape, self.expected(slot)) else { continue };
+            let fits = |(size, wanted): (&Dim, &Option<i64>)| {
+                size.value().zip(*wanted).is_none_or(|(size, wanted)| size == wanted)
+            };
+            if shape.len() != expected.len() || !shape.iter().zip(&expected).all(fits) {
+                let sizes = expected.iter().map(|size| size.map_or("any".to_owned(), |size| size.to_string()));
+                let (found, sizes) = (
+                    shape.iter().map(Dim::to_string).collect::<Vec<_>>().join(", "),
+                    sizes.collect::<Vec<_>>().join(", "),
+                );
+                let reason = format!("input {slot} is [{found}], [{sizes}] expected");
+                return Err(ImportError::Operands { reason }.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every input that has an axis of directions is known to have two.
+    fn are_two(&self, node: &NodeContext<'_, '_>) -> bool {
+        [1, 2, 3, 5, 6, 7].iter().filter_map(|slot| Some((*slot, node.input(*slot)?))).all(|(slot, value)| {
+            let axis = usize::from(self.batch_first && matches!(slot, 5 | 6));
+            node.info(value).shape.is_some_and(|shape| shape.get(axis).is_some_and(|size| size.is(2)))
         })
     }
 
@@ -163,16 +212,6 @@ impl Layer {
         x: ValueRef,
         functions: &'l [Function],
     ) -> Result<Walk<'l>, Fault> {
-        for slot in [1, 2, 3, 5, 6, 7] {
-            let axis = usize::from(self.batch_first && matches!(slot, 5 | 6));
-            let shape = node.input(slot).and_then(|value| node.info(value).shape);
-            let count = shape.and_then(|shape| shape.get(axis)?.value());
-            // One would be broadcast to both.
-            if let Some(count) = count.filter(|count| *count != 2) {
-                let reason = format!("input {slot} is of {count} directions, 2 expected");
-                return Err(ImportError::Operands { reason }.into());
-            }
-        }
         let (w, r, b, p) = (node.required(1)?, node.required(2)?, node.input(3), node.input(7));
         let mut states = Vec::new();
         let mut zeros = None;

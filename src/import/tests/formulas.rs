@@ -498,20 +498,27 @@ fn ranges_of_converted_integers_have_the_shape_that_the_integers_tell() {
     assert!(text(&with(0.5)).contains("range(%zero, %limit, %step)"));
 }
 
-/// Weights of one direction would be broadcast to both.
+/// Weights of one direction would be broadcast to both, and further axes taken for others.
 #[test]
-fn two_directions_need_the_weights_of_two() {
-    let refused = |w: i64, r: i64, b: i64| {
+fn recurrent_layers_need_weights_of_their_shapes() {
+    let refused = |w: &[i64], r: &[i64], b: &[i64]| {
         let call = node("y = RNN(x, w, r, b)", vec![("direction", Text("bidirectional")), ("hidden_size", Int(3))]);
         let zeros = |name: &str, dims: &[i64]| {
             floats(name, dims, &vec![0.0; usize::try_from(dims.iter().product::<i64>()).unwrap()])
         };
-        let weights = vec![zeros("w", &[w, 3, 2]), zeros("r", &[r, 3, 3]), zeros("b", &[b, 6])];
+        let weights = vec![zeros("w", w), zeros("r", r), zeros("b", b)];
         refusal(22, &["x: 1[4, n, 2]"], call, weights)
     };
-    assert_eq!(refused(2, 2, 2), "");
-    for (at, reason) in [refused(1, 2, 2), refused(2, 1, 2), refused(2, 2, 1)].iter().enumerate() {
-        let expected = format!("input {} is of 1 directions, 2 expected", at + 1);
-        assert!(reason.contains(&expected), "{reason}");
+    let (w, r, b) = (&[2, 3, 2][..], &[2, 3, 3][..], &[2, 6][..]);
+    assert_eq!(refused(w, r, b), "");
+    for (reason, expected) in [
+        (refused(&[1, 3, 2], r, b), "input 1 is [1, 3, 2], [2, 3, any] expected"),
+        (refused(&[2, 3, 2, 1], r, b), "input 1 is [2, 3, 2, 1], [2, 3, any] expected"),
+        (refused(w, &[1, 3, 3], b), "input 2 is [1, 3, 3], [2, 3, 3] expected"),
+        (refused(w, &[2, 1, 3], b), "input 2 is [2, 1, 3], [2, 3, 3] expected"),
+        (refused(w, r, &[1, 6]), "input 3 is [1, 6], [2, 6] expected"),
+        (refused(w, r, &[2, 6, 1]), "input 3 is [2, 6, 1], [2, 6] expected"),
+    ] {
+        assert!(reason.contains(expected), "{reason}");
     }
 }
