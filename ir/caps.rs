@@ -68,6 +68,9 @@ pub struct Capabilities {
     /// A plane's mean that a product reads is best told to keep its axes, and a layer to drop them: so does OnnxParser, whose
     /// engine of ResNet-50 for 32 images in f16 has three layers fewer with TensorRT 8.5. Not run with networks of ours yet.
     pub flattened_means: bool,
+    /// A tensor may be compared with itself in another shape, and what was found be cast to numbers and reduced. TensorRT 8.5.3
+    /// takes both sides for equal then, unless the tensor is an input; numbers that are selected by what was found are right.
+    pub reduces_comparisons: bool,
     /// One kernel joins keys and values to those of the past and attends a query to them, where attention is written as
     /// products. Seen in TensorRT-RTX; not looked for in TensorRT.
     pub decode_kernel: bool,
@@ -103,6 +106,7 @@ impl Capabilities {
             wide_indices: true,
             plane_pooling: true,
             flattened_means: false,
+            reduces_comparisons: true,
             decode_kernel: true,
         }
     }
@@ -150,6 +154,7 @@ impl Capabilities {
             wide_indices: least((10, 14)),
             plane_pooling: false,
             flattened_means: !least((9, 0)),
+            reduces_comparisons: least((9, 0)),
             decode_kernel: false,
         }
     }

@@ -16,7 +16,9 @@
 //!
 //! Fires on a reduction whose number of axes is known but not the axes, and on the extremum of booleans, which becomes
 //! one of integers. A mean of integers, along whatever axes, is their sum in i64, divided once. A mean of planes that a product
-//! reads keeps its axes, and a squeeze drops them, where the target makes a convolution of such a product.
+//! reads keeps its axes, and a squeeze drops them, where the target makes a convolution of such a product. What comparisons of a
+//! tensor with itself in another shape tell, cast to numbers, selects numbers instead, where the target reduces it wrongly
+//! otherwise.
 //!
 //! Refuses nothing; an unknown rank or number of axes is no match.
 //!
@@ -51,6 +53,9 @@ impl Rule for LowerReduce {
         let mut f = Formula::new(self.name(), graph, root);
         if f.info(0)?.dtype == DType::Bool {
             return boolean(f, op);
+        }
+        if let (false, Some(booleans)) = (context.capabilities.reduces_comparisons, booleans(graph, root)) {
+            return selected(f, op, booleans);
         }
         let known = match &op.axes {
             Some(axes) => Some(axes.to_vec()),
@@ -131,6 +136,55 @@ fn boolean(mut f: Formula<'_>, op: &Reduce) -> Result<Patch, Miss> {
     let y = f.op(op.clone(), &inputs);
     // Of nothing, the maximum is the least integer.
     let y = f.with_number(BinaryOp::Greater, y, DType::I32, 0.0)?;
+    Ok(f.result(y))
+}
+
+/// The booleans that a node reads as numbers, if they come from a comparison of a tensor with itself in another shape.
+fn booleans(graph: &Graph, root: NodeId) -> Option<ValueRef> {
+    let numbers = graph.input(root, 0)?;
+    let Op::Cast(_) = graph.op(numbers.node)? else { return None };
+    let booleans = graph.input(numbers.node, 0)?;
+    let mut left = vec![booleans];
+    for _ in 0..MOST_LOGIC {
+        let at = left.pop()?.node;
+        let inputs: Vec<ValueRef> = graph.node_inputs(at).into_iter().flatten().collect();
+        match graph.op(at)? {
+            Op::Binary(op) if op.is_comparison() && is_of_itself(graph, &inputs) => return Some(booleans),
+            Op::Binary(op) if op.is_comparison() => {}
+            Op::Binary(_) | Op::Unary(UnaryOp::Not) => left.extend(inputs),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether both of two inputs are one value, in different shapes or orders.
+fn is_of_itself(graph: &Graph, inputs: &[ValueRef]) -> bool {
+    matches!(inputs, [a, b] if a != b && viewed(graph, *a) == viewed(graph, *b))
+}
+
+/// Most operators between a comparison and what reads it that are looked at.
+const MOST_LOGIC: usize = 16;
+
+/// The value that others show in another shape or order.
+fn viewed(graph: &Graph, mut value: ValueRef) -> ValueRef {
+    while let Some(
+        Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Flatten(_) | Op::Transpose(_) | Op::Expand(_),
+    ) = graph.op(value.node)
+    {
+        let Some(input) = graph.input(value.node, 0) else { break };
+        value = input;
+    }
+    value
+}
+
+/// A reduction of the ones and zeros that booleans select.
+fn selected(mut f: Formula<'_>, op: &Reduce, booleans: ValueRef) -> Result<Patch, Miss> {
+    let dtype = f.info(0)?.dtype;
+    let (one, zero) = (f.number(dtype, 1.0)?, f.number(dtype, 0.0)?);
+    let numbers = f.select(booleans, one, zero);
+    let inputs: Vec<ValueRef> = std::iter::once(numbers).chain(f.input(1).ok()).collect();
+    let y = f.op(op.clone(), &inputs);
     Ok(f.result(y))
 }
 
@@ -354,6 +408,50 @@ mod tests {
             let before: Graph = text.replace(from, to).replace("[n,", "[2,").parse().unwrap();
             assert_eq!(run_for(LowerReduce, &before, &target).to_string(), before.to_string(), "{to}");
         }
+    }
+
+    #[test]
+    fn booleans_that_tensorrt_8_reduces_select_numbers() {
+        let text = "graph g(%x: f32[3, n]) -> (%y, %z) {
+            %each = unsqueeze(%x) axes=[1]
+            %other = unsqueeze(%x) axes=[0]
+            %same = equal(%each, %other)
+            %odd = not(%same)
+            %number = cast(%odd) to=f32 saturate=true
+            %y = reduce(%number) kind=sum axes=[2] keep_dims=false
+            %z = reduce(%same) kind=min axes=[0] keep_dims=true }";
+        let before: Graph = text.parse().unwrap();
+        let target = Capabilities::tensorrt((8, 5, 3));
+        let after = run_for(LowerReduce, &before, &target);
+        insta::assert_snapshot!(after, @"
+        graph g(%x: f32[3, n]) -> (%y, %z) {
+          %each = unsqueeze(%x) axes=[1] : f32[3, 1, n]
+          %other = unsqueeze(%x) axes=[0] : f32[1, 3, n]
+          %same = equal(%each, %other) : bool[3, 3, n]
+          %odd = not(%same) : bool[3, 3, n]
+          %y.lower_reduce = constant() value=f32[] {1.0}
+          %y.lower_reduce.1 = constant() value=f32[] {0.0}
+          %y.1 = where(%odd, %y.lower_reduce, %y.lower_reduce.1) : f32[3, 3, n]
+          %y = reduce(%y.1) kind=sum axes=[2] : f32[3, 3]
+          %z.2.lower_reduce = constant() value=i32[] {1}
+          %z.2.lower_reduce.1 = constant() value=i32[] {0}
+          %z.2.1 = where(%same, %z.2.lower_reduce, %z.2.lower_reduce.1) : i32[3, 3, n]
+          %z.2 = reduce(%z.2.1) kind=min axes=[0] keep_dims=true : i32[1, 3, n]
+          %z.lower_reduce = constant() value=i32[] {0}
+          %z = greater(%z.2, %z.lower_reduce) : bool[1, 3, n]
+        }
+        ");
+        let inputs = [Tensor::from_vec([3, 2], vec![1.0_f32, 2.0, 1.0, 0.0, 1.0, 2.0]).unwrap()];
+        assert_eq!(eval_graph(&before, &inputs).unwrap(), eval_graph(&after, &inputs).unwrap());
+        assert_eq!(run_for(LowerReduce, &after, &target).to_string(), after.to_string());
+        // What is no comparison of two shapes of one tensor, and another target.
+        let alone = text.replace(", %z)", ")");
+        for (from, to) in [("equal(%each, %other)", "equal(%each, %each)"), ("cast(%odd)", "cast(%x)")] {
+            let before: Graph = alone.replace(from, to).replace("axes=[2]", "axes=[1]").parse().unwrap();
+            assert_eq!(run_for(LowerReduce, &before, &target).to_string(), before.to_string(), "{to}");
+        }
+        let before: Graph = alone.parse().unwrap();
+        assert_eq!(run_for(LowerReduce, &before, &Capabilities::default()).to_string(), before.to_string());
     }
 
     #[test]
