@@ -16,7 +16,7 @@
 //! Fires on convolutions with equal strides, dilations and epilogue that one concatenation alone reads, next to each other,
 //! if zeros around the smaller kernels make them as large as the largest of these neighbours, and
 //! [`Siblings`](crate::Siblings) has them merged. The zeros are multiplied: one kernel stands against more arithmetic, so that
-//! `auto` takes what f16 computes and no more of it than was measured to gain.
+//! `auto` takes planes in f32 or f16, and no more of them than was measured to gain.
 //!
 //! Refuses: "such siblings are merged only if asked for"; "the zeros may take longer to multiply than a kernel to start"; beyond
 //! [`Options::fold_budget`](crate::Options), "the weights are read elsewhere and too large to be copied" and "the weights would
@@ -51,10 +51,32 @@ impl Rule for MergeKernels {
         let Some(Op::Concat(Concat { axis: 1 })) = graph.op(root) else { return Err(Miss::NoMatch) };
         let parts: Vec<Option<Part<'_>>> =
             graph.node_inputs(root).iter().map(|value| Part::of(graph, (*value)?.node)).collect();
-        let (largest, growths) = grown_run(&parts).ok_or(Miss::NoMatch)?;
+        let mut refusal = Miss::NoMatch;
+        for (largest, growths) in grown_runs(&parts) {
+            match self.merged(graph, largest, growths, context) {
+                Err(miss) if matches!(refusal, Miss::NoMatch) => refusal = miss,
+                Err(_) => {}
+                patch => return patch,
+            }
+        }
+        Err(refusal)
+    }
+}
+
+/// A convolution, and the zeros that its kernel takes before and after each axis.
+type Grown<'p, 'g> = (&'p Part<'g>, Ints);
+
+impl MergeKernels {
+    fn merged(
+        &self,
+        graph: &Graph,
+        largest: &Part<'_>,
+        growths: Vec<Grown<'_, '_>>,
+        context: &RuleContext<'_>,
+    ) -> Result<Patch, Miss> {
         let siblings: Vec<NodeId> = growths.iter().map(|(part, _)| part.id).collect();
         Pattern::Kernels.check(&siblings, context)?;
-        if context.options.siblings == Siblings::Auto && !gains(graph, largest, &siblings, context) {
+        if context.options.siblings == Siblings::Auto && !gains(graph, largest, &siblings) {
             let reason = "the zeros may take longer to multiply than a kernel to start";
             return Err(Miss::Blocked { reason, at: largest.id });
         }
@@ -87,24 +109,26 @@ impl Rule for MergeKernels {
 }
 
 /// Whether siblings merged take no more arithmetic than was measured to gain.
-fn gains(graph: &Graph, largest: &Part<'_>, siblings: &[NodeId], context: &RuleContext<'_>) -> bool {
-    let is_half = context.options.half || largest.weight.dtype() == DType::F16;
+fn gains(graph: &Graph, largest: &Part<'_>, siblings: &[NodeId]) -> bool {
+    let is_measured = matches!(largest.weight.dtype(), DType::F32 | DType::F16) && largest.kernel.len() == 2;
     let products = |id: &NodeId| {
         let outputs = graph.info((*id).into())?.shape.as_ref()?;
         let each = largest.weight.dims().iter().skip(1).map(|size| i64::try_from(*size).ok());
         outputs.iter().map(Dim::value).chain(each).try_fold(1_i64, |product, size| product.checked_mul(size?))
     };
     let all = siblings.iter().try_fold(0_i64, |sum, id| sum.checked_add(products(id)?));
-    is_half && all.is_some_and(|all| all <= MOST_MULTIPLIED)
+    is_measured && all.is_some_and(|all| all <= MOST_MULTIPLIED)
 }
 
-/// The first neighbours of one form that zeros give the kernel of the largest among them, and the zeros.
-fn grown_run<'p, 'g>(parts: &'p [Option<Part<'g>>]) -> Option<(&'p Part<'g>, Vec<(&'p Part<'g>, Ints)>)> {
+/// Neighbours of one form that zeros give the kernel of the largest among them, and the zeros.
+fn grown_runs<'p, 'g>(
+    parts: &'p [Option<Part<'g>>],
+) -> impl Iterator<Item = (&'p Part<'g>, Vec<Grown<'p, 'g>>)> + use<'p, 'g> {
     let is_alike = |a: &Option<Part<'g>>, b: &Option<Part<'g>>| match (a, b) {
         (Some(a), Some(b)) => a.is_alike(b),
         _ => false,
     };
-    parts.chunk_by(is_alike).find_map(|run| {
+    parts.chunk_by(is_alike).filter_map(|run| {
         let size = |part: &Part<'_>| part.kernel.iter().product::<usize>();
         let (at, largest) = run
             .iter()
@@ -158,9 +182,12 @@ impl<'g> Part<'g> {
     /// Bytes that its weight takes more with zeros around it; folding it takes these.
     fn grown_bytes(&self, growth: &[i64], graph: &Graph) -> usize {
         let (front, back) = growth.split_at(growth.len() / 2);
-        let zeros = front.iter().zip(back).map(|(front, back)| usize::try_from(front + back).unwrap_or(usize::MAX));
+        let zeros = front
+            .iter()
+            .zip(back)
+            .map(|(front, back)| front.checked_add(*back).and_then(|zeros| usize::try_from(zeros).ok()));
         let dims: Option<Vec<usize>> =
-            self.weight.dims().iter().zip(zeros).map(|(size, zeros)| size.checked_add(zeros)).collect();
+            self.weight.dims().iter().zip(zeros).map(|(size, zeros)| size.checked_add(zeros?)).collect();
         let grown = dims.and_then(|dims| self.weight.dtype().byte_len(numel(&dims)?)).unwrap_or(usize::MAX);
         let freed = graph.input(self.id, 1).map_or(0, |weight| bytes_freed(graph, weight));
         if growth.iter().any(|zeros| *zeros > 0) { grown.saturating_sub(freed) } else { 0 }
@@ -178,7 +205,7 @@ impl<'g> Part<'g> {
             let dilation = *self.op.dilations.get(axis)?;
             let first = zeros(*self.before.get(axis)?, *largest.before.get(axis)?, dilation)?;
             let last = zeros(*self.after.get(axis)?, *largest.after.get(axis)?, dilation)?;
-            let grown = i64::try_from(*self.kernel.get(axis)?).ok()? + first + last;
+            let grown = i64::try_from(*self.kernel.get(axis)?).ok()?.checked_add(first)?.checked_add(last)?;
             if usize::try_from(grown).ok()? != *largest.kernel.get(axis)? {
                 return None;
             }
@@ -293,8 +320,8 @@ mod tests {
         assert_eq!((run.rewrites, run.reasons()), (0, vec![]));
     }
 
-    /// Two sizes in f16, of as many places.
-    fn places(dtype: &str, places: &str, half: bool) -> Run {
+    /// Two sizes, of as many places.
+    fn places(dtype: &str, places: &str) -> Run {
         let form = "strides=[1, 1] dilations=[1, 1] groups=1";
         let text = format!(
             "graph g(%x: {dtype}[{places}]) -> (%y) {{
@@ -302,22 +329,58 @@ mod tests {
             %v = constant() value={dtype}[64, 16, 3, 3] splat 0.25
             %a = conv(%x, %w) {form} %b = conv(%x, %v) {form} padding=[1, 1, 1, 1] %y = concat(%a, %b) axis=1 }}"
         );
-        run_rule_with(MergeKernels, &Options { half, ..Options::default() }, &text)
+        run_rule_with(MergeKernels, &Options::default(), &text)
     }
 
     #[test]
-    fn fires_by_itself_on_few_products_in_f16() {
-        assert_eq!(places("f32", "1, 16, 55, 55", true).rewrites, 1);
-        assert_eq!(places("f16", "1, 16, 55, 55", false).rewrites, 1);
+    fn fires_by_itself_on_few_products() {
+        for dtype in ["f32", "f16"] {
+            assert_eq!(places(dtype, "1, 16, 55, 55").rewrites, 1);
+        }
     }
 
     #[test]
-    fn refuses_many_products_and_f32() {
+    fn fires_behind_what_is_too_much() {
+        let form = "strides=[1, 1] dilations=[1, 1] groups=1";
+        let large = format!("%a = conv(%x, %w) {form} %b = conv(%x, %v) {form} padding=[1, 1, 1, 1]");
+        let small = format!("%c = conv(%z, %t) {form} %d = conv(%z, %u) {form} padding=[1, 1, 1, 1]");
+        for names in ["%a, %b, %c, %d", "%c, %d, %a, %b"] {
+            let text = format!(
+                "graph g(%x: f16[1, 512, 56, 56], %z: f16[1, 2, 56, 56]) -> (%y) {{
+                %w = constant() value=f16[64, 512, 1, 1] splat 0.5 %v = constant() value=f16[64, 512, 3, 3] splat 0.25
+                %t = constant() value=f16[2, 2, 1, 1] splat 0.5 %u = constant() value=f16[2, 2, 3, 3] splat 0.25
+                {large} {small} %y = concat({names}) axis=1 }}"
+            );
+            let run = run_rule_with(MergeKernels, &Options::default(), &text);
+            assert_eq!(run.rewrites, 1, "{names}");
+            assert!(run.after.to_string().contains("%c, %d = split"), "{}", run.after);
+        }
+    }
+
+    #[test]
+    fn leaves_padding_alone_that_is_no_kernel() {
+        let form = "strides=[1] dilations=[1]";
+        let far = i64::MAX;
+        let run = run_rule_on_siblings(
+            MergeKernels,
+            Siblings::Always,
+            &format!(
+                "graph g(%x: f32[1, 2, n]) -> (%y) {{
+                %w = constant() value=f32[1, 2, 1] splat 1.0 %v = constant() value=f32[1, 2, 3] splat 1.0
+                %a = conv(%x, %w) {form} groups=1 %b = conv(%x, %v) {form} groups=1 padding=[{far}, {far}]
+                %y = concat(%a, %b) axis=1 }}"
+            ),
+        );
+        assert_eq!(run.rewrites, 0);
+    }
+
+    #[test]
+    fn refuses_many_products_and_other_types() {
         for run in [
-            places("f32", "1, 16, 55, 55", false),
-            places("f32", "1, 16, 55, 56", true),
-            places("f16", "2, 16, 55, 55", false),
-            places("f16", "n, 16, 55, 55", false),
+            places("f32", "1, 16, 55, 56"),
+            places("f16", "2, 16, 55, 55"),
+            places("f16", "n, 16, 55, 55"),
+            places("f64", "1, 16, 55, 55"),
         ] {
             let reason = "the zeros may take longer to multiply than a kernel to start";
             assert_eq!((run.rewrites, run.reasons()), (0, vec![reason]));

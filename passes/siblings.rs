@@ -102,9 +102,14 @@ impl Pattern {
     /// | pointwise convolutions | siblings_branches, f16 allowed | H100, 2026-11-27 | 0.0271 | 0.0270 |
     /// | pointwise convolutions | googlenet, f16 allowed | H100, 2026-11-27 | 0.2656 | 0.2642 |
     /// | kernels | squeezenet1_1, f16 allowed | H100, 2026-11-27 | 0.1200 | 0.0971 |
+    /// | kernels | squeezenet1_1, f32 | H100, 2026-11-27 | 0.1892 | 0.1684 |
+    /// | kernels | siblings_kernels, f16 allowed | H100, 2026-11-27 | 0.0181 | 0.0165 |
+    /// | kernels | siblings_kernels, f32 | H100, 2026-11-27 | 0.0186 | 0.0166 |
+    /// | kernels | siblings_kernels, 32 images, f16 allowed | H100, 2026-11-27 | 0.0697 | 0.0402 |
     ///
-    /// Two products of inputs, launched one by one, took 0.003 longer merged; four took 0.005 less.
-    /// `benches/gpu/siblings.py` writes the models of one pattern. llama_tiny gains about what its four pairs of gate and up do alone.
+    /// Two products of inputs, launched one by one, took 0.003 longer merged; four took 0.005 less. Apart, the
+    /// kernels of 32 images were computed in two types and layouts, which a model that goes on in one does not do: that row
+    /// sets no limit. `benches/gpu/siblings.py` writes the models of one pattern. llama_tiny gains about what its four pairs of gate and up do alone.
     ///
     /// Where f16 is allowed, TensorRT 8 merges the products itself and makes one kernel of the attention, which it does not
     /// find behind a wide product that is cut.
@@ -148,8 +153,8 @@ impl Pattern {
 /// Most elements of an input of which [`Pattern::ProductsOfInputs`] were measured: larger products fill a GPU one by one.
 pub(crate) const MOST_COPIED: i64 = 256 * 64;
 
-/// Most multiplications of a convolution merged of [`Pattern::Kernels`] that was measured, in f16: squeezenet1_1's first, of 16
-/// channels to 128 in 55 by 55 places.
+/// Most multiplications of a convolution merged of [`Pattern::Kernels`] that was measured in a model: squeezenet1_1's first, of
+/// 16 channels to 128 in 55 by 55 places.
 pub(crate) const MOST_MULTIPLIED: i64 = 128 * 16 * 3 * 3 * 55 * 55;
 
 /// Most readers of a tensor among which siblings are looked for: each of them looks at the others.
