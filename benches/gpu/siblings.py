@@ -10,7 +10,6 @@ branches   three convolutions of 1x1 over f32[1, 512, 14, 14], two of them follo
 partsK     a tensor f32[1, 256, K * 64] in K parts, each times a f32[64, 64] and through Relu, joined again
 inputsK    K inputs f32[1, 256, 64], each times a f32[64, 64] and through Relu, their sum the output
 kernels    convolutions of 1x1 and 3x3 over f32[1, 64, 27, 27], 128 channels each, joined, as in SqueezeNet
-qkv        two attentions as GPT-2 has them: a product f32[1, 64, 768] by f32[768, 2304] in three parts, 12 heads, a causal mask
 lstm       both directions of an LSTM of 256 over f32[80, 1, 512], joined, as in a reader of text lines
 """
 
@@ -35,11 +34,6 @@ class Model:
         name = f"w{len(self.weights)}"
         values = self.random.standard_normal(shape).astype(numpy.float32) / numpy.sqrt(numpy.prod(shape[1:]))
         self.weights.append(numpy_helper.from_array(values.astype(numpy.float32), name))
-        return name
-
-    def constant(self, name, values):
-        values = numpy.asarray(values)
-        self.weights.append(numpy_helper.from_array(values.astype(numpy.int64 if values.dtype.kind == "i" else numpy.float32), name))
         return name
 
     def __call__(self, op, *given, outputs=1, **attributes):
@@ -91,21 +85,6 @@ def kernels(m):
               axis=1)]
 
 
-def qkv(m):
-    x = m.input("x", 1, 64, 768)
-    mask = m.constant("mask", numpy.triu(numpy.full((1, 1, 64, 64), numpy.finfo(numpy.float32).min), 1))
-    heads, whole = m.constant("heads", numpy.array([1, 64, 12, 64])), m.constant("whole", numpy.array([1, 64, 768]))
-    scale = m.constant("scale", numpy.float32(0.125))
-    linear = lambda x, given, made: m("Add", m("MatMul", x, m.weight(given, made)), m.weight(made))
-    for _ in range(2):
-        q, k, v = (m("Reshape", part, heads) for part in m("Split", linear(x, 768, 2304), outputs=3, axis=2, num_outputs=3))
-        q, k, v = (m("Transpose", part, perm=perm) for part, perm in ((q, (0, 2, 1, 3)), (k, (0, 2, 3, 1)), (v, (0, 2, 1, 3))))
-        scores = m("Softmax", m("Add", m("Mul", m("MatMul", q, k), scale), mask), axis=-1)
-        seen = m("Reshape", m("Transpose", m("MatMul", scores, v), perm=(0, 2, 1, 3)), whole)
-        x = m("Add", x, linear(seen, 768, 768))
-    return [x]
-
-
 def lstm(m):
     x = m.input("x", 80, 1, 512)
     weights = [m.weight(2, 1024, 512), m.weight(2, 1024, 256), m.weight(2, 2048)]
@@ -114,7 +93,7 @@ def lstm(m):
 
 
 def main(folder):
-    makers = dict(gate_up=gate_up, towers=towers, branches=branches, kernels=kernels, qkv=qkv, lstm=lstm)
+    makers = dict(gate_up=gate_up, towers=towers, branches=branches, kernels=kernels, lstm=lstm)
     makers |= {f"parts{count}": lambda m, count=count: parts(m, count) for count in (4, 8)}
     makers |= {f"inputs{count}": lambda m, count=count: inputs(m, count) for count in (2, 4, 8)}
     for name, make in makers.items():
