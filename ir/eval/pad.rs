@@ -29,7 +29,9 @@ pub(super) fn pad(op: &op::Pad, inputs: Inputs<'_>) -> Result<Tensor, String> {
     }
     let mut dims = Dims::from_slice(x.dims());
     let mut picks = Vec::new();
-    for ((axis, before), after) in axes.iter().zip(before).zip(after) {
+    // Each axis that changes copies the tensor.
+    let bounds = axes.iter().zip(before).zip(after);
+    for ((axis, before), after) in bounds.filter(|((_, before), after)| (**before, **after) != (0, 0)) {
         let size = x.dims().get(*axis).copied().unwrap_or(0);
         let picked = axis_picks(op.mode, size, *before, *after)?;
         if let Some(dim) = dims.get_mut(*axis) {
