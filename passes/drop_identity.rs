@@ -9,7 +9,7 @@
 //!
 //! Fires on Identity; Cast to the same dtype; Concat and Split of one part; Transpose that keeps the order; Pad by
 //! nothing; Slice, Expand, Tile, Reshape, Squeeze, Unsqueeze, Flatten whose output's shape equals the input's,
-//! dimension by dimension as expressions (a slice only with steps of 1); Reduce by sum, mean, maximum, minimum or
+//! dimension by dimension as expressions (a slice only with steps of 1, or of an axis of one element); Reduce by sum, mean, maximum, minimum or
 //! product over axes of size 1 that stay, or over no axis; Resize by sizes or scales that change none; pooling with a
 //! window of one element; `x + 0`, `x - 0`, `x * 1`, `x / 1`, `x ^ 1`, `x and true`, `x or false`, `x xor false`; Where
 //! with a condition that is the same everywhere, or with two equal branches. An operand or branch that the other one
@@ -23,7 +23,10 @@
 //!
 //! Numerics: bit-exact but for one value: `-0.0 + 0.0` is `0.0`, and becomes `-0.0`. NaN stays NaN.
 
-use trt_fuse_ir::op::{BinaryOp, CoordinateMode, Expand, Pad, Pool, PoolKind, Reduce, ReduceKind, Resize, UnaryOp};
+use trt_fuse_ir::infer::resolve_axis;
+use trt_fuse_ir::op::{
+    BinaryOp, CoordinateMode, Expand, Pad, Pool, PoolKind, Reduce, ReduceKind, Resize, Slice, UnaryOp,
+};
 use trt_fuse_ir::{DType, Graph, NodeId, Op, OpKind, Patch, ValueRef};
 
 use crate::pattern::same_shape;
@@ -85,8 +88,7 @@ fn unchanged_input(graph: &Graph, root: NodeId, op: &Op) -> Option<ValueRef> {
         Op::Concat(_) => graph.node_inputs(root).len() == 1,
         Op::Transpose(op) => op.perm.iter().zip(0..).all(|(from, to)| *from == to),
         Op::Pad(op) => pads_nothing(graph, root, op),
-        // As many elements at steps of 1 are all elements.
-        Op::Slice(op) => op.steps.as_ref().is_some_and(|steps| steps.iter().all(|step| *step == 1)) && keeps_shape(),
+        Op::Slice(op) => takes_all(graph, x, op) && keeps_shape(),
         Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) | Op::Flatten(_) | Op::Expand(_) | Op::Tile(_) => {
             keeps_shape()
         }
@@ -96,6 +98,18 @@ fn unchanged_input(graph: &Graph, root: NodeId, op: &Op) -> Option<ValueRef> {
         _ => false,
     };
     unchanged.then_some(x)
+}
+
+/// Whether as many elements as there are can only be all in their order: at steps of 1, or a single one.
+fn takes_all(graph: &Graph, x: ValueRef, op: &Slice) -> bool {
+    let shape = || graph.info(x)?.shape.as_ref();
+    let is_single = |axis: &i64| {
+        shape().is_some_and(|shape| {
+            resolve_axis(*axis, shape.len()).is_ok_and(|axis| shape.get(axis).is_some_and(|size| size.is(1)))
+        })
+    };
+    let (Some(axes), Some(steps)) = (&op.axes, &op.steps) else { return false };
+    axes.iter().zip(steps).all(|(axis, step)| *step == 1 || is_single(axis))
 }
 
 fn pads_nothing(graph: &Graph, root: NodeId, op: &Pad) -> bool {
@@ -247,6 +261,7 @@ mod tests {
         dropped("%x: f32[n, 4]", "%y = concat(%x) axis=1");
         dropped("%x: f32[n, 4]", "%y = split(%x) axis=1 sizes=[4]");
         dropped("%x: f32[n, 4]", "%y = slice(%x) axes=[1] starts=[0] ends=[4] steps=[1]");
+        dropped("%x: f32[1, n]", "%y = slice(%x) axes=[0, 1] starts=[0, 0] ends=[-1, n] steps=[-1, 1]");
         dropped("%x: f32[n, 4]", "%y = expand(%x) shape=[n, 4]");
         dropped("%x: f32[n, 4]", "%r = constant() value=i64[2] {1, 1} %y = tile(%x, %r)");
         dropped("%x: f32[n, 4]", "%y = flatten(%x) axis=1");
