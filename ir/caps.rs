@@ -69,7 +69,7 @@ pub struct Capabilities {
     /// engine of ResNet-50 for 32 images in f16 has three layers fewer with TensorRT 8.5. Not run with networks of ours yet.
     pub flattened_means: bool,
     /// A tensor may be compared with itself in another shape, and what was found be cast to numbers and reduced. TensorRT 8.5.3
-    /// takes both sides for equal then, unless the tensor is an input; numbers that are selected by what was found are right.
+    /// takes both sides for equal then; with numbers that are selected by what was found it was right.
     pub reduces_comparisons: bool,
     /// One kernel joins keys and values to those of the past and attends a query to them, where attention is written as
     /// products. Seen in TensorRT-RTX; not looked for in TensorRT.

@@ -10,6 +10,7 @@ branches   three convolutions of 1x1 over f32[1, 512, 14, 14], two of them follo
 partsK     a tensor f32[1, 256, K * 64] in K parts, each times a f32[64, 64] and through Relu, joined again
 inputsK    K inputs f32[1, 256, 64], each times a f32[64, 64] and through Relu, their sum the output
 kernels    convolutions of 1x1 and 3x3 over f32[1, 64, 27, 27], 128 channels each, joined, as in SqueezeNet
+gpt2_two   the first two layers of MODELS/gpt2.onnx, if it is there, without the embedding and the vocabulary
 lstm       both directions of an LSTM of 256 over f32[80, 1, 512], joined, as in a reader of text lines
 """
 
@@ -99,6 +100,10 @@ def main(folder):
     for name, make in makers.items():
         model = Model()
         model.save(folder / f"siblings_{name}.onnx", *make(model))
+    whole = folder / "gpt2.onnx"
+    if whole.exists():
+        onnx.utils.extract_model(str(whole), str(folder / "gpt2_two.onnx"), ["/m/transformer/Add_output_0", "attention_mask"],
+                                 ["/m/transformer/h.1/Add_1_output_0"])
 
 
 if __name__ == "__main__":
