@@ -102,14 +102,10 @@ fn unchanged_input(graph: &Graph, root: NodeId, op: &Op) -> Option<ValueRef> {
 
 /// Whether as many elements as there are can only be all in their order: at steps of 1, or a single one.
 fn takes_all(graph: &Graph, x: ValueRef, op: &Slice) -> bool {
-    let shape = || graph.info(x)?.shape.as_ref();
-    let is_single = |axis: &i64| {
-        shape().is_some_and(|shape| {
-            resolve_axis(*axis, shape.len()).is_ok_and(|axis| shape.get(axis).is_some_and(|size| size.is(1)))
-        })
-    };
-    let (Some(axes), Some(steps)) = (&op.axes, &op.steps) else { return false };
-    axes.iter().zip(steps).all(|(axis, step)| *step == 1 || is_single(axis))
+    let shape = graph.info(x).and_then(|info| info.shape.as_ref());
+    let (Some(shape), Some(axes), Some(steps)) = (shape, &op.axes, &op.steps) else { return false };
+    let size = |axis: &i64| shape.get(resolve_axis(*axis, shape.len()).ok()?);
+    axes.iter().zip(steps).all(|(axis, step)| *step == 1 || size(axis).is_some_and(|size| size.is(1)))
 }
 
 fn pads_nothing(graph: &Graph, root: NodeId, op: &Pad) -> bool {

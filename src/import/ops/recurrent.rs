@@ -144,40 +144,41 @@ impl Layer {
         Ok(layer)
     }
 
-    /// What is to be known of the shape of an input, `None` for a size of any number; `None` for an input of any shape.
-    fn expected(&self, slot: usize) -> Option<Vec<Option<i64>>> {
+    /// The shape of each input; `None` for a size of any number.
+    fn shapes(&self) -> [Vec<Option<i64>>; 8] {
         let directions = Some(self.directions.len() as i64);
         let wide = |count: i64| Some(self.hidden.saturating_mul(count));
         let gates = self.cell.gates();
-        Some(match slot {
-            0 => vec![None; 3],
-            1 => vec![directions, wide(gates), None],
-            2 => vec![directions, wide(gates), wide(1)],
-            3 => vec![directions, wide(2 * gates)],
-            4 => vec![None],
-            5 | 6 if self.batch_first => vec![None, directions, wide(1)],
-            5 | 6 => vec![directions, None, wide(1)],
-            7 => vec![directions, wide(3)],
-            _ => return None,
-        })
+        let state = match self.batch_first {
+            true => vec![None, directions, wide(1)],
+            false => vec![directions, None, wide(1)],
+        };
+        [
+            vec![None; 3],
+            vec![directions, wide(gates), None],
+            vec![directions, wide(gates), wide(1)],
+            vec![directions, wide(2 * gates)],
+            vec![None],
+            state.clone(),
+            state,
+            vec![directions, wide(3)],
+        ]
     }
 
     /// Nothing is to be broadcast: weights of one direction are not those of two.
     fn check(&self, node: &NodeContext<'_, '_>) -> Result<(), Fault> {
-        for slot in 0..8 {
-            let shape = node.input(slot).and_then(|value| node.info(value).shape);
-            let (Some(shape), Some(expected)) = (shape, self.expected(slot)) else { continue };
+        for (slot, expected) in self.shapes().iter().enumerate() {
+            let Some(info) = node.input(slot).map(|value| node.info(value)) else { continue };
+            let Some(shape) = &info.shape else { continue };
             let fits = |(size, wanted): (&Dim, &Option<i64>)| {
                 size.value().zip(*wanted).is_none_or(|(size, wanted)| size == wanted)
             };
-            if shape.len() != expected.len() || !shape.iter().zip(&expected).all(fits) {
+            if shape.len() != expected.len() || !shape.iter().zip(expected).all(fits) {
                 let sizes = expected.iter().map(|size| size.map_or("any".to_owned(), |size| size.to_string()));
-                let (found, sizes) = (
-                    shape.iter().map(Dim::to_string).collect::<Vec<_>>().join(", "),
-                    sizes.collect::<Vec<_>>().join(", "),
+                let sizes = sizes.collect::<Vec<_>>().join(", ");
+                return Err(
+                    ImportError::Operands { reason: format!("input {slot} is {info}, [{sizes}] expected") }.into()
                 );
-                let reason = format!("input {slot} is [{found}], [{sizes}] expected");
-                return Err(ImportError::Operands { reason }.into());
             }
         }
         Ok(())

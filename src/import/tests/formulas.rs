@@ -512,12 +512,12 @@ fn recurrent_layers_need_weights_of_their_shapes() {
     let (w, r, b) = (&[2, 3, 2][..], &[2, 3, 3][..], &[2, 6][..]);
     assert_eq!(refused(w, r, b), "");
     for (reason, expected) in [
-        (refused(&[1, 3, 2], r, b), "input 1 is [1, 3, 2], [2, 3, any] expected"),
-        (refused(&[2, 3, 2, 1], r, b), "input 1 is [2, 3, 2, 1], [2, 3, any] expected"),
-        (refused(w, &[1, 3, 3], b), "input 2 is [1, 3, 3], [2, 3, 3] expected"),
-        (refused(w, &[2, 1, 3], b), "input 2 is [2, 1, 3], [2, 3, 3] expected"),
-        (refused(w, r, &[1, 6]), "input 3 is [1, 6], [2, 6] expected"),
-        (refused(w, r, &[2, 6, 1]), "input 3 is [2, 6, 1], [2, 6] expected"),
+        (refused(&[1, 3, 2], r, b), "input 1 is f32[1, 3, 2], [2, 3, any] expected"),
+        (refused(&[2, 3, 2, 1], r, b), "input 1 is f32[2, 3, 2, 1], [2, 3, any] expected"),
+        (refused(w, &[1, 3, 3], b), "input 2 is f32[1, 3, 3], [2, 3, 3] expected"),
+        (refused(w, &[2, 1, 3], b), "input 2 is f32[2, 1, 3], [2, 3, 3] expected"),
+        (refused(w, r, &[1, 6]), "input 3 is f32[1, 6], [2, 6] expected"),
+        (refused(w, r, &[2, 6, 1]), "input 3 is f32[2, 6, 1], [2, 6] expected"),
     ] {
         assert!(reason.contains(expected), "{reason}");
     }
