@@ -89,6 +89,7 @@ mod merge_reshapes;
 mod merge_siblings;
 mod merge_slices;
 mod normal;
+mod parts;
 mod pass;
 mod pattern;
 mod pipeline;

@@ -32,9 +32,9 @@ use trt_fuse_ir::op::{Concat, Gather, MatMul};
 use trt_fuse_ir::{DType, Dim, Dims, Graph, NodeId, Op, OpKind, Patch, Shape, Tensor, ValueRef};
 
 use crate::layout::{Layout, Step, is_told};
+use crate::parts::split;
 use crate::pass::{Miss, RuleContext, Symbols, remark};
 use crate::siblings::{MOST_COPIED, Pattern, Siblings, check_budget};
-use crate::sink_parts::split;
 use crate::{Outcome, Pass, PassContext, PassError};
 
 /// The pass.

@@ -112,6 +112,15 @@ pub struct RuleContext<'a> {
     pub symbols: &'a Symbols,
 }
 
+impl RuleContext<'_> {
+    /// Whether TensorRT makes one kernel of an attention that is written out, if queries, keys and values are cut from rows
+    /// of their own products: not behind a wide product that is cut, nor behind rows that are cut after their transposition
+    /// (seen in 8.5.3).
+    pub(crate) fn finds_attention(&self) -> bool {
+        self.options.half && self.capabilities.scaled_scores
+    }
+}
+
 /// The symbols that the shapes of a graph's inputs tell.
 ///
 /// Any other symbol is bound by a node's output, so that a parameter which mentions it would depend on that node

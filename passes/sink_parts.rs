@@ -10,17 +10,18 @@
 //! Fires on the outputs of a Split of equal parts, and on Gathers of every single index of an axis, each read only by the
 //! same reshape or transpose; where that leaves fewer nodes.
 //!
-//! Never refuses.
+//! Refuses: "TensorRT makes one kernel of an attention only of parts that are cut from rows", where it finds the kernel
+//! itself ([`RuleContext::finds_attention`]).
 //!
 //! Order: after `fuse_attention`, which gives queries, keys and values one form.
 //!
 //! Numerics: bit-exact.
 
-use trt_fuse_ir::infer::resolve_axis;
 use trt_fuse_ir::op::Gather;
-use trt_fuse_ir::{Dim, Graph, NodeId, Op, OpKind, Patch, Shape, Tensor, ValueRef};
+use trt_fuse_ir::{Dim, Graph, NodeId, OpKind, Patch, Tensor, ValueRef};
 
-use crate::layout::{Layout, Step, is_told};
+use crate::layout::{Step, is_told};
+use crate::parts::{gathers, split};
 use crate::pass::{Miss, Rule, RuleContext};
 
 /// The rule.
@@ -49,6 +50,10 @@ impl Rule for SinkParts {
         if steps.len() >= readers.len() || !steps.iter().all(|step| is_told(step, context)) {
             return Err(Miss::NoMatch);
         }
+        if context.finds_attention() && parts.values.iter().any(|part| is_of_attention(graph, *part)) {
+            let reason = "TensorRT makes one kernel of an attention only of parts that are cut from rows";
+            return Err(Miss::Blocked { reason, at: root });
+        }
         let mut patch = Patch::new(self.name(), root);
         let all = steps.into_iter().fold(parts.x, |x, step| step.add(&mut patch, x));
         for (at, reader) in readers.iter().enumerate() {
@@ -63,12 +68,15 @@ impl Rule for SinkParts {
     }
 }
 
-/// Equal parts of a value.
-pub(crate) struct Parts {
-    pub(crate) x: ValueRef,
-    /// The parts, stacked along a first axis.
-    pub(crate) layout: Layout,
-    pub(crate) values: Vec<ValueRef>,
+/// Most steps between a part and the attention that reads it.
+const MOST_STEPS: usize = 4;
+
+/// Whether an attention reads a part through steps that nothing else reads.
+fn is_of_attention(graph: &Graph, part: ValueRef) -> bool {
+    let readers = std::iter::successors(graph.sole_consumer(part), |reader| {
+        Step::of(graph, reader.node).and_then(|_| graph.sole_consumer(reader.node.into()))
+    });
+    readers.take(MOST_STEPS).any(|reader| graph.kind(reader.node) == Some(OpKind::Attention))
 }
 
 /// A step of each of `count` parts, as a step of all stacked along a first axis.
@@ -79,71 +87,15 @@ fn in_front(step: &Step, count: usize) -> Step {
     }
 }
 
-/// The permutation that brings an axis to the front.
-fn to_front(axis: usize, rank: usize) -> Step {
-    Step::Transpose(
-        [axis].into_iter().chain((0..rank).filter(|other| *other != axis)).map(|axis| axis as i64).collect(),
-    )
-}
-
-/// The outputs of a Split, if they are equal.
-pub(crate) fn split(graph: &Graph, root: NodeId) -> Option<Parts> {
-    let Op::Split(op) = graph.op(root)? else { return None };
-    let x = graph.input(root, 0)?;
-    let shape = graph.info(x)?.shape.as_ref()?;
-    let axis = resolve_axis(op.axis, shape.len()).ok()?;
-    let values: Vec<ValueRef> =
-        (0..graph.node(root)?.outputs.len() as u32).map(|slot| ValueRef { node: root, slot }).collect();
-    let size = |value: &ValueRef| graph.info(*value)?.shape.as_ref()?.get(axis);
-    let part = values.first().and_then(size)?;
-    if values.iter().any(|value| size(value) != Some(part)) {
-        return None;
-    }
-    let (lead, tail) = (shape.get(..axis)?, shape.get(axis + 1..)?);
-    let apart: Shape =
-        lead.iter().cloned().chain([values.len().into(), part.clone()]).chain(tail.iter().cloned()).collect();
-    let rank = apart.len();
-    let layout = Layout::identity(shape).then(&Step::Reshape(apart))?.then(&to_front(axis, rank))?;
-    Some(Parts { x, layout, values })
-}
-
-fn gathers(graph: &Graph, root: NodeId) -> Option<Parts> {
-    // The first part stands for all.
-    let (x, axis, _) = single_index(graph, root).filter(|(_, _, index)| *index == 0)?;
-    let shape = graph.info(x)?.shape.as_ref()?;
-    let count = usize::try_from(shape.get(axis)?.value()?).ok()?;
-    if graph.reader_count(x) != count || graph.is_output(x) {
-        return None;
-    }
-    let readers = graph.consumers(x);
-    let mut values = vec![None; count];
-    for reader in readers {
-        let (data, along, index) = single_index(graph, reader.node)?;
-        let place = values.get_mut(index).filter(|place| place.is_none() && data == x && along == axis)?;
-        *place = Some(ValueRef::from(reader.node));
-    }
-    let layout = Layout::identity(shape).then(&to_front(axis, shape.len()))?;
-    Some(Parts { x, layout, values: values.into_iter().collect::<Option<_>>()? })
-}
-
-/// A Gather of one index that is a constant of rank 0: its data, its axis and the index, both from the front.
-fn single_index(graph: &Graph, id: NodeId) -> Option<(ValueRef, usize, usize)> {
-    let Op::Gather(op) = graph.op(id)? else { return None };
-    let x = graph.input(id, 0)?;
-    let index = graph.constant(graph.input(id, 1)?).filter(|index| index.rank() == 0)?;
-    let shape = graph.info(x)?.shape.as_ref()?;
-    let axis = resolve_axis(op.axis, shape.len()).ok()?;
-    let (at, size) = (*index.to_i64s()?.first()?, shape.get(axis)?.value()?);
-    let at = usize::try_from(if at < 0 { at + size } else { at }).ok()?;
-    Some((x, axis, at))
-}
-
 #[cfg(test)]
 mod tests {
     use insta::assert_snapshot;
 
+    use trt_fuse_ir::Capabilities;
+
     use super::*;
-    use crate::testing::run_rule;
+    use crate::pass::Options;
+    use crate::testing::{run_rule, run_rule_on_target};
 
     #[test]
     fn fires_on_a_split() {
@@ -183,6 +135,33 @@ mod tests {
           %c = gather(%q.1, %q.sink_parts.2) axis=0 : f32[n, 7, 8]
         }
         ");
+    }
+
+    #[test]
+    fn refuses_parts_of_an_attention_that_tensorrt_finds() {
+        let text = |read: &str| {
+            format!(
+                "graph g(%x: f32[1, 5, 12]) -> (%y) {{
+                %q, %k, %v = split(%x) axis=2 sizes=[4, 4, 4]
+                %a = reshape(%q) shape=[1, 5, 2, 2] %b = reshape(%k) shape=[1, 5, 2, 2] %c = reshape(%v) shape=[1, 5, 2, 2]
+                %d = transpose(%a) perm=[0, 2, 1, 3] %e = transpose(%b) perm=[0, 2, 1, 3] %f = transpose(%c) perm=[0, 2, 1, 3]
+                {read} }}"
+            )
+        };
+        let attention = text("%y = attention(%d, %e, %f) scale=0.5 causal=none scores=product");
+        let run = |text: &str, target: &Capabilities, half: bool| {
+            run_rule_on_target(SinkParts, target, &Options { half, ..Options::default() }, text)
+        };
+        let old = Capabilities::tensorrt((8, 5, 3));
+        let refused = run(&attention, &old, true);
+        let reason = "TensorRT makes one kernel of an attention only of parts that are cut from rows";
+        assert_eq!((refused.rewrites, refused.reasons()), (0, vec![reason]));
+        let sums = text("%g = add(%d, %e) %y = add(%g, %f)");
+        for (text, target, half) in
+            [(&attention, &old, false), (&attention, &Capabilities::tensorrt((10, 0, 0)), true), (&sums, &old, true)]
+        {
+            assert!(run(text, target, half).rewrites > 0, "{text}");
+        }
     }
 
     #[test]

@@ -59,6 +59,17 @@ pub(crate) fn run_rule_with(rule: impl Rule + 'static, options: &Options, text: 
     run_with(&Rules::one(rule), options, before)
 }
 
+/// As [`run_rule_with`], for a target.
+pub(crate) fn run_rule_on_target(
+    rule: impl Rule + 'static,
+    target: &Capabilities,
+    options: &Options,
+    text: &str,
+) -> Run {
+    let before = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
+    run_on_target(&Rules::one(rule), target, options, before)
+}
+
 /// As [`run_pass`], with such siblings merged.
 pub(crate) fn run_pass_on_siblings(pass: &dyn Pass, siblings: Siblings, text: &str) -> Run {
     let before = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
@@ -71,16 +82,19 @@ pub(crate) fn run_on(pass: &dyn Pass, before: Graph) -> Run {
 }
 
 fn run_with(pass: &dyn Pass, options: &Options, before: Graph) -> Run {
+    run_on_target(pass, &Capabilities::default(), options, before)
+}
+
+fn run_on_target(pass: &dyn Pass, target: &Capabilities, options: &Options, before: Graph) -> Run {
     let mut after = before.clone();
-    let capabilities = Capabilities::default();
-    let mut context = PassContext::new(&capabilities, options);
+    let mut context = PassContext::new(target, options);
     let outcome = pass.run(&mut after, &mut context).unwrap();
     context.settle(pass.name(), &mut after).unwrap();
     if let Err(errors) = verify(&after) {
         panic!("{errors}\n{after}");
     }
     let mut again = after.clone();
-    let second = pass.run(&mut again, &mut PassContext::new(&capabilities, options)).unwrap();
+    let second = pass.run(&mut again, &mut PassContext::new(target, options)).unwrap();
     assert_eq!(second.rewrites(), 0, "a second run changes the graph:\n{after}\n{again}");
     Run { before, after, rewrites: outcome.rewrites(), remarks: context.remarks }
 }

@@ -15,6 +15,7 @@ const OTHERS: &[&str] = &[
     "layout",
     "lib",
     "normal",
+    "parts",
     "pass",
     "pattern",
     "pipeline",
