@@ -13,6 +13,8 @@
 //! one takes the sum, being later in topological order. There is no cycle: as the sum is the only reader of the
 //! convolution, the other tensor cannot depend on it.
 //!
+//! A host whose inputs are all constant is no match: it is folded, and the sum left a sum.
+//!
 //! Refuses when: output before the sum has another reader; residual comes after an activation; there is a residual
 //! already; residual has another shape.
 //!
@@ -67,6 +69,9 @@ impl FuseResidual {
             // Left to the patch's check, the other operand would not be tried.
             return Err(Miss::AlsoRead { value: host, within: root });
         }
+        if inputs.iter().flatten().all(|input| graph.constant(*input).is_some()) {
+            return Err(Miss::NoMatch);
+        }
         let adds = inputs.get(own..).unwrap_or(&[]);
         if epilogue.0.iter().any(|step| matches!(step, Step::Activation(_))) {
             return blocked("residual comes after an activation");
@@ -115,6 +120,19 @@ mod tests {
           %y = conv(%x, %w, _, %r) strides=[1, 1] dilations=[1, 1] groups=1 epilogue=[add] : f32[batch, 2, 3, 3]
         }
         ");
+    }
+
+    #[test]
+    fn leaves_a_constant_product_to_the_folding() {
+        let text = "graph g(%r: f32[2, 3]) -> (%y) {
+            %a = constant() value=f32[2, 2] splat 1.5 %b = constant() value=f32[2, 3] splat 2.0
+            %p = matmul(%a, %b)
+            %y = add(%p, %r) }";
+        assert_eq!(run_rule(FuseResidual, text).rewrites, 0);
+        assert_eq!(
+            run_rule(FuseResidual, &text.replace("matmul(%a", "matmul(%r").replace("[2, 3]", "[2, 2]")).rewrites,
+            1
+        );
     }
 
     #[test]
