@@ -16,7 +16,7 @@
 //! Fires on convolutions with equal strides, dilations and epilogue that one concatenation alone reads, next to each other,
 //! if zeros around the smaller kernels make them as large as the largest of these neighbours, and
 //! [`Siblings`](crate::Siblings) has them merged. The zeros are multiplied: one kernel stands against more arithmetic, so that
-//! `auto` takes planes in f32 or f16, and no more of them than was measured to gain.
+//! `auto` takes planes in f32 or f16, and no more of them than was measured to gain; of f32 where f16 is allowed, as many as of f16.
 //!
 //! Refuses: "such siblings are merged only if asked for"; "the zeros may take longer to multiply than a kernel to start"; beyond
 //! [`Options::fold_budget`](crate::Options), "the weights are read elsewhere and too large to be copied" and "the weights would
@@ -32,7 +32,7 @@ use trt_fuse_ir::{DType, Dim, Graph, Ints, NodeId, Op, OpKind, Patch, Step, Tens
 
 use crate::fold_constants::bytes_freed;
 use crate::pass::{Miss, Rule, RuleContext};
-use crate::siblings::{MOST_MULTIPLIED, Pattern, Siblings, check_budget, side_by_side};
+use crate::siblings::{MOST_MULTIPLIED, MOST_MULTIPLIED_HALF, Pattern, Siblings, check_budget, side_by_side};
 
 /// The rule.
 #[derive(Debug, Default)]
@@ -76,7 +76,7 @@ impl MergeKernels {
     ) -> Result<Patch, Miss> {
         let siblings: Vec<NodeId> = growths.iter().map(|(part, _)| part.id).collect();
         Pattern::Kernels.check(&siblings, context)?;
-        if context.options.siblings == Siblings::Auto && !gains(graph, largest, &siblings) {
+        if context.options.siblings == Siblings::Auto && !gains(graph, largest, &siblings, context) {
             let reason = "the zeros may take longer to multiply than a kernel to start";
             return Err(Miss::Blocked { reason, at: largest.id });
         }
@@ -109,7 +109,7 @@ impl MergeKernels {
 }
 
 /// Whether siblings merged take no more arithmetic than was measured to gain.
-fn gains(graph: &Graph, largest: &Part<'_>, siblings: &[NodeId]) -> bool {
+fn gains(graph: &Graph, largest: &Part<'_>, siblings: &[NodeId], context: &RuleContext<'_>) -> bool {
     let is_measured = matches!(largest.weight.dtype(), DType::F32 | DType::F16) && largest.kernel.len() == 2;
     let products = |id: &NodeId| {
         let outputs = graph.info((*id).into())?.shape.as_ref()?;
@@ -117,7 +117,9 @@ fn gains(graph: &Graph, largest: &Part<'_>, siblings: &[NodeId]) -> bool {
         outputs.iter().map(Dim::value).chain(each).try_fold(1_i64, |product, size| product.checked_mul(size?))
     };
     let all = siblings.iter().try_fold(0_i64, |sum, id| sum.checked_add(products(id)?));
-    is_measured && all.is_some_and(|all| all <= MOST_MULTIPLIED)
+    let is_half = context.options.half || largest.weight.dtype() == DType::F16;
+    let most = if is_half { MOST_MULTIPLIED_HALF } else { MOST_MULTIPLIED };
+    is_measured && all.is_some_and(|all| all <= most)
 }
 
 /// Neighbours of one form that zeros give the kernel of the largest among them, and the zeros.
@@ -321,7 +323,7 @@ mod tests {
     }
 
     /// Two sizes, of as many places.
-    fn places(dtype: &str, places: &str) -> Run {
+    fn places(dtype: &str, places: &str, half: bool) -> Run {
         let form = "strides=[1, 1] dilations=[1, 1] groups=1";
         let text = format!(
             "graph g(%x: {dtype}[{places}]) -> (%y) {{
@@ -329,13 +331,13 @@ mod tests {
             %v = constant() value={dtype}[64, 16, 3, 3] splat 0.25
             %a = conv(%x, %w) {form} %b = conv(%x, %v) {form} padding=[1, 1, 1, 1] %y = concat(%a, %b) axis=1 }}"
         );
-        run_rule_with(MergeKernels, &Options::default(), &text)
+        run_rule_with(MergeKernels, &Options { half, ..Options::default() }, &text)
     }
 
     #[test]
     fn fires_by_itself_on_few_products() {
-        for dtype in ["f32", "f16"] {
-            assert_eq!(places(dtype, "1, 16, 55, 55").rewrites, 1);
+        for (dtype, images, half) in [("f32", 1, false), ("f32", 32, true), ("f16", 32, false)] {
+            assert_eq!(places(dtype, &format!("{images}, 16, 55, 55"), half).rewrites, 1);
         }
     }
 
@@ -377,10 +379,11 @@ mod tests {
     #[test]
     fn refuses_many_products_and_other_types() {
         for run in [
-            places("f32", "1, 16, 55, 56"),
-            places("f16", "2, 16, 55, 55"),
-            places("f16", "n, 16, 55, 55"),
-            places("f64", "1, 16, 55, 55"),
+            places("f32", "1, 16, 55, 56", false),
+            places("f32", "32, 16, 55, 56", true),
+            places("f16", "33, 16, 55, 55", false),
+            places("f16", "n, 16, 55, 55", false),
+            places("f64", "1, 16, 55, 55", false),
         ] {
             let reason = "the zeros may take longer to multiply than a kernel to start";
             assert_eq!((run.rewrites, run.reasons()), (0, vec![reason]));

@@ -106,16 +106,18 @@ impl Pattern {
     /// | kernels | siblings_kernels, f16 allowed | H100, 2026-11-27 | 0.0181 | 0.0165 |
     /// | kernels | siblings_kernels, f32 | H100, 2026-11-27 | 0.0186 | 0.0166 |
     /// | kernels | siblings_kernels, 32 images, f16 allowed | H100, 2026-11-27 | 0.0697 | 0.0402 |
+    /// | kernels | squeezenet1_1, 32 images, f16 allowed | H100, 2026-11-28 | 0.3394 | 0.3200 |
+    /// | kernels | squeezenet1_1, 32 images, f32 | H100, 2026-11-28 | 1.1019 | 1.2772 |
     ///
     /// Two products of inputs, launched one by one, took 0.003 longer merged; four took 0.005 less. Apart, the
-    /// kernels of 32 images were computed in two types and layouts, which a model that goes on in one does not do: that row
-    /// sets no limit. `benches/gpu/siblings.py` writes the models of one pattern. llama_tiny gains about what its four pairs of gate and up do alone.
+    /// kernels of siblings_kernels for 32 images were computed in two types and layouts, which a model that goes on in one does
+    /// not do. `benches/gpu/siblings.py` writes the models of one pattern. llama_tiny gains about what its four pairs of gate and up do alone.
     ///
     /// Where f16 is allowed, TensorRT 8 merges the products itself and makes one kernel of the attention, which it does not
     /// find behind a wide product that is cut.
     fn fewest_that_gain(self, context: &RuleContext<'_>) -> Option<usize> {
         match self {
-            Self::ProductsOfOneLayout if context.options.half && context.capabilities.scaled_scores => None,
+            Self::ProductsOfOneLayout if context.finds_attention() => None,
             Self::ProductsOfOneLayout => Some(3),
             Self::Products => Some(2),
             Self::ProductsOfLayouts => None,
@@ -156,6 +158,9 @@ pub(crate) const MOST_COPIED: i64 = 256 * 64;
 /// Most multiplications of a convolution merged of [`Pattern::Kernels`] that was measured in a model: squeezenet1_1's first, of
 /// 16 channels to 128 in 55 by 55 places.
 pub(crate) const MOST_MULTIPLIED: i64 = 128 * 16 * 3 * 3 * 55 * 55;
+
+/// The same in f16: of 32 images.
+pub(crate) const MOST_MULTIPLIED_HALF: i64 = 32 * MOST_MULTIPLIED;
 
 /// Most readers of a tensor among which siblings are looked for: each of them looks at the others.
 const MOST: usize = 256;
