@@ -39,6 +39,8 @@ pub struct Compared {
     /// Largest difference relative to the largest number expected; infinite if shapes, types or the places of NaN
     /// differ.
     pub difference: f64,
+    /// The largest number expected, of a float output.
+    pub largest: Option<f64>,
     /// Whether that is within the tolerance.
     pub fits: bool,
 }
@@ -80,6 +82,7 @@ pub fn verify_engine(
                 name: output.name.to_string(),
                 shape: expected.map(|tensor| tensor.dims().to_vec()).unwrap_or_default(),
                 difference,
+                largest: expected.and_then(largest),
                 fits: difference <= tolerance,
             });
         }
@@ -219,15 +222,21 @@ fn difference(expected: &Tensor, found: &Tensor) -> f64 {
     if expected.dtype() != found.dtype() || expected.dims() != found.dims() {
         return f64::INFINITY;
     }
-    let (true, Some(a), Some(b)) = (expected.dtype().is_float(), expected.to_f64s(), found.to_f64s()) else {
+    let (Some(largest), Some(a), Some(b)) = (largest(expected), expected.to_f64s(), found.to_f64s()) else {
         return if expected == found { 0.0 } else { f64::INFINITY };
     };
-    let largest = a.iter().filter(|x| x.is_finite()).fold(f64::MIN_POSITIVE, |largest, x| largest.max(x.abs()));
+    let largest = largest.max(f64::MIN_POSITIVE);
     a.iter().zip(&b).fold(0.0, |most: f64, (a, b)| {
         let same = a == b || (a.is_nan() && b.is_nan());
         let gap = if same { 0.0 } else { (a - b).abs() / largest };
         if gap.is_nan() { f64::INFINITY } else { most.max(gap) }
     })
+}
+
+/// The largest finite number of a float tensor, by its magnitude.
+fn largest(tensor: &Tensor) -> Option<f64> {
+    let numbers = tensor.dtype().is_float().then(|| tensor.to_f64s())??;
+    Some(numbers.into_iter().filter(|x| x.is_finite()).fold(0.0, |largest, x| x.abs().max(largest)))
 }
 
 #[cfg(test)]
@@ -244,6 +253,9 @@ mod tests {
         assert_eq!(difference(&tensor(&[1.0]), &tensor(&[1.0, 1.0])), f64::INFINITY);
         assert_eq!(difference(&Tensor::vector(vec![1_i64]), &Tensor::vector(vec![2_i64])), f64::INFINITY);
         assert_eq!(difference(&Tensor::vector(vec![true]), &Tensor::vector(vec![true])), 0.0);
+        assert_eq!(difference(&tensor(&[0.0]), &tensor(&[0.0])), 0.0);
+        assert_eq!(largest(&tensor(&[0.5, f32::NEG_INFINITY, -4.0, f32::NAN])), Some(4.0));
+        assert_eq!(largest(&Tensor::vector(vec![1_i64])), None);
     }
 
     #[test]

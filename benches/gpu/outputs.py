@@ -4,7 +4,7 @@
 
 MODELS is a folder of NAME.onnx; all of them if none is named. Each is built once (f32 without TF32) and compared by
 `trt-fuse verify` at the ends of its ranges, and by `trt-fuse run` on one random input with onnxruntime on the CPU: the
-largest difference relative to the largest number of an output. TRT_FUSE names the program, LD_LIBRARY_PATH the folder of
+largest difference relative to the largest number of an output (`of`, where the evaluator differs most). TRT_FUSE names the program, LD_LIBRARY_PATH the folder of
 TensorRT. Symbols get the ranges of RANGES, or those that `--range` gives as `trt-fuse build` takes them (a dimension
 without a name is `INPUT.AXIS`); onnxruntime gets their middle. `--value` fills an input of that name for onnxruntime, and
 so does a number that is fixed (`--range 'INPUT[0]=NUMBER'`).
@@ -81,7 +81,8 @@ def compare(file, program, folder, options, fixed, values, seconds):
     lines = [json.loads(line) for line in (out or "").splitlines() if line.startswith("{")]
     if not lines:
         return told | dict(error=error)
-    told["evaluator"] = max(output["difference"] for output in lines[0]["outputs"])
+    worst = max(lines[0]["outputs"], key=lambda output: output["difference"])
+    told["evaluator"], told["of"] = worst["difference"], worst["largest"]
     told["at"] = sorted({output["at"] for output in lines[0]["outputs"]})
 
     random = numpy.random.default_rng(7)
