@@ -7,7 +7,7 @@ MODELS is a folder of NAME.onnx (`make models`, and siblings.py for the jobs sib
 the operator tests, and a log for each job. Each GPU takes one job after the other, in the order given, or all of JOBS; so
 nothing else runs on a GPU while times are measured there. A job may also be a case of latency.py, which has a colon.
 After S seconds (3600) no job starts, and those that run end.
-TESTS holds the operator tests (`make operators`), OTHERS the models of PaddleOCR and Silero in one folder (`make ocr silero`).
+TESTS holds the operator tests (`make operators`), OTHERS any of the models of PaddleOCR and Silero in one folder (`make ocr silero`).
 TRT_FUSE names the program, LD_LIBRARY_PATH the folder of TensorRT, and
 RUNTIME_TESTS, if it is set, what `cargo test --test runtime --no-run` built.
 """
@@ -56,7 +56,7 @@ def outputs(*families):
 def others(given, seconds):
     return [[sys.executable, HERE / "outputs.py", given.others, given.results / "outputs.jsonl", name, "--seconds",
              str(int(seconds)), *(word for text in ranges for word in ("--range", text))]
-            for name, ranges in OTHERS.items()] if given.others else []
+            for name, ranges in OTHERS.items() if (given.others / f"{name}.onnx").exists()] if given.others else []
 
 
 def operators(given, _):
@@ -86,10 +86,11 @@ JOBS = {
     "operators": operators,
     "runtime": runtime,
     # The first size of the LSTM is time.
-    "siblings": latency("siblings_lstm:80:fp16", "siblings_lstm:80:fp32", "siblings_kernels:1:fp16:always:never",
-                        "siblings_kernels:1:fp32:always:never", "siblings_kernels:32:fp16:always:never",
-                        options=["--no-torch", "--kernels"]),
-    "gpt2_two": latency("gpt2_two:1:fp16:skip.sink_parts:skip.fuse_gelu", options=["--no-torch", "--kernels"]),
+    "siblings": latency(*(f"siblings_lstm{steps}:{steps}:{precision}{way}" for precision in ("fp16", "fp32")
+                          for steps, way in ((1, ":skip.fold_control_flow"), (80, ""))), options=["--no-torch", "--kernels"]),
+    "attention": latency(*(f"siblings_{form}{tokens}:1:fp16" for tokens in (49, 64, 197, 256) for form in ("rows", "stacked")),
+                         options=["--no-torch", "--kernels"]),
+    "gpt2_two": latency("gpt2_two:1:fp16", "gpt2_two:1:fp32:skip.sink_parts", options=["--no-torch", "--kernels"]),
 } | {case: latency(case) for case in CASES} | {
     "outputs1": outputs("mobilenet_v3_large", "shufflenet_v2"),
     "outputs2": outputs("efficientnet_b0", "convnext_tiny"),

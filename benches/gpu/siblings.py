@@ -10,8 +10,10 @@ branches   three convolutions of 1x1 over f32[1, 512, 14, 14], two of them follo
 partsK     a tensor f32[1, 256, K * 64] in K parts, each times a f32[64, 64] and through Relu, joined again
 inputsK    K inputs f32[1, 256, 64], each times a f32[64, 64] and through Relu, their sum the output
 kernels    convolutions of 1x1 and 3x3 over f32[1, 64, 27, 27], 128 channels each, joined, as in SqueezeNet
+rowsT      two self-attentions of 12 heads over f32[1, T, 768], their queries, keys and values the parts of one product
+stackedT   the same, the parts cut after their transposition, as in timm's and torchvision's vision transformers
 gpt2_two   the first two layers of MODELS/gpt2.onnx, if it is there, without the embedding and the vocabulary
-lstm       both directions of an LSTM of 256 over f32[80, 1, 512], joined, as in a reader of text lines
+lstmT      both directions of an LSTM of 256 over T steps, f32[T, 1, 512], joined, as in a reader of text lines
 """
 
 import sys
@@ -35,6 +37,11 @@ class Model:
         name = f"w{len(self.weights)}"
         values = self.random.standard_normal(shape).astype(numpy.float32) / numpy.sqrt(numpy.prod(shape[1:]))
         self.weights.append(numpy_helper.from_array(values.astype(numpy.float32), name))
+        return name
+
+    def constant(self, value):
+        name = f"c{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(numpy.asarray(value), name))
         return name
 
     def __call__(self, op, *given, outputs=1, **attributes):
@@ -86,17 +93,42 @@ def kernels(m):
               axis=1)]
 
 
-def lstm(m):
-    x = m.input("x", 80, 1, 512)
+def lstm(m, steps):
+    x = m.input("x", steps, 1, 512)
     weights = [m.weight(2, 1024, 512), m.weight(2, 1024, 256), m.weight(2, 2048)]
     y = m("LSTM", x, *weights, direction="bidirectional", hidden_size=256)
     return [m("Transpose", y, perm=[0, 2, 1, 3])]
 
 
+def attention(m, tokens, is_stacked):
+    def head(part):
+        shape = m.constant([1, tokens, 12, 64])
+        return m("Transpose", m("Reshape", part, shape), perm=[0, 2, 1, 3])
+
+    x = m.input("x", 1, tokens, 768)
+    for _ in range(2):
+        all = m("Add", m("MatMul", x, m.weight(768, 3 * 768)), m.weight(3 * 768))
+        if is_stacked:
+            shape = m.constant([1, tokens, 3, 12, 64])
+            stacked = m("Transpose", m("Reshape", all, shape), perm=[2, 0, 3, 1, 4])
+            q, k, v = (m("Gather", stacked, m.constant(at), axis=0) for at in range(3))
+        else:
+            q, k, v = map(head, m("Split", all, outputs=3, axis=2, num_outputs=3))
+        scores = m("Mul", m("MatMul", q, m("Transpose", k, perm=[0, 1, 3, 2])), m.constant(numpy.float32(0.125)))
+        heads = m("Transpose", m("MatMul", m("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
+        joined = m("Reshape", heads, m.constant([1, tokens, 768]))
+        x = m("Add", x, m("MatMul", joined, m.weight(768, 768)))
+    return [x]
+
+
 def main(folder):
-    makers = dict(gate_up=gate_up, towers=towers, branches=branches, kernels=kernels, lstm=lstm)
+    makers = dict(gate_up=gate_up, towers=towers, branches=branches, kernels=kernels)
+    makers |= {f"lstm{steps}": lambda m, steps=steps: lstm(m, steps) for steps in (1, 80)}
     makers |= {f"parts{count}": lambda m, count=count: parts(m, count) for count in (4, 8)}
     makers |= {f"inputs{count}": lambda m, count=count: inputs(m, count) for count in (2, 4, 8)}
+    for tokens in (49, 64, 197, 256):
+        for form in ("rows", "stacked"):
+            makers[f"{form}{tokens}"] = lambda m, at=(tokens, form == "stacked"): attention(m, *at)
     for name, make in makers.items():
         model = Model()
         model.save(folder / f"siblings_{name}.onnx", *make(model))
