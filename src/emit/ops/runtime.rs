@@ -354,6 +354,16 @@ mod tests {
     }
 
     #[test]
+    fn slices_backwards_of_what_may_be_empty_clamp_their_start() {
+        let mode = |shape: &str, start: &str| {
+            let slice = format!("slice(%x) axes=[0] starts=[{start}] ends=[-1] steps=[-1]");
+            layers(&format!("graph g(%x: f32[{shape}]) -> (%y) {{ %y = {slice} }}")).contains("mode=clamp")
+        };
+        assert!(mode("n", "(n-1)"));
+        assert!(!mode("5", "4"));
+    }
+
+    #[test]
     fn sizes_that_nothing_is_wanted_of_are_the_datas_own() {
         insta::assert_snapshot!(layers("graph g(%x: f32[n, 1], %s: i64[1]) -> (%y) { %y = expand(%x, %s) }"), @r#"
         %y::element_out = slice "y::element" (%s) start=[0] size=[1] stride=[1] ; y
