@@ -8,7 +8,8 @@
 //! where w and b are the concatenated weights and biases.
 //!
 //! Fires on three products or more whose results are equally large and go through the same reshape: `sink_parts` then
-//! takes the split away, and what is left is the queries, keys and values of attention as one tensor. Fires on two or more
+//! takes the split away where TensorRT does not find the attention itself, and what is left is the queries, keys and values of
+//! attention as one tensor. Fires on two or more
 //! that are read as they are, such as the gate of a gated network and what it lets through. With
 //! [`Siblings::Always`](crate::Siblings), on any others too.
 //!

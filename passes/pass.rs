@@ -113,9 +113,8 @@ pub struct RuleContext<'a> {
 }
 
 impl RuleContext<'_> {
-    /// Whether TensorRT makes one kernel of an attention that is written out, if queries, keys and values are cut from rows
-    /// of their own products: not behind a wide product that is cut, nor behind rows that are cut after their transposition
-    /// (seen in 8.5.3).
+    /// Whether TensorRT makes one kernel of an attention that is written out, if queries, keys and values are rows of products
+    /// or cut from such rows, and not if they are cut after their transposition (seen in 8.5.3).
     pub(crate) fn finds_attention(&self) -> bool {
         self.options.half && self.capabilities.scaled_scores
     }

@@ -113,8 +113,9 @@ impl Pattern {
     /// kernels of siblings_kernels for 32 images were computed in two types and layouts, which a model that goes on in one does
     /// not do. `benches/gpu/siblings.py` writes the models of one pattern. llama_tiny gains about what its four pairs of gate and up do alone.
     ///
-    /// Where f16 is allowed, TensorRT 8 merges the products itself and makes one kernel of the attention, which it does not
-    /// find behind a wide product that is cut.
+    /// Where f16 is allowed, TensorRT 8 merges the products itself and makes one kernel of the attention, which it did not find
+    /// when they were merged: `sink_parts` then cut the wide product after its transposition, which it leaves cut from rows
+    /// since. The merged product was not measured in that form.
     fn fewest_that_gain(self, context: &RuleContext<'_>) -> Option<usize> {
         match self {
             Self::ProductsOfOneLayout if context.finds_attention() => None,

@@ -10,8 +10,8 @@
 //! Fires on the outputs of a Split of equal parts, and on Gathers of every single index of an axis, each read only by the
 //! same reshape or transpose; where that leaves fewer nodes.
 //!
-//! Refuses: "TensorRT makes one kernel of an attention only of parts that are cut from rows", where it finds the kernel
-//! itself ([`RuleContext::finds_attention`]).
+//! Refuses: "TensorRT makes one kernel of an attention only of parts that are cut from rows", of the outputs of a Split, where
+//! it finds the kernel itself ([`RuleContext::finds_attention`]).
 //!
 //! Order: after `fuse_attention`, which gives queries, keys and values one form.
 //!
@@ -38,7 +38,9 @@ impl Rule for SinkParts {
     }
 
     fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
-        let parts = split(graph, root).or_else(|| gathers(graph, root)).ok_or(Miss::NoMatch)?;
+        let rows = split(graph, root);
+        let are_rows = rows.is_some();
+        let parts = rows.or_else(|| gathers(graph, root)).ok_or(Miss::NoMatch)?;
         let readers: Option<Vec<NodeId>> =
             parts.values.iter().map(|value| graph.sole_consumer(*value).map(|reader| reader.node)).collect();
         let readers = readers.ok_or(Miss::NoMatch)?;
@@ -50,7 +52,7 @@ impl Rule for SinkParts {
         if steps.len() >= readers.len() || !steps.iter().all(|step| is_told(step, context)) {
             return Err(Miss::NoMatch);
         }
-        if context.finds_attention() && parts.values.iter().any(|part| is_of_attention(graph, *part)) {
+        if are_rows && context.finds_attention() && parts.values.iter().any(|part| is_of_attention(graph, *part)) {
             let reason = "TensorRT makes one kernel of an attention only of parts that are cut from rows";
             return Err(Miss::Blocked { reason, at: root });
         }
@@ -76,7 +78,8 @@ fn is_of_attention(graph: &Graph, part: ValueRef) -> bool {
     let readers = std::iter::successors(graph.sole_consumer(part), |reader| {
         Step::of(graph, reader.node).and_then(|_| graph.sole_consumer(reader.node.into()))
     });
-    readers.take(MOST_STEPS).any(|reader| graph.kind(reader.node) == Some(OpKind::Attention))
+    // The last reader is the attention.
+    readers.take(MOST_STEPS + 1).any(|reader| graph.kind(reader.node) == Some(OpKind::Attention))
 }
 
 /// A step of each of `count` parts, as a step of all stacked along a first axis.
@@ -156,10 +159,30 @@ mod tests {
         let refused = run(&attention, &old, true);
         let reason = "TensorRT makes one kernel of an attention only of parts that are cut from rows";
         assert_eq!((refused.rewrites, refused.reasons()), (0, vec![reason]));
+        // Up to four steps from the rows.
+        let far = |more: &str| attention.replace("perm=[0, 2, 1, 3]\n", &format!("perm=[0, 2, 1, 3]\n{more}\n"));
+        let behind = |name: &str, x: &str| {
+            ["d", "e", "f"].map(|part| format!("%{name}{part} = transpose(%{x}{part}) perm=[0, 2, 1, 3] ")).concat()
+        };
+        let steps = [behind("u", ""), behind("w", "u"), behind("z", "w")];
+        let four = far(&steps[..2].concat()).replace("attention(%d, %e, %f)", "attention(%wd, %we, %wf)");
+        let five = far(&steps.concat()).replace("attention(%d, %e, %f)", "attention(%zd, %ze, %zf)");
+        assert_eq!(run(&four, &old, true).reasons(), [reason]);
+        // Parts that were cut after a transposition are no rows.
+        let gathers = "graph g(%x: f32[3, 1, 5, 4]) -> (%y) {
+            %0 = constant() value=i64[] {0} %1 = constant() value=i64[] {1} %2 = constant() value=i64[] {2}
+            %q = gather(%x, %0) axis=0 %k = gather(%x, %1) axis=0 %v = gather(%x, %2) axis=0
+            %a = reshape(%q) shape=[1, 1, 5, 4] %b = reshape(%k) shape=[1, 1, 5, 4] %c = reshape(%v) shape=[1, 1, 5, 4]
+            %y = attention(%a, %b, %c) scale=0.5 causal=none scores=product }";
         let sums = text("%g = add(%d, %e) %y = add(%g, %f)");
-        for (text, target, half) in
-            [(&attention, &old, false), (&attention, &Capabilities::tensorrt((10, 0, 0)), true), (&sums, &old, true)]
-        {
+        let new = Capabilities::tensorrt((10, 0, 0));
+        for (text, target, half) in [
+            (attention.as_str(), &old, false),
+            (&attention, &new, true),
+            (&sums, &old, true),
+            (&five, &old, true),
+            (gathers, &old, true),
+        ] {
             assert!(run(text, target, half).rewrites > 0, "{text}");
         }
     }
