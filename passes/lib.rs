@@ -50,6 +50,7 @@ mod fuse_rotary_embedding;
 mod fuse_sigmoid;
 mod fuse_softplus;
 mod fuse_split;
+mod fuse_split_concat;
 mod fuse_swish;
 mod fuse_transpose_matmul;
 mod layout;

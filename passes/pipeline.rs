@@ -52,6 +52,7 @@ use crate::fuse_rotary_embedding::FuseRotaryEmbedding;
 use crate::fuse_sigmoid::FuseSigmoid;
 use crate::fuse_softplus::FuseSoftplus;
 use crate::fuse_split::FuseSplit;
+use crate::fuse_split_concat::FuseSplitConcat;
 use crate::fuse_swish::FuseSwish;
 use crate::fuse_transpose_matmul::FuseTransposeMatmul;
 use crate::lower_arg_reduce::LowerArgReduce;
@@ -481,6 +482,7 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(DropConcatSlice),
         rule(MergeSlices),
         rule(MergeConcats),
+        rule(FuseSplitConcat), // what these leave
         // After the attributes and the padding, whose numbers it adds up.
         rule(FusePad),
         // Activations written in parts, before anything takes a part into a weight or bias.

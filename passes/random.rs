@@ -41,6 +41,7 @@ const EXACT: &[&str] = &[
     "fold_comparison",
     "fold_constants",
     "fold_control_flow",
+    "fuse_split_concat",
     "merge_common",
     "merge_concats",
     "merge_layouts",

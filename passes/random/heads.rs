@@ -114,6 +114,36 @@ impl Maker {
         }
     }
 
+    /// The parts of an image, joined along some axis.
+    pub(super) fn joined_parts(&mut self, x: ValueRef) -> Option<()> {
+        let dims = self.dims(x);
+        let axis = self.pick(4);
+        let joined = Concat { axis: self.pick(4) as i64 };
+        let mut parts = match dims[axis].value() {
+            Some(size @ 1..=4) if self.pick(2) == 0 => {
+                let at = (0..size).map(|at| self.constant(Tensor::scalar(at))).collect::<Option<Vec<_>>>()?;
+                let gather = Gather { axis: axis as i64 };
+                let parts = at.into_iter().map(|at| self.link(gather.clone(), &[x, at]));
+                // They have three axes, and an image four.
+                let parts = parts.collect::<Option<Vec<_>>>()?;
+                let stacked = self.link(Concat { axis: joined.axis.min(2) }, &parts)?;
+                let apart: trt_fuse_ir::Shape = self.dims(stacked).iter().cloned().chain([Dim::fixed(1)]).collect();
+                let y = self.link(Reshape { shape: Some(apart), allow_zero: false }, &[stacked])?;
+                return self.done(y);
+            }
+            _ => {
+                let half = dims[axis].exact_div(&Dim::fixed(2))?;
+                let sizes = Some([half.clone(), half].into_iter().collect());
+                self.node(Split { axis: axis as i64, sizes }, &[Some(x)], 2)?
+            }
+        };
+        if self.pick(4) == 0 {
+            parts.reverse();
+        }
+        let y = self.link(joined, &parts)?;
+        self.done(y)
+    }
+
     /// Products of an image's rows with three matrices, each as heads of two.
     pub(super) fn siblings(&mut self, x: ValueRef) -> Option<()> {
         let dims = self.dims(x);

@@ -20,8 +20,11 @@ impl Maker {
             10 => self.reduced(x),
             11 => self.normal(x),
             12 | 13 => self.attention(x),
-            14 if self.pick(2) == 0 => self.heads(x),
-            14 => self.products_of_parts(x),
+            14 => match self.pick(4) {
+                0 | 1 => self.heads(x),
+                2 => self.products_of_parts(x),
+                _ => self.joined_parts(x),
+            },
             15 => self.siblings(x),
             20 => self.branches(x),
             16 => self.rotary(x),
