@@ -110,9 +110,7 @@ fn fold(graph: &Graph, id: NodeId, options: &Options) -> Folded {
     if let Some(tensor) = fold_uniform(&node.op, &tensors, &infos) {
         return Folded::Outputs(SmallVec::from_iter([Some(tensor)]));
     }
-    let Some(created) = bytes_created(&node.op, &tensors, &infos) else { return Folded::Nothing };
-    let freed: usize = inputs.iter().flatten().map(|value| bytes_freed(graph, *value)).sum();
-    let bytes = created.saturating_sub(freed);
+    let Some(bytes) = bytes_added(graph, &node.op, &inputs, &tensors, &infos) else { return Folded::Nothing };
     if bytes > options.fold_budget {
         return Folded::TooLarge(bytes);
     }
@@ -203,6 +201,28 @@ fn bytes_created(op: &Op, inputs: &[Option<&Tensor>], infos: &[&ValueInfo]) -> O
         return x.numel().checked_mul(x.rank())?.checked_mul(size_of::<i64>());
     }
     infos.iter().try_fold(0_usize, |total, info| total.checked_add(info.dtype.byte_len(numel(&info.fixed_dims()?)?)?))
+}
+
+/// Whether a node reads constants alone, and is small enough to be folded.
+pub(crate) fn is_to_be_folded(graph: &Graph, id: NodeId, options: &Options) -> bool {
+    let Some(node) = graph.node(id) else { return false };
+    let inputs = graph.node_inputs(id);
+    let constants = inputs.iter().map(|input| input.map(|value| graph.constant(value).ok_or(())).transpose());
+    let Ok(tensors) = constants.collect::<Result<SmallVec<[Option<&Tensor>; 4]>, ()>>() else { return false };
+    let infos: SmallVec<[&ValueInfo; 1]> = node.outputs.iter().map(|value| &value.info).collect();
+    bytes_added(graph, &node.op, &inputs, &tensors, &infos).is_some_and(|bytes| bytes <= options.fold_budget)
+}
+
+/// Bytes that folding takes more than it frees; `None` if nothing bounds them before they are computed.
+fn bytes_added(
+    graph: &Graph,
+    op: &Op,
+    inputs: &[Option<ValueRef>],
+    tensors: &[Option<&Tensor>],
+    infos: &[&ValueInfo],
+) -> Option<usize> {
+    let freed: usize = inputs.iter().flatten().map(|value| bytes_freed(graph, *value)).sum();
+    Some(bytes_created(op, tensors, infos)?.saturating_sub(freed))
 }
 
 /// Bytes of a constant that are let go with its one reader.

@@ -13,7 +13,7 @@
 //! one takes the sum, being later in topological order. There is no cycle: as the sum is the only reader of the
 //! convolution, the other tensor cannot depend on it.
 //!
-//! A host whose inputs are all constant is no match: it is folded, and the sum left a sum.
+//! A host that `fold_constants` takes is no match: the sum is left a sum.
 //!
 //! Refuses when: output before the sum has another reader; residual comes after an activation; there is a residual
 //! already; residual has another shape.
@@ -27,6 +27,7 @@ use smallvec::SmallVec;
 use trt_fuse_ir::op::BinaryOp;
 use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Patch, Step, ValueRef};
 
+use crate::fold_constants::is_to_be_folded;
 use crate::pass::{Miss, Rule, RuleContext};
 use crate::pattern::same_shape;
 
@@ -43,7 +44,7 @@ impl Rule for FuseResidual {
         &[OpKind::Binary]
     }
 
-    fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
+    fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
         if graph.op(root) != Some(&Op::Binary(BinaryOp::Add)) {
             return Err(Miss::NoMatch);
         }
@@ -51,16 +52,22 @@ impl Rule for FuseResidual {
         if a == b {
             return Err(Miss::NoMatch);
         }
-        self.fuse(graph, root, b, a).or_else(|right| {
+        self.fuse(graph, root, [b, a], context).or_else(|right| {
             // Of two reasons, the one of a convolution tells more.
-            self.fuse(graph, root, a, b).map_err(|left| if left == Miss::NoMatch { right } else { left })
+            self.fuse(graph, root, [a, b], context).map_err(|left| if left == Miss::NoMatch { right } else { left })
         })
     }
 }
 
 impl FuseResidual {
     /// Lets `host` take the sum of both operands of `root`.
-    fn fuse(&self, graph: &Graph, root: NodeId, host: ValueRef, residual: ValueRef) -> Result<Patch, Miss> {
+    fn fuse(
+        &self,
+        graph: &Graph,
+        root: NodeId,
+        [host, residual]: [ValueRef; 2],
+        context: &RuleContext<'_>,
+    ) -> Result<Patch, Miss> {
         let op = graph.op(host.node).ok_or(Miss::NoMatch)?;
         let (epilogue, own) = op.epilogue().zip(op.own_inputs()).ok_or(Miss::NoMatch)?;
         let blocked = |reason| Err(Miss::Blocked { reason, at: root });
@@ -69,7 +76,7 @@ impl FuseResidual {
             // Left to the patch's check, the other operand would not be tried.
             return Err(Miss::AlsoRead { value: host, within: root });
         }
-        if inputs.iter().flatten().all(|input| graph.constant(*input).is_some()) {
+        if is_to_be_folded(graph, host.node, context.options) {
             return Err(Miss::NoMatch);
         }
         let adds = inputs.get(own..).unwrap_or(&[]);
@@ -104,7 +111,8 @@ impl FuseResidual {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::run_rule;
+    use crate::pass::Options;
+    use crate::testing::{run_rule, run_rule_with};
 
     #[test]
     fn fires_on_conv() {
@@ -129,6 +137,8 @@ mod tests {
             %p = matmul(%a, %b)
             %y = add(%p, %r) }";
         assert_eq!(run_rule(FuseResidual, text).rewrites, 0);
+        let none = Options { fold_budget: 0, ..Options::default() };
+        assert_eq!(run_rule_with(FuseResidual, &none, text).rewrites, 1);
         assert_eq!(
             run_rule(FuseResidual, &text.replace("matmul(%a", "matmul(%r").replace("[2, 3]", "[2, 2]")).rewrites,
             1
