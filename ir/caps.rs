@@ -66,7 +66,7 @@ pub struct Capabilities {
     /// TensorRT-RTX; not with TensorRT.
     pub plane_pooling: bool,
     /// A plane's mean is best told to keep its axes, and a layer to drop them. TensorRT 8.5 copies the planes into rows otherwise:
-    /// 0.015 ms of squeezenet1_1 for 32 images in f16.
+    /// 0.016 ms of squeezenet1_1 for 32 images in f16.
     pub flattened_means: bool,
     /// A tensor may be compared with itself in another shape, and what was found be cast to numbers and reduced. TensorRT 8.5.3
     /// takes both sides for equal then; with numbers that are selected by what was found it was right.
