@@ -222,13 +222,13 @@ fn difference(expected: &Tensor, found: &Tensor) -> f64 {
     if expected.dtype() != found.dtype() || expected.dims() != found.dims() {
         return f64::INFINITY;
     }
-    let (Some(largest), Some(a), Some(b)) = (largest(expected), expected.to_f64s(), found.to_f64s()) else {
+    let (Some(unit), Some(a), Some(b)) = (largest(expected), expected.to_f64s(), found.to_f64s()) else {
         return if expected == found { 0.0 } else { f64::INFINITY };
     };
-    let largest = largest.max(f64::MIN_POSITIVE);
+    let unit = unit.max(f64::MIN_POSITIVE);
     a.iter().zip(&b).fold(0.0, |most: f64, (a, b)| {
         let same = a == b || (a.is_nan() && b.is_nan());
-        let gap = if same { 0.0 } else { (a - b).abs() / largest };
+        let gap = if same { 0.0 } else { (a - b).abs() / unit };
         if gap.is_nan() { f64::INFINITY } else { most.max(gap) }
     })
 }

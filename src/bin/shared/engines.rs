@@ -175,7 +175,7 @@ fn verified(arguments: &Verify) -> Result<bool, Error> {
 fn text(compared: &[Compared], first_bad: Option<Result<Option<Compared>, Error>>) -> String {
     let line = |compared: &Compared| {
         let Compared { at, name, shape, difference, largest, fits } = compared;
-        let of = largest.map_or(String::new(), |largest| format!(" of {largest:.2e}"));
+        let of = largest.map_or(String::new(), |largest| format!(" of its largest number, {largest:.2e}"));
         format!("{} {at} {name} {shape:?}: {difference:.2e}{of}", if *fits { "fits" } else { "BAD " })
     };
     match first_bad {

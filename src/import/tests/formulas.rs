@@ -527,7 +527,8 @@ fn recurrent_layers_need_weights_of_their_shapes() {
 #[test]
 fn directions_are_one_scan_where_all_inputs_are_known_to_have_two() {
     let scans = |state: &str| {
-        let call = node("y = RNN(x, w, r, -, -, h)", vec![("direction", Text("bidirectional")), ("hidden_size", Int(3))]);
+        let call =
+            node("y = RNN(x, w, r, -, -, h)", vec![("direction", Text("bidirectional")), ("hidden_size", Int(3))]);
         let initializer = vec![floats("w", &[2, 3, 2], &[0.5; 12]), floats("r", &[2, 3, 3], &[0.5; 18])];
         let graph = graph(&["x: 1[4, n, 2]", state], &["y"], vec![call]);
         let model = import(&model(22, onnx::GraphProto { initializer, ..graph })).unwrap();
