@@ -98,14 +98,7 @@ fn fold(graph: &Graph, id: NodeId, options: &Options) -> Folded {
         return Folded::Outputs(outputs);
     }
     let inputs = graph.node_inputs(id);
-    let mut tensors: SmallVec<[Option<&Tensor>; 4]> = SmallVec::new();
-    for input in &inputs {
-        let tensor = input.map(|value| graph.constant(value));
-        if tensor == Some(None) {
-            return Folded::Nothing;
-        }
-        tensors.push(tensor.flatten());
-    }
+    let Some(tensors) = constants(graph, &inputs) else { return Folded::Nothing };
     let infos: SmallVec<[&ValueInfo; 1]> = node.outputs.iter().map(|value| &value.info).collect();
     if let Some(tensor) = fold_uniform(&node.op, &tensors, &infos) {
         return Folded::Outputs(SmallVec::from_iter([Some(tensor)]));
@@ -203,12 +196,16 @@ fn bytes_created(op: &Op, inputs: &[Option<&Tensor>], infos: &[&ValueInfo]) -> O
     infos.iter().try_fold(0_usize, |total, info| total.checked_add(info.dtype.byte_len(numel(&info.fixed_dims()?)?)?))
 }
 
+/// The constants that inputs are, empty ones included; `None` if one is no constant.
+fn constants<'g>(graph: &'g Graph, inputs: &[Option<ValueRef>]) -> Option<SmallVec<[Option<&'g Tensor>; 4]>> {
+    inputs.iter().map(|input| input.map_or(Some(None), |value| graph.constant(value).map(Some))).collect()
+}
+
 /// Whether a node reads constants alone, and is small enough to be folded.
 pub(crate) fn is_to_be_folded(graph: &Graph, id: NodeId, options: &Options) -> bool {
     let Some(node) = graph.node(id) else { return false };
     let inputs = graph.node_inputs(id);
-    let constants = inputs.iter().map(|input| input.map(|value| graph.constant(value).ok_or(())).transpose());
-    let Ok(tensors) = constants.collect::<Result<SmallVec<[Option<&Tensor>; 4]>, ()>>() else { return false };
+    let Some(tensors) = constants(graph, &inputs) else { return false };
     let infos: SmallVec<[&ValueInfo; 1]> = node.outputs.iter().map(|value| &value.info).collect();
     bytes_added(graph, &node.op, &inputs, &tensors, &infos).is_some_and(|bytes| bytes <= options.fold_budget)
 }

@@ -45,7 +45,7 @@ pub(crate) fn run_for(rule: impl Rule + 'static, before: &Graph, target: &Capabi
 
 /// Runs a pass once, verifies what it leaves, and checks that a second run changes nothing.
 pub(crate) fn run_pass(pass: &dyn Pass, text: &str) -> Run {
-    run_on(pass, text.parse().unwrap_or_else(|error| panic!("{error}\n{text}")))
+    run_on(pass, parsed(text))
 }
 
 /// As [`run_rule`], with such siblings merged.
@@ -55,8 +55,11 @@ pub(crate) fn run_rule_on_siblings(rule: impl Rule + 'static, siblings: Siblings
 
 /// As [`run_rule`], with options.
 pub(crate) fn run_rule_with(rule: impl Rule + 'static, options: &Options, text: &str) -> Run {
-    let before = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
-    run_with(&Rules::one(rule), options, before)
+    run_rule_on_target(rule, &Capabilities::default(), options, text)
+}
+
+fn parsed(text: &str) -> Graph {
+    text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"))
 }
 
 /// As [`run_rule_with`], for a target.
@@ -66,13 +69,13 @@ pub(crate) fn run_rule_on_target(
     options: &Options,
     text: &str,
 ) -> Run {
-    let before = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let before = parsed(text);
     run_on_target(&Rules::one(rule), target, options, before)
 }
 
 /// As [`run_pass`], with such siblings merged.
 pub(crate) fn run_pass_on_siblings(pass: &dyn Pass, siblings: Siblings, text: &str) -> Run {
-    let before = text.parse().unwrap_or_else(|error| panic!("{error}\n{text}"));
+    let before = parsed(text);
     run_with(pass, &Options { siblings, ..Options::default() }, before)
 }
 
