@@ -111,7 +111,7 @@ impl Pattern {
     ///
     /// Two products of inputs, launched one by one, took 0.003 longer merged; four took 0.005 less. Apart, the
     /// kernels of siblings_kernels for 32 images were computed in two types and layouts, which a model that goes on in one does
-    /// not do. `benches/gpu/siblings.py` writes the models of one pattern. llama_tiny gains about what its four pairs of gate and up do alone.
+    /// not do: that row sets no limit. `benches/gpu/siblings.py` writes the models of one pattern. llama_tiny gains about what its four pairs of gate and up do alone.
     ///
     /// Where f16 is allowed, TensorRT 8 merges the products itself and makes one kernel of the attention, which it did not find
     /// when they were merged: `sink_parts` then cut the wide product after its transposition, which it leaves cut from rows

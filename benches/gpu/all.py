@@ -3,7 +3,7 @@ each job as it starts and ends.
 
     python3 benches/gpu/all.py MODELS RESULTS [JOB...] [--seconds S] [--tests FOLDER] [--others FOLDER] [--list]
 
-MODELS is a folder of NAME.onnx (`make models`, and siblings.py for the jobs siblings and gpt2_two). RESULTS gets the files that latency.py and outputs.py write, the tables of
+MODELS is a folder of NAME.onnx (`make models`, and siblings.py for the jobs siblings, attention and gpt2_two). RESULTS gets the files that latency.py and outputs.py write, the tables of
 the operator tests, and a log for each job. Each GPU takes one job after the other, in the order given, or all of JOBS; so
 nothing else runs on a GPU while times are measured there. A job may also be a case of latency.py, which has a colon.
 After S seconds (3600) no job starts, and those that run end.

@@ -107,13 +107,13 @@ def attention(m, tokens, is_stacked):
 
     x = m.input("x", 1, tokens, 768)
     for _ in range(2):
-        all = m("Add", m("MatMul", x, m.weight(768, 3 * 768)), m.weight(3 * 768))
+        qkv = m("Add", m("MatMul", x, m.weight(768, 3 * 768)), m.weight(3 * 768))
         if is_stacked:
             shape = m.constant([1, tokens, 3, 12, 64])
-            stacked = m("Transpose", m("Reshape", all, shape), perm=[2, 0, 3, 1, 4])
+            stacked = m("Transpose", m("Reshape", qkv, shape), perm=[2, 0, 3, 1, 4])
             q, k, v = (m("Gather", stacked, m.constant(at), axis=0) for at in range(3))
         else:
-            q, k, v = map(head, m("Split", all, outputs=3, axis=2, num_outputs=3))
+            q, k, v = map(head, m("Split", qkv, outputs=3, axis=2, num_outputs=3))
         scores = m("Mul", m("MatMul", q, m("Transpose", k, perm=[0, 1, 3, 2])), m.constant(numpy.float32(0.125)))
         heads = m("Transpose", m("MatMul", m("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
         joined = m("Reshape", heads, m.constant([1, tokens, 768]))
