@@ -156,6 +156,26 @@ impl Layout {
         Some((before, after))
     }
 
+    /// For a result of whose first axis each index is a part: the layout of such a part of a source that is cut into as many
+    /// along its last axis. `None` if the parts are not cut that way.
+    pub(crate) fn of_part(&self) -> Option<Self> {
+        let ((cut, result), (last, source)) = (self.result.split_first()?, self.source.split_last()?);
+        let rest = last.strip_prefix(cut.as_slice()).filter(|_| !cut.is_empty())?;
+        let size = Dim::product(rest.iter().filter_map(|factor| self.factors.get(*factor)));
+        Some(Self {
+            factors: self.factors.clone(),
+            source: source.iter().cloned().chain([rest.to_vec()]).collect(),
+            source_shape: self.source_shape.split_last()?.1.iter().cloned().chain([size]).collect(),
+            result: result.to_vec(),
+            result_shape: self.result_shape.split_first()?.1.iter().cloned().collect(),
+        })
+    }
+
+    /// The shape of the source.
+    pub(crate) fn source_shape(&self) -> &Shape {
+        &self.source_shape
+    }
+
     /// The factors of each axis of the result, as their places in the source.
     fn places(&self) -> Vec<Group> {
         let mut place = vec![0; self.factors.len()];

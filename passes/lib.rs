@@ -104,6 +104,7 @@ mod sink_expand;
 mod sink_layout;
 mod sink_negation;
 mod sink_parts;
+mod split_parts;
 #[cfg(test)]
 mod testing;
 mod trace;

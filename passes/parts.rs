@@ -1,7 +1,7 @@
 //! The parts that a tensor is cut into: outputs of a Split, or Gathers of every single index of an axis.
 
 use trt_fuse_ir::infer::resolve_axis;
-use trt_fuse_ir::{Graph, NodeId, Op, Shape, ValueRef};
+use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Shape, ValueRef};
 
 use crate::layout::{Layout, Step};
 
@@ -11,6 +11,19 @@ pub(crate) struct Parts {
     /// The parts, stacked along a first axis.
     pub(crate) layout: Layout,
     pub(crate) values: Vec<ValueRef>,
+}
+
+/// Most steps between a part and the attention that reads it.
+pub(crate) const MOST_STEPS: usize = 4;
+
+/// Whether an attention reads a part through so many steps, or fewer, that nothing else reads.
+pub(crate) fn is_of_attention(graph: &Graph, part: ValueRef, most: usize) -> bool {
+    let is_step = |id| matches!(graph.kind(id), Some(OpKind::Reshape | OpKind::Transpose | OpKind::Shuffle));
+    let readers = std::iter::successors(graph.sole_consumer(part), |reader| {
+        is_step(reader.node).then(|| graph.sole_consumer(reader.node.into())).flatten()
+    });
+    // The last reader is the attention.
+    readers.take(most + 1).any(|reader| graph.kind(reader.node) == Some(OpKind::Attention))
 }
 
 /// The permutation that brings an axis to the front.

@@ -97,6 +97,7 @@ use crate::sink_expand::SinkExpand;
 use crate::sink_layout::SinkLayout;
 use crate::sink_negation::SinkNegation;
 use crate::sink_parts::SinkParts;
+use crate::split_parts::SplitParts;
 use crate::trace::Journal;
 
 /// Rounds after which a pipeline stops even if its passes still find something.
@@ -501,7 +502,8 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseSplit), // of the slices that are left
         rule(FuseAttention),
         rule(DropMask),
-        rule(SinkParts), // after it, which gives queries, keys and values one form
+        rule(SplitParts), // of an attention that this has found
+        rule(SinkParts),  // after it, which gives queries, keys and values one form
         rule(FuseLayerNorm),
         rule(FuseInstanceNorm),
         rule(FuseGroupNorm), // looks for instance norms

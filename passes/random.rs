@@ -49,6 +49,7 @@ const EXACT: &[&str] = &[
     "merge_slices",
     "sink_captures",
     "sink_expand",
+    "split_parts",
 ];
 
 fn make(instructions: &[Instruction], symbolic: bool) -> Graph {
@@ -193,6 +194,12 @@ fn standard(siblings: Siblings) -> Pipeline {
     Pipeline::standard(&Capabilities::default()).with_options(Options { siblings, ..Options::default() })
 }
 
+/// The standard passes for a target that finds the attention itself where f16 is allowed.
+fn standard_for_half() -> Pipeline {
+    let options = Options { siblings: Siblings::Always, half: true, ..Options::default() };
+    Pipeline::standard(&Capabilities::tensorrt((8, 5, 3))).with_options(options)
+}
+
 fn check(graph: &Graph, pipeline: &Pipeline, exact: bool) -> Result<(), TestCaseError> {
     let tolerance = if exact { 0.0 } else { 1e-4 };
     keeps(graph, pipeline, &[BATCH], tolerance).map(drop).map_err(TestCaseError::fail)
@@ -218,6 +225,7 @@ proptest! {
         for siblings in [Siblings::Auto, Siblings::Always] {
             check(&graph, &standard(siblings), false)?;
         }
+        check(&graph, &standard_for_half(), false)?;
     }
 }
 
@@ -228,9 +236,11 @@ fn random_graphs_reach_every_pass() {
     let mut rewrites: BTreeMap<&str, usize> = BTreeMap::new();
     for _ in 0..600 {
         let graph = graphs().new_tree(&mut runner).unwrap().current();
-        let (_, report) = standard(Siblings::Always).run(graph).unwrap();
-        for pass in report.passes {
-            *rewrites.entry(pass.name).or_insert(0) += pass.rewrites;
+        for pipeline in [standard(Siblings::Always), standard_for_half()] {
+            let (_, report) = pipeline.run(graph.clone()).unwrap();
+            for pass in report.passes {
+                *rewrites.entry(pass.name).or_insert(0) += pass.rewrites;
+            }
         }
     }
     let unreached: Vec<&str> = rewrites.into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect();

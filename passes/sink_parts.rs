@@ -18,10 +18,10 @@
 //! Numerics: bit-exact.
 
 use trt_fuse_ir::op::Gather;
-use trt_fuse_ir::{Dim, Graph, NodeId, OpKind, Patch, Tensor, ValueRef};
+use trt_fuse_ir::{Dim, Graph, NodeId, OpKind, Patch, Tensor};
 
 use crate::layout::{Step, is_told};
-use crate::parts::{gathers, split};
+use crate::parts::{MOST_STEPS, gathers, is_of_attention, split};
 use crate::pass::{Miss, Rule, RuleContext};
 
 /// The rule.
@@ -52,7 +52,10 @@ impl Rule for SinkParts {
         if steps.len() >= readers.len() || !steps.iter().all(|step| is_told(step, context)) {
             return Err(Miss::NoMatch);
         }
-        if are_rows && context.finds_attention() && parts.values.iter().any(|part| is_of_attention(graph, *part)) {
+        if are_rows
+            && context.finds_attention()
+            && parts.values.iter().any(|part| is_of_attention(graph, *part, MOST_STEPS))
+        {
             let reason = "TensorRT makes one kernel of an attention only of parts that are cut from rows";
             return Err(Miss::Blocked { reason, at: root });
         }
@@ -68,18 +71,6 @@ impl Rule for SinkParts {
         patch.absorb(readers).absorb(nodes);
         Ok(patch)
     }
-}
-
-/// Most steps between a part and the attention that reads it.
-const MOST_STEPS: usize = 4;
-
-/// Whether an attention reads a part through steps that nothing else reads.
-fn is_of_attention(graph: &Graph, part: ValueRef) -> bool {
-    let readers = std::iter::successors(graph.sole_consumer(part), |reader| {
-        Step::of(graph, reader.node).and_then(|_| graph.sole_consumer(reader.node.into()))
-    });
-    // The last reader is the attention.
-    readers.take(MOST_STEPS + 1).any(|reader| graph.kind(reader.node) == Some(OpKind::Attention))
 }
 
 /// A step of each of `count` parts, as a step of all stacked along a first axis.
@@ -166,6 +157,14 @@ mod tests {
         };
         let (four, five) = (behind("", "%h"), behind("%i = transpose(%h) perm=[0, 1, 2, 3]", "%i"));
         assert_eq!(run(&four, &old, true).reasons(), [reason]);
+        // Steps that are one layer by now.
+        let shuffles = "graph g(%x: f32[1, 6, 12]) -> (%y) {
+            %q, %k, %v = split(%x) axis=2 sizes=[4, 4, 4]
+            %a = reshape(%q) shape=[2, 3, 2, 2] %b = reshape(%k) shape=[2, 3, 2, 2] %c = reshape(%v) shape=[2, 3, 2, 2]
+            %d = shuffle(%a) before=[2, 1, 0, 3] shape=[1, 2, 6, 2] %e = shuffle(%b) before=[2, 1, 0, 3] shape=[1, 2, 6, 2]
+            %f = shuffle(%c) before=[2, 1, 0, 3] shape=[1, 2, 6, 2]
+            %y = attention(%d, %e, %f) scale=0.5 causal=none scores=product }";
+        assert_eq!(run(shuffles, &old, true).reasons(), [reason]);
         // Parts that were cut after a transposition are no rows.
         let gathers = "graph g(%x: f32[3, 1, 5, 4]) -> (%y) {
             %0 = constant() value=i64[] {0} %1 = constant() value=i64[] {1} %2 = constant() value=i64[] {2}

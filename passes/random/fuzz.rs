@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rayon::prelude::*;
 use trt_fuse_ir::{Capabilities, Graph};
 
-use super::{EXACT, Instruction, keeps, make, standard};
+use super::{EXACT, Instruction, keeps, make, standard, standard_for_half};
 use crate::{Pipeline, Siblings};
 
 /// Seeds that found something, one a line; what follows `#` is for readers.
@@ -51,8 +51,8 @@ impl Case {
         make(&self.instructions, self.symbolic)
     }
 
-    /// What is wrong, if anything is: the standard passes, one of them alone, all but one, then the lowering for a new
-    /// and an old target.
+    /// What is wrong, if anything is: the standard passes, one of them alone, all but one, all for an old target in f16, then
+    /// the lowering for a new and an old target.
     fn fault(&self) -> Option<String> {
         let tried = catch_unwind(AssertUnwindSafe(|| {
             let graph = self.graph();
@@ -64,6 +64,7 @@ impl Case {
             keeps(&graph, &standard().only(&[name]).unwrap(), &[2], if is_exact { 0.0 } else { 1e-4 })?;
             keeps(&graph, &standard().without(name).unwrap(), &[2], 1e-4)?;
             let optimized = keeps(&graph, &standard(), &[1, 2, 3], 1e-4)?;
+            keeps(&graph, &standard_for_half(), &[2], 1e-4)?;
             for target in [Capabilities::default(), Capabilities::tensorrt((8, 6, 1))] {
                 for graph in [&graph, &optimized] {
                     keeps(graph, &Pipeline::lowering(&target), &[2], 1e-4)?;

@@ -167,6 +167,38 @@ impl Maker {
         Some(())
     }
 
+    /// Attention of two heads over an image's rows, whose queries, keys and values are cut from one product behind a
+    /// transposition.
+    pub(super) fn stacked(&mut self, x: ValueRef) -> Option<()> {
+        let dims = self.dims(x);
+        let columns = usize::try_from(dims[3].value()?).ok()?;
+        let rows = Dim::product(&dims[1..3]);
+        let reshape = |shape: [Dim; 3], tail: &[i64]| Reshape {
+            shape: Some(shape.into_iter().chain(tail.iter().copied().map(Dim::fixed)).collect()),
+            allow_zero: false,
+        };
+        let flat = self.link(reshape([dims[0].clone(), rows.clone(), dims[3].clone()], &[]), &[x])?;
+        let weight = (0..columns * 12).map(|at| (at % 11) as f32 / 16.0 - 0.3).collect();
+        let weight = self.constant(Tensor::from_vec([columns, 12], weight).ok()?)?;
+        let product = self.link(MatMul::new(false, false), &[flat, weight])?;
+        // The parts' axis before that of the heads, or behind it.
+        let (apart, perm) = if self.pick(5) == 0 { ([2, 3, 2], [3, 0, 2, 1, 4]) } else { ([3, 2, 2], [2, 0, 3, 1, 4]) };
+        let [first, rest @ ..] = apart;
+        let apart = self.link(reshape([dims[0].clone(), rows, Dim::fixed(first)], &rest), &[product])?;
+        let stacked = self.link(Transpose { perm: perm.into_iter().collect() }, &[apart])?;
+        let mut parts = Vec::new();
+        for at in 0..3_i64 {
+            let index = self.constant(Tensor::scalar(at))?;
+            parts.push(self.link(Gather { axis: 0 }, &[stacked, index])?);
+        }
+        let keys = self.link(Transpose { perm: [0, 1, 3, 2].into_iter().collect() }, &[parts[1]])?;
+        let scores = self.link(MatMul::new(false, false), &[parts[0], keys])?;
+        let scores = self.with_scalar(BinaryOp::Mul, scores, 0.5)?;
+        let weights = self.link(Softmax { axis: 3, log: false }, &[scores])?;
+        let y = self.link(MatMul::new(false, false), &[weights, parts[2]])?;
+        self.done(y)
+    }
+
     /// An image whose rows of six are rotated, or nearly.
     pub(super) fn rotary(&mut self, x: ValueRef) -> Option<()> {
         let dims = self.dims(x);

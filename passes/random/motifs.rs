@@ -25,7 +25,10 @@ impl Maker {
                 2 => self.products_of_parts(x),
                 _ => self.joined_parts(x),
             },
-            15 => self.siblings(x),
+            15 => match self.pick(3) {
+                0 | 1 => self.siblings(x),
+                _ => self.stacked(x),
+            },
             20 => self.branches(x),
             16 => self.rotary(x),
             17 => self.picked(x),
