@@ -3,7 +3,7 @@ each job as it starts and ends.
 
     python3 benches/gpu/all.py MODELS RESULTS [JOB...] [--seconds S] [--tests FOLDER] [--others FOLDER] [--list]
 
-MODELS is a folder of NAME.onnx (`make models`, and siblings.py for the jobs siblings, attention and gpt2_two). RESULTS gets the files that latency.py and outputs.py write, the tables of
+MODELS is a folder of NAME.onnx (`make models`, and siblings.py for the jobs siblings, attention, windows, half, gpt2_two and gpt2_body). RESULTS gets the files that latency.py and outputs.py write, the tables of
 the operator tests, and a log for each job. Each GPU takes one job after the other, in the order given, or all of JOBS; so
 nothing else runs on a GPU while times are measured there. A job may also be a case of latency.py, which has a colon.
 After S seconds (3600) no job starts, and those that run end.
@@ -65,6 +65,13 @@ def operators(given, _):
              given.results / f"operators.{share}.tsv"] for share in range(SHARES)] if given.tests else []
 
 
+def half(given, _):
+    """What the kernel of an attention makes of f16."""
+    program = os.environ.get("TRT_FUSE", "trt-fuse")
+    return [[program, "verify", given.models / "siblings_stacked197.onnx", "--fp16", "--tf32", "--json", "--tolerance", "1",
+             *way] for way in ([], ["--skip", "split_parts"])]
+
+
 def runtime(*_):
     tests = os.environ.get("RUNTIME_TESTS")
     return [[tests, "--nocapture", "--test-threads", "1"]] if tests else []
@@ -88,8 +95,13 @@ JOBS = {
     # The first size of the LSTM is time.
     "siblings": latency(*(f"siblings_lstm{steps}:{steps}:{precision}{way}" for precision in ("fp16", "fp32")
                           for steps, way in ((1, ":skip.fold_control_flow"), (80, ""))), options=["--no-torch", "--kernels"]),
-    "attention": latency(*(f"siblings_{form}{tokens}:1:fp16" for tokens in (49, 64, 197, 256) for form in ("rows", "stacked")),
+    "attention": latency(*(f"siblings_{form}{tokens}:1:fp16{way}" for tokens in (49, 64, 197, 256)
+                          for form, way in (("rows", ""), ("stacked", ":skip.split_parts"))),
                          options=["--no-torch", "--kernels"]),
+    "windows": latency("siblings_biased49:1:fp16:skip.split_parts", "swin_t:1:fp16:skip.split_parts",
+                       options=["--no-torch", "--no-parser", "--kernels"]),
+    "half": half,
+    "gpt2_body": latency("gpt2_body:1:fp16", options=["--no-torch"]),
     "gpt2_two": latency("gpt2_two:1:fp16", "gpt2_two:1:fp32:skip.sink_parts", options=["--no-torch", "--kernels"]),
 } | {case: latency(case) for case in CASES} | {
     "outputs1": outputs("mobilenet_v3_large", "shufflenet_v2"),

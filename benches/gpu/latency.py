@@ -1,6 +1,6 @@
 """Times models on this machine's GPU: our engine, OnnxParser's of the same TensorRT, PyTorch. One line of JSON a case.
 
-    python3 benches/gpu/latency.py MODELS OUT.jsonl CASE... [--workers W] [--seconds S] [--no-torch] [--kernels]
+    python3 benches/gpu/latency.py MODELS OUT.jsonl CASE... [--workers W] [--seconds S] [--no-parser] [--no-torch] [--kernels]
 
 MODELS is a folder of NAME.onnx. A CASE is MODEL:BATCH:PRECISION, precision `fp32` (no TF32), `tf32` or `fp16`, and after it
 more ways of ours to build it, if any: `bert_base:1:fp16:never` is also measured with `--siblings never`. They are `always`
@@ -12,7 +12,7 @@ OnnxParser's engines are built first, then ours with the kernel times that each 
 kernels; W (1) are built at the same time. When all are built, one case after the other is measured with nothing else on
 the GPU: as a CUDA graph with tensors on the GPU and plainly with copies, OnnxParser's twice, first and last, to tell noise
 from gain; then the same model in PyTorch (eager.py, at most four of them), which compiles while engines are built. What S
-seconds do not suffice for is left out. TensorRT 8.5 builds on the GPU: more than two at a time are slower than two.
+seconds do not suffice for is left out. With `--no-parser` only ours are built. TensorRT 8.5 builds on the GPU: more than two at a time are slower than two.
 `layers` are milliseconds of each engine layer, measured one by one; `kernels`, by ncu if it is asked for, name, launches
 and microseconds.
 
@@ -139,7 +139,7 @@ class Torch:
 
 
 class Case:
-    def __init__(self, text, models, folder, torch):
+    def __init__(self, text, models, folder, torch, parser):
         self.torch = torch
         name, batch, precision, *self.ways = text.split(":")
         for way in self.ways:
@@ -152,7 +152,7 @@ class Case:
         self.folder = Path(tempfile.mkdtemp(dir=folder))
         self.parsed = self.file
         self.expanded = False
-        self.plans = {side: self.folder / f"{side}.plan" for side in ["parser", *self.sides()]}
+        self.plans = {side: self.folder / f"{side}.plan" for side in [*parser, *self.sides()]}
         self.prepare()
         self.told = dict(self.names, expanded=self.expanded, sides={})
         if torch:
@@ -182,7 +182,7 @@ class Case:
                   for word in ("--range", f"{symbol}={max(size - low, 1)}:{size}:{size}")]
         file, extra = (self.parsed, ["--parser"]) if side == "parser" else (self.file, options_of(side) or [])
         # Its own file of kernel times, as several are built at a time.
-        times, made = plan.with_suffix(".times"), self.plans["parser"].with_suffix(".times")
+        times, made = plan.with_suffix(".times"), self.folder / "parser.times"
         if side not in ("parser", "cold") and made.exists():
             shutil.copy(made, times)
         line = run([program, "bench", file, "--saveEngine", plan, *ONCE, *self.options, *ranges, *extra,
@@ -212,8 +212,8 @@ class Case:
     def measure(self, program, end, kernels):
         left = lambda: end - time.monotonic()
         for side in [*self.plans, "parser"]:
-            plan, line = self.plans[side], self.told["sides"][side]
-            if not plan.exists() or left() < 2:
+            plan, line = self.plans.get(side), self.told["sides"].get(side)
+            if not plan or not plan.exists() or left() < 2:
                 continue
             graph = run([program, "bench", plan, "--useCudaGraph", "--noDataTransfers", *MEASURE], left())
             if "graph" in line:
@@ -242,6 +242,7 @@ def main():
     parser.add_argument("cases", nargs="+")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3600)
+    parser.add_argument("--no-parser", action="store_true")
     parser.add_argument("--no-torch", action="store_true")
     parser.add_argument("--kernels", action="store_true")
     given = parser.parse_args()
@@ -249,13 +250,14 @@ def main():
     end = time.monotonic() + given.seconds
     # Measuring a case takes some seconds a side, and more in PyTorch.
     build_end = end - len(given.cases) * (12 if given.no_torch else 20)
+    sides = [] if given.no_parser else ["parser"]
     torches = [None] if given.no_torch else [Torch() for _ in range(min(given.workers, 4))]
     with tempfile.TemporaryDirectory() as folder, given.out.open("a") as out:
-        cases = [Case(text, given.models, folder, torches[at % len(torches)]) for at, text in enumerate(given.cases)]
+        cases = [Case(text, given.models, folder, torches[at % len(torches)], sides) for at, text in enumerate(given.cases)]
         with ThreadPoolExecutor(given.workers) as pool:
-            list(pool.map(lambda case: case.build("parser", program, build_end), cases))
-            rest = [(case, side) for case in cases for side in case.sides()]
-            list(pool.map(lambda task: task[0].build(task[1], program, build_end), rest))
+            for tasks in ([(case, side) for case in cases for side in sides],
+                          [(case, side) for case in cases for side in case.sides()]):
+                list(pool.map(lambda task: task[0].build(task[1], program, build_end), tasks))
         for torch in filter(None, torches):
             torch.settle(build_end)
         for case in cases:

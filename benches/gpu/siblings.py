@@ -12,7 +12,9 @@ inputsK    K inputs f32[1, 256, 64], each times a f32[64, 64] and through Relu, 
 kernels    convolutions of 1x1 and 3x3 over f32[1, 64, 27, 27], 128 channels each, joined, as in SqueezeNet
 rowsT      two self-attentions of 12 heads over f32[1, T, 768], their queries, keys and values the parts of one product
 stackedT   the same, the parts cut after their transposition, as in timm's and torchvision's vision transformers
+biasedT    as stackedT, each head's scores with a bias of their own, as in Swin's windows
 gpt2_two   the first two layers of MODELS/gpt2.onnx, if it is there, without the embedding and the vocabulary
+gpt2_body  all its layers
 lstmT      both directions of an LSTM of 256 over T steps, f32[T, 1, 512], joined, as in a reader of text lines
 """
 
@@ -100,7 +102,7 @@ def lstm(m, steps):
     return [m("Transpose", y, perm=[0, 2, 1, 3])]
 
 
-def attention(m, tokens, is_stacked):
+def attention(m, tokens, is_stacked, is_biased=False):
     def head(part):
         shape = m.constant([1, tokens, 12, 64])
         return m("Transpose", m("Reshape", part, shape), perm=[0, 2, 1, 3])
@@ -115,6 +117,8 @@ def attention(m, tokens, is_stacked):
         else:
             q, k, v = map(head, m("Split", qkv, outputs=3, axis=2, num_outputs=3))
         scores = m("Mul", m("MatMul", q, m("Transpose", k, perm=[0, 1, 3, 2])), m.constant(numpy.float32(0.125)))
+        if is_biased:
+            scores = m("Add", scores, m.weight(1, 12, tokens, tokens))
         heads = m("Transpose", m("MatMul", m("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
         joined = m("Reshape", heads, m.constant([1, tokens, 768]))
         x = m("Add", x, m("MatMul", joined, m.weight(768, 768)))
@@ -129,13 +133,16 @@ def main(folder):
     for tokens in (49, 64, 197, 256):
         for form in ("rows", "stacked"):
             makers[f"{form}{tokens}"] = lambda m, at=(tokens, form == "stacked"): attention(m, *at)
+    makers["biased49"] = lambda m: attention(m, 49, True, True)
     for name, make in makers.items():
         model = Model()
         model.save(folder / f"siblings_{name}.onnx", *make(model))
     whole = folder / "gpt2.onnx"
     if whole.exists():
-        onnx.utils.extract_model(str(whole), str(folder / "gpt2_two.onnx"), ["/m/transformer/Add_output_0", "attention_mask"],
-                                 ["/m/transformer/h.1/Add_1_output_0"])
+        for name, last in (("gpt2_two", 1), ("gpt2_body", 11)):
+            onnx.utils.extract_model(str(whole), str(folder / f"{name}.onnx"),
+                                     ["/m/transformer/Add_output_0", "attention_mask"],
+                                     [f"/m/transformer/h.{last}/Add_1_output_0"])
 
 
 if __name__ == "__main__":
