@@ -104,6 +104,7 @@ mod sink_expand;
 mod sink_layout;
 mod sink_negation;
 mod sink_parts;
+mod sink_reshape;
 mod split_parts;
 #[cfg(test)]
 mod testing;

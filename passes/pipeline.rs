@@ -97,6 +97,7 @@ use crate::sink_expand::SinkExpand;
 use crate::sink_layout::SinkLayout;
 use crate::sink_negation::SinkNegation;
 use crate::sink_parts::SinkParts;
+use crate::sink_reshape::SinkReshape;
 use crate::split_parts::SplitParts;
 use crate::trace::Journal;
 
@@ -476,6 +477,7 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(DropExpand),
         rule(SinkExpand), // of what that leaves
         rule(SinkLayout),
+        rule(SinkReshape),
         rule(MergeReshapes),
         rule(MergeLayouts),
         rule(DropSplitConcat),

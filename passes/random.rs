@@ -49,6 +49,7 @@ const EXACT: &[&str] = &[
     "merge_slices",
     "sink_captures",
     "sink_expand",
+    "sink_reshape",
     "split_parts",
 ];
 

@@ -54,6 +54,18 @@ impl Maker {
                 let mask = self.link(Op::Where, &[mask, shown, hidden])?;
                 scores = self.binary(BinaryOp::Add, scores, mask)?;
             }
+            4 => {
+                // A mask of windows, behind an axis of size 1.
+                let channels = usize::try_from(dims[1].value()?).ok()?;
+                let mask = (0..channels * rows).map(|at| (at % 3) as f32 - 1.0).collect();
+                let mask = self.constant(Tensor::from_vec([channels, 1, rows], mask).ok()?)?;
+                let shape = self.dims(scores);
+                let apart = [Dim::fixed(1)].into_iter().chain(shape.iter().cloned()).collect();
+                scores = self.link(Reshape { shape: Some(apart), allow_zero: false }, &[scores])?;
+                scores = self.binary(BinaryOp::Add, scores, mask)?;
+                scores =
+                    self.link(Reshape { shape: Some(shape.into_iter().collect()), allow_zero: false }, &[scores])?;
+            }
             _ => {}
         }
         let axis = if self.pick(8) == 0 { 2 } else { 3 };
