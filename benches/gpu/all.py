@@ -3,7 +3,7 @@ each job as it starts and ends.
 
     python3 benches/gpu/all.py MODELS RESULTS [JOB...] [--seconds S] [--tests FOLDER] [--others FOLDER] [--list]
 
-MODELS is a folder of NAME.onnx (`make models`, and siblings.py for the jobs siblings, attention, windows, half, gpt2_two and gpt2_body). RESULTS gets the files that latency.py and outputs.py write, the tables of
+MODELS is a folder of NAME.onnx (`make models`, and siblings.py for the jobs siblings, attention, windows, half, gpt2_body and gpt2_two). RESULTS gets the files that latency.py and outputs.py write, the tables of
 the operator tests, and a log for each job. Each GPU takes one job after the other, in the order given, or all of JOBS; so
 nothing else runs on a GPU while times are measured there. A job may also be a case of latency.py, which has a colon.
 After S seconds (3600) no job starts, and those that run end.
@@ -79,10 +79,10 @@ def runtime(*_):
 
 # A job each, so that what is done is known when the time ends. Not measured yet first; see "Open" in RESULTS.md.
 CASES = [
+    "gpt2:1:fp16", "gpt2:1:fp32", "densenet121:1:fp16", "convnext_tiny:1:fp16", "swin_t:1:fp16",
     "bert_base:1:fp16:always", "densenet121:1:fp32", "efficientnet_b0:1:fp32", "swin_t:1:fp32", "convnext_tiny:1:fp32",
     "squeezenet1_1:1:fp32:never", "squeezenet1_1:32:fp16:never", "mobilenet_v2:32:fp16", "resnet50.dyn:32:fp16",
-    "mobilenet_v3_large:1:fp32", "googlenet:1:fp32", "mobilenet_v2:1:fp32", "shufflenet_v2:1:fp32", "gpt2:1:fp32",
-    "densenet121:1:fp16", "convnext_tiny:1:fp16", "swin_t:1:fp16", "gpt2:1:fp16",
+    "mobilenet_v3_large:1:fp32", "googlenet:1:fp32", "mobilenet_v2:1:fp32", "shufflenet_v2:1:fp32",
     "bert_base.dyn:32:fp16", "googlenet:1:fp16", "mobilenet_v3_large:1:fp16", "efficientnet_b0:1:fp16",
     "inception_v3:1:fp16", "squeezenet1_1:1:fp16:never", "squeezenet1_1:32:fp32:always", "resnet50.dyn:32:fp32",
     "vit_b_16.dyn:32:fp16", "resnet50:1:fp16", "mobilenet_v2:1:fp16", "shufflenet_v2:1:fp16", "vit_b_16:1:fp16",
@@ -98,8 +98,10 @@ JOBS = {
     "attention": latency(*(f"siblings_{form}{tokens}:1:fp16{way}" for tokens in (49, 64, 197, 256)
                           for form, way in (("rows", ""), ("stacked", ":skip.split_parts"))),
                          options=["--no-torch", "--kernels"]),
-    "windows": latency("siblings_biased49:1:fp16:skip.split_parts", "swin_t:1:fp16:skip.split_parts",
+    "windows": latency(*(f"siblings_{form}:1:fp16:skip.split_parts" for form in ("biased49", "windows32", "windows64")),
                        options=["--no-torch", "--no-parser", "--kernels"]),
+    "swin_t": latency("swin_t:1:fp16:skip.sink_reshape:skip.split_parts", "swin_t:1:fp32:skip.sink_reshape",
+                      options=["--no-torch", "--no-parser"]),
     "half": half,
     "gpt2_body": latency("gpt2_body:1:fp16", options=["--no-torch"]),
     "gpt2_two": latency("gpt2_two:1:fp16", "gpt2_two:1:fp32:skip.sink_parts", options=["--no-torch", "--kernels"]),

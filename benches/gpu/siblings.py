@@ -12,7 +12,8 @@ inputsK    K inputs f32[1, 256, 64], each times a f32[64, 64] and through Relu, 
 kernels    convolutions of 1x1 and 3x3 over f32[1, 64, 27, 27], 128 channels each, joined, as in SqueezeNet
 rowsT      two self-attentions of 12 heads over f32[1, T, 768], their queries, keys and values the parts of one product
 stackedT   the same, the parts cut after their transposition, as in timm's and torchvision's vision transformers
-biasedT    as stackedT, each head's scores with a bias of their own, as in Swin's windows
+biasedT    as stackedT, each head's scores with a bias of their own
+windowsD   the same in 64 windows of 49 tokens, four heads of D, as in Swin
 gpt2_two   the first two layers of MODELS/gpt2.onnx, if it is there, without the embedding and the vocabulary
 gpt2_body  all its layers
 lstmT      both directions of an LSTM of 256 over T steps, f32[T, 1, 512], joined, as in a reader of text lines
@@ -102,26 +103,28 @@ def lstm(m, steps):
     return [m("Transpose", y, perm=[0, 2, 1, 3])]
 
 
-def attention(m, tokens, is_stacked, is_biased=False):
+def attention(m, tokens, is_stacked, is_biased=False, windows=1, heads=12, size=64):
+    width = heads * size
+
     def head(part):
-        shape = m.constant([1, tokens, 12, 64])
+        shape = m.constant([windows, tokens, heads, size])
         return m("Transpose", m("Reshape", part, shape), perm=[0, 2, 1, 3])
 
-    x = m.input("x", 1, tokens, 768)
+    x = m.input("x", windows, tokens, width)
     for _ in range(2):
-        qkv = m("Add", m("MatMul", x, m.weight(768, 3 * 768)), m.weight(3 * 768))
+        qkv = m("Add", m("MatMul", x, m.weight(width, 3 * width)), m.weight(3 * width))
         if is_stacked:
-            shape = m.constant([1, tokens, 3, 12, 64])
+            shape = m.constant([windows, tokens, 3, heads, size])
             stacked = m("Transpose", m("Reshape", qkv, shape), perm=[2, 0, 3, 1, 4])
             q, k, v = (m("Gather", stacked, m.constant(at), axis=0) for at in range(3))
         else:
             q, k, v = map(head, m("Split", qkv, outputs=3, axis=2, num_outputs=3))
-        scores = m("Mul", m("MatMul", q, m("Transpose", k, perm=[0, 1, 3, 2])), m.constant(numpy.float32(0.125)))
+        scores = m("Mul", m("MatMul", q, m("Transpose", k, perm=[0, 1, 3, 2])), m.constant(numpy.float32(size ** -0.5)))
         if is_biased:
-            scores = m("Add", scores, m.weight(1, 12, tokens, tokens))
-        heads = m("Transpose", m("MatMul", m("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
-        joined = m("Reshape", heads, m.constant([1, tokens, 768]))
-        x = m("Add", x, m("MatMul", joined, m.weight(768, 768)))
+            scores = m("Add", scores, m.weight(1, heads, tokens, tokens))
+        mixed = m("Transpose", m("MatMul", m("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
+        joined = m("Reshape", mixed, m.constant([windows, tokens, width]))
+        x = m("Add", x, m("MatMul", joined, m.weight(width, width)))
     return [x]
 
 
@@ -134,6 +137,8 @@ def main(folder):
         for form in ("rows", "stacked"):
             makers[f"{form}{tokens}"] = lambda m, at=(tokens, form == "stacked"): attention(m, *at)
     makers["biased49"] = lambda m: attention(m, 49, True, True)
+    for size in (32, 64):
+        makers[f"windows{size}"] = lambda m, size=size: attention(m, 49, True, True, 64, 4, size)
     for name, make in makers.items():
         model = Model()
         model.save(folder / f"siblings_{name}.onnx", *make(model))
