@@ -15,11 +15,11 @@
 //!
 //! Fires on three and four dimensions; with the scale on the scores, the queries, the keys or both; with a cap on the
 //! scores; with any number of additive masks and with a boolean one that selects scores or negative infinity, or the
-//! lowest number of f32 or bf16, which is the same as adding it; with one that selects scores or a number below all scores
-//! (-1e30; of f16 the lowest), if it is constant and leaves each query a key; with a constant mask that hides what comes
-//! later, which becomes the causal flag; with the softmax of a half type in f32; with
-//! NaN replaced by 0 where all keys are hidden. Heads of keys and values that are repeated for several heads of queries
-//! lose their repetition.
+//! lowest number of f32 or bf16, which is the same as adding it; with one that selects scores or a number below all
+//! scores (-1e30; of f16 the lowest), if it is constant and leaves each query a key; with a constant mask that hides
+//! what comes later, which becomes the causal flag; with a constant mask of an image's windows, in five dimensions;
+//! with the softmax of a half type in f32; with NaN replaced by 0 where all keys are hidden. Heads of keys and values
+//! that are repeated for several heads of queries lose their repetition.
 //!
 //! Refuses: "the softmax is not over the keys"; "the mask makes the scores larger"; "a query whose keys are all hidden by a
 //! finite number", which a half type or another number than the lowest does not tell from what is added to it, and which
@@ -35,6 +35,7 @@
 
 mod heads;
 mod scores;
+mod windows;
 
 use trt_fuse_ir::attr::F32;
 use trt_fuse_ir::op::{Attention, Cast, CausalKind, ScoreStage, Softmax, Squeeze, UnaryOp, Unsqueeze};
@@ -42,6 +43,7 @@ use trt_fuse_ir::{DType, Graph, Ints, NodeId, Op, OpKind, Patch, ValueRef};
 
 use self::heads::Heads;
 use self::scores::{Mask, Scores};
+use crate::layout::Step;
 use crate::pass::{Miss, Rule, RuleContext};
 use crate::pattern::{plain_matmul, same_shape};
 
@@ -58,7 +60,7 @@ impl Rule for FuseAttention {
         &[OpKind::MatMul]
     }
 
-    fn rewrite(&self, graph: &Graph, root: NodeId, _: &RuleContext<'_>) -> Result<Patch, Miss> {
+    fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
         let product = plain_matmul(graph, root).filter(|op| !op.transpose_a).ok_or(Miss::NoMatch)?;
         let weights = Weights::of(graph, graph.input(root, 0).ok_or(Miss::NoMatch)?).ok_or(Miss::NoMatch)?;
         let scores = Scores::of(graph, weights.scores)?;
@@ -76,7 +78,25 @@ impl Rule for FuseAttention {
             return Err(Miss::NoMatch);
         }
         let mut patch = Patch::new(self.name(), root);
-        let y = attention(graph, &mut patch, (&weights, &scores, heads), rank)?;
+        let y = match &scores.windows {
+            Some(windows) => {
+                let shapes = heads.matrices(graph).ok_or(Miss::NoMatch)?.map(|matrix| windows.shape(matrix));
+                let shape = graph.info(root.into()).and_then(|info| info.shape.clone()).ok_or(Miss::NoMatch)?;
+                if !shapes.iter().chain([&shape]).all(|shape| context.symbols.tell(shape)) {
+                    return Err(Miss::NoMatch);
+                }
+                let [query, key, value] = heads.values(&mut patch);
+                let [queries, keys, values] = shapes;
+                let apart = [(query, queries), (key, keys), (value, values)]
+                    .map(|(operand, shape)| Step::Reshape(shape).add(&mut patch, operand));
+                let y = attention(graph, &mut patch, (&weights, &scores, apart), rank)?;
+                Step::Reshape(shape).add(&mut patch, y)
+            }
+            None => {
+                let operands = heads.values(&mut patch);
+                attention(graph, &mut patch, (&weights, &scores, operands), rank)?
+            }
+        };
         patch.replace(root.into(), y).absorb([root]).absorb(taken);
         patch.inherit(scores.kept);
         Ok(patch)
@@ -159,10 +179,9 @@ fn rank_of(graph: &Graph, value: ValueRef) -> Option<usize> {
 fn attention(
     graph: &Graph,
     patch: &mut Patch,
-    (weights, scores, heads): (&Weights, &Scores, Heads),
+    (weights, scores, [query, key, value]): (&Weights, &Scores, [ValueRef; 3]),
     rank: usize,
 ) -> Result<ValueRef, Miss> {
-    let [query, key, value] = heads.values(patch);
     let dtype = graph.dtype(weights.scores);
     let (mask, causal) = match scores.mask(graph, patch, dtype)? {
         Mask::None => (None, CausalKind::None),

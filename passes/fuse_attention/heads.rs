@@ -47,6 +47,17 @@ impl Heads {
         self.operands.map(|operand| operand.value)
     }
 
+    /// Rows and columns of each operand, if no heads were repeated.
+    pub(super) fn matrices(&self, graph: &Graph) -> Option<[[Dim; 2]; 3]> {
+        let matrix = |operand: &Operand| match dims(graph, operand.value)? {
+            [.., columns, rows] if operand.transposed => Some([rows.clone(), columns.clone()]),
+            [.., rows, columns] => Some([rows.clone(), columns.clone()]),
+            _ => None,
+        };
+        let [query, key, value] = &self.operands;
+        self.shared.is_none().then_some([matrix(query)?, matrix(key)?, matrix(value)?])
+    }
+
     /// The operands with their rows before their columns.
     pub(super) fn values(self, patch: &mut Patch) -> [ValueRef; 3] {
         let [query, key, value] = self.operands;

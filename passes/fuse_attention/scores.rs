@@ -4,6 +4,7 @@ use trt_fuse_ir::op::{Activation, BinaryOp};
 use trt_fuse_ir::{DType, Dim, Graph, NodeId, Op, Patch, Tensor, ValueRef};
 
 use super::Operand;
+use super::windows::{Masked, Windows};
 use crate::pass::Miss;
 use crate::pattern::{is_close, plain_matmul, same_shape, scaled};
 
@@ -16,6 +17,8 @@ pub(super) struct Scores {
     /// Bends it.
     pub(super) cap: Option<f64>,
     masks: Vec<Part>,
+    /// What is masked apart from the batch, if it is windows.
+    pub(super) windows: Option<Windows>,
     /// The greatest rank of a mask.
     pub(super) mask_rank: usize,
     /// Nodes that are of the scores alone.
@@ -56,6 +59,7 @@ impl Scores {
     /// No match, or that a mask has no place.
     pub(super) fn of(graph: &Graph, value: ValueRef) -> Result<Self, Miss> {
         let (mut at, mut masks, mut nodes, mut finite) = (value, Vec::new(), Vec::new(), None);
+        let mut windows = None;
         loop {
             if let Some(mut found) = product(graph, at) {
                 let shapes = masks.iter().map(|(inner, _)| graph.info(*inner)).chain([graph.info(value)]);
@@ -68,11 +72,21 @@ impl Scores {
                     return Err(Miss::Blocked { reason: HIDDEN_BY_NUMBER, at });
                 }
                 found.nodes.extend(nodes);
+                found.windows = windows;
                 found.masks = masks.into_iter().map(|(_, part)| part).collect();
                 let ranks =
                     found.masks.iter().map(|part| graph.info(part.value()).and_then(|info| info.rank()).unwrap_or(0));
                 found.mask_rank = ranks.max().unwrap_or(0);
                 return Ok(found);
+            }
+            if windows.is_none()
+                && let Some(Masked { windows: found, scores, mask, nodes: own }) = Windows::of(graph, at)
+            {
+                windows = Some(found);
+                nodes.extend(own);
+                masks.push((scores, Part::Add(mask)));
+                at = scores;
+                continue;
             }
             let (inner, part) = masked(graph, at)?;
             if !matches!(part, Part::Add(_)) && fill(graph, at) != Some(f64::NEG_INFINITY) {
@@ -105,6 +119,12 @@ impl Scores {
     /// # Errors
     /// No match where the dtype has no infinity.
     pub(super) fn mask(&self, graph: &Graph, patch: &mut Patch, dtype: DType) -> Result<Mask, Miss> {
+        if let Some(windows) = &self.windows {
+            let added = |part: &Part| if let Part::Add(mask) = part { Some(*mask) } else { None };
+            let masks: Vec<ValueRef> =
+                self.masks.iter().rev().map(added).collect::<Option<_>>().ok_or(Miss::NoMatch)?;
+            return windows.mask(graph, patch, &masks).map(Mask::Value).ok_or(Miss::NoMatch);
+        }
         let number = |patch: &mut Patch, value| Some(patch.constant(Tensor::number(dtype, value)?));
         if let [Part::Lowest(keep)] = self.masks.as_slice() {
             let (zero, lowest) = (number(patch, 0.0), number(patch, lowest(dtype)));
@@ -237,7 +257,7 @@ fn product(graph: &Graph, value: ValueRef) -> Option<Scores> {
     };
     let query = operand(0, op.transpose_a)?;
     let key = operand(1, !op.transpose_b)?;
-    Some(Scores { query, key, scale, cap, masks: Vec::new(), mask_rank: 0, nodes, kept })
+    Some(Scores { query, key, scale, cap, masks: Vec::new(), windows: None, mask_rank: 0, nodes, kept })
 }
 
 /// Whether a number hides a key to which it is added, or in whose place it stands: infinite, or as low as the dtype goes.

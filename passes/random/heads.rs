@@ -1,7 +1,7 @@
 //! Motifs of transformers: attention, and tensors that are split and laid out anew for it.
 
 use trt_fuse_ir::op::*;
-use trt_fuse_ir::{DType, Dim, Op, Tensor, ValueRef};
+use trt_fuse_ir::{DType, Dim, Op, Shape, Tensor, ValueRef};
 
 use super::maker::Maker;
 
@@ -86,7 +86,7 @@ impl Maker {
         let heads = half.exact_div(&Dim::fixed(2))?;
         let split = Split { axis: 1, sizes: Some([half.clone(), half].into_iter().collect()) };
         let parts = self.node(split, &[Some(x)], 2)?;
-        let shape: trt_fuse_ir::Shape =
+        let shape: Shape =
             [dims[0].clone(), heads, Dim::fixed(2), dims[2].clone(), dims[3].clone()].into_iter().collect();
         let perm: trt_fuse_ir::Ints =
             if self.pick(2) == 0 { [0, 2, 1, 3, 4] } else { [1, 0, 3, 4, 2] }.into_iter().collect();
@@ -139,7 +139,7 @@ impl Maker {
                 // They have three axes, and an image four.
                 let parts = parts.collect::<Option<Vec<_>>>()?;
                 let stacked = self.link(Concat { axis: joined.axis.min(2) }, &parts)?;
-                let apart: trt_fuse_ir::Shape = self.dims(stacked).iter().cloned().chain([Dim::fixed(1)]).collect();
+                let apart: Shape = self.dims(stacked).iter().cloned().chain([Dim::fixed(1)]).collect();
                 let y = self.link(Reshape { shape: Some(apart), allow_zero: false }, &[stacked])?;
                 return self.done(y);
             }
@@ -161,7 +161,7 @@ impl Maker {
         let dims = self.dims(x);
         let rows = usize::try_from(dims[3].value()?).ok()?;
         let epilogue = Epilogue::default();
-        let shape: trt_fuse_ir::Shape = dims[..3].iter().cloned().chain([Dim::fixed(2), Dim::fixed(2)]).collect();
+        let shape: Shape = dims[..3].iter().cloned().chain([Dim::fixed(2), Dim::fixed(2)]).collect();
         for part in 0..3 {
             let weight =
                 Tensor::from_vec([rows, 4], (0..rows * 4).map(|at| (at % 7 + part) as f32 / 8.0).collect()).ok()?;
@@ -179,24 +179,26 @@ impl Maker {
         Some(())
     }
 
-    /// Attention of two heads over an image's rows, whose queries, keys and values are cut from one product behind a
-    /// transposition.
+    /// Attention of two heads over an image's rows, or over those of each channel as a window, whose queries, keys and values
+    /// are cut from one product behind a transposition.
     pub(super) fn stacked(&mut self, x: ValueRef) -> Option<()> {
         let dims = self.dims(x);
         let columns = usize::try_from(dims[3].value()?).ok()?;
-        let rows = Dim::product(&dims[1..3]);
+        let is_windows = self.pick(3) == 0;
+        let own = if is_windows { 2 } else { 1 };
+        let (batch, rows) = (Dim::product(&dims[..own]), Dim::product(&dims[own..3]));
         let reshape = |shape: [Dim; 3], tail: &[i64]| Reshape {
             shape: Some(shape.into_iter().chain(tail.iter().copied().map(Dim::fixed)).collect()),
             allow_zero: false,
         };
-        let flat = self.link(reshape([dims[0].clone(), rows.clone(), dims[3].clone()], &[]), &[x])?;
+        let flat = self.link(reshape([batch.clone(), rows.clone(), dims[3].clone()], &[]), &[x])?;
         let weight = (0..columns * 12).map(|at| (at % 11) as f32 / 16.0 - 0.3).collect();
         let weight = self.constant(Tensor::from_vec([columns, 12], weight).ok()?)?;
         let product = self.link(MatMul::new(false, false), &[flat, weight])?;
         // The parts' axis before that of the heads, or behind it.
         let (apart, perm) = if self.pick(5) == 0 { ([2, 3, 2], [3, 0, 2, 1, 4]) } else { ([3, 2, 2], [2, 0, 3, 1, 4]) };
         let [first, rest @ ..] = apart;
-        let apart = self.link(reshape([dims[0].clone(), rows, Dim::fixed(first)], &rest), &[product])?;
+        let apart = self.link(reshape([batch, rows, Dim::fixed(first)], &rest), &[product])?;
         let stacked = self.link(Transpose { perm: perm.into_iter().collect() }, &[apart])?;
         let mut parts = Vec::new();
         for at in 0..3_i64 {
@@ -205,7 +207,19 @@ impl Maker {
         }
         let keys = self.link(Transpose { perm: [0, 1, 3, 2].into_iter().collect() }, &[parts[1]])?;
         let scores = self.link(MatMul::new(false, false), &[parts[0], keys])?;
-        let scores = self.with_scalar(BinaryOp::Mul, scores, 0.5)?;
+        let mut scores = self.with_scalar(BinaryOp::Mul, scores, 0.5)?;
+        if is_windows {
+            let windows = usize::try_from(dims[1].value()?).ok()?;
+            let bias = self.constant(Tensor::from_vec([2, 1, 1], vec![0.5, -0.5]).ok()?)?;
+            scores = self.binary(BinaryOp::Add, scores, bias)?;
+            let whole: Shape = self.dims(scores).into_iter().collect();
+            let apart = dims[..2].iter().chain(&whole[1..]).cloned().collect();
+            let mask = Tensor::from_vec([windows, 1, 1, 1], (0..windows).map(|at| at as f32).collect()).ok()?;
+            let mask = self.constant(mask)?;
+            let apart = self.link(Reshape { shape: Some(apart), allow_zero: false }, &[scores])?;
+            let masked = self.binary(BinaryOp::Add, apart, mask)?;
+            scores = self.link(Reshape { shape: Some(whole), allow_zero: false }, &[masked])?;
+        }
         let weights = self.link(Softmax { axis: 3, log: false }, &[scores])?;
         let y = self.link(MatMul::new(false, false), &[weights, parts[2]])?;
         self.done(y)
@@ -271,7 +285,7 @@ impl Maker {
         let (c, d) = (product(first, tables[1])?, product(second, tables[0])?);
         let (p, q) = (self.link(Op::Binary(BinaryOp::Sub), &[a, b])?, self.binary(BinaryOp::Add, c, d)?);
         let mut rotated = if interleaved {
-            let column: trt_fuse_ir::Shape = dims[..3].iter().cloned().chain([Dim::fixed(2), Dim::fixed(1)]).collect();
+            let column: Shape = dims[..3].iter().cloned().chain([Dim::fixed(2), Dim::fixed(1)]).collect();
             let column = Reshape { shape: Some(column), allow_zero: false };
             let (p, q) = (self.link(column.clone(), &[p])?, self.link(column, &[q])?);
             let pairs = self.link(Concat { axis: 4 }, &[p, q])?;
