@@ -1,7 +1,7 @@
 //! The parts that a tensor is cut into: outputs of a Split, or Gathers of every single index of an axis.
 
 use trt_fuse_ir::infer::resolve_axis;
-use trt_fuse_ir::{Graph, NodeId, Op, OpKind, Shape, ValueRef};
+use trt_fuse_ir::{Graph, NodeId, Op, Shape, ValueRef};
 
 use crate::layout::{Layout, Step};
 
@@ -16,14 +16,25 @@ pub(crate) struct Parts {
 /// Most steps between a part and the attention that reads it.
 pub(crate) const MOST_STEPS: usize = 4;
 
-/// Whether an attention reads a part through so many steps, or fewer, that nothing else reads.
+/// Whether a part is the queries, keys or values of an attention, through so many steps or fewer that nothing else reads.
 pub(crate) fn is_of_attention(graph: &Graph, part: ValueRef, most: usize) -> bool {
-    let is_step = |id| matches!(graph.kind(id), Some(OpKind::Reshape | OpKind::Transpose | OpKind::Shuffle));
-    let readers = std::iter::successors(graph.sole_consumer(part), |reader| {
-        is_step(reader.node).then(|| graph.sole_consumer(reader.node.into())).flatten()
-    });
-    // The last reader is the attention.
-    readers.take(most + 1).any(|reader| graph.kind(reader.node) == Some(OpKind::Attention))
+    let (mut value, mut left) = (part, most);
+    loop {
+        let Some(reader) = graph.sole_consumer(value) else { return false };
+        let steps = match graph.op(reader.node) {
+            Some(Op::Attention(_)) => return reader.slot < 3,
+            Some(Op::Reshape(_) | Op::Transpose(_)) => 1,
+            // As many as it was made of.
+            Some(Op::Shuffle(op)) => {
+                [op.before.is_some(), op.shape.is_some(), op.after.is_some()].into_iter().filter(|step| *step).count()
+            }
+            _ => return false,
+        };
+        match left.checked_sub(steps) {
+            Some(rest) => (value, left) = (reader.node.into(), rest),
+            None => return false,
+        }
+    }
 }
 
 /// The permutation that brings an axis to the front.
@@ -63,9 +74,8 @@ pub(crate) fn gathers(graph: &Graph, root: NodeId) -> Option<Parts> {
     if graph.reader_count(x) != count || graph.is_output(x) {
         return None;
     }
-    let readers = graph.consumers(x);
     let mut values = vec![None; count];
-    for reader in readers {
+    for reader in graph.uses(x) {
         let (data, along, index) = single_index(graph, reader.node)?;
         let place = values.get_mut(index).filter(|place| place.is_none() && data == x && along == axis)?;
         *place = Some(ValueRef::from(reader.node));

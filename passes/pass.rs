@@ -113,8 +113,8 @@ pub struct RuleContext<'a> {
 }
 
 impl RuleContext<'_> {
-    /// Whether TensorRT makes one kernel of an attention that is written out, if queries, keys and values are rows of products
-    /// or cut from such rows, and not if they are cut after their transposition (seen in 8.5.3).
+    /// Whether TensorRT may make one kernel of an attention that is written out: where it did, queries, keys and values were
+    /// rows of products or cut from such rows, and not cut after their transposition (8.5.3; heads of 64).
     pub(crate) fn finds_attention(&self) -> bool {
         self.options.half && self.capabilities.scaled_scores
     }

@@ -221,6 +221,17 @@ proptest! {
         }
     }
 
+    /// The parts of an attention are moved where it is found already.
+    #[test]
+    fn parts_keep_every_bit_for_half(graph in graphs()) {
+        let left_out = ["sink_parts", "split_parts", "fuse_layout"];
+        let found = left_out.iter().try_fold(standard_for_half(), |pipeline, name| pipeline.without(name)).unwrap();
+        let found = found.run(graph).unwrap().0;
+        for name in ["sink_parts", "split_parts"] {
+            check(&found, &standard_for_half().only(&[name]).unwrap(), true)?;
+        }
+    }
+
     #[test]
     fn the_pipeline_keeps_outputs_and_settles(graph in graphs()) {
         for siblings in [Siblings::Auto, Siblings::Always] {

@@ -165,6 +165,20 @@ mod tests {
             %f = shuffle(%c) before=[2, 1, 0, 3] shape=[1, 2, 6, 2]
             %y = attention(%d, %e, %f) scale=0.5 causal=none scores=product }";
         assert_eq!(run(shuffles, &old, true).reasons(), [reason]);
+        // One layer counts as the steps that it was made of: four, five.
+        let behind_layer = |layer: &str| {
+            text(&format!(
+                "%g = shuffle(%d) {layer} %z = add(%e, %f) %y = attention(%g, %z, %z) scale=0.5 causal=none scores=product"
+            ))
+        };
+        let layer_of_two = behind_layer("before=[0, 2, 1, 3] shape=[1, 2, 5, 2]");
+        let layer_of_three = behind_layer("before=[0, 2, 1, 3] shape=[1, 5, 2, 2] after=[0, 2, 1, 3]");
+        assert_eq!(run(&layer_of_two, &old, true).reasons(), [reason]);
+        // No queries, keys or values: a mask.
+        let mask = text(
+            "%g = reshape(%d) shape=[1, 1, 4, 5] %y = attention(%i, %j, %j, %g) scale=0.5 causal=none scores=product",
+        )
+        .replace("%x: f32[1, 5, 12]", "%x: f32[1, 5, 12], %i: f32[1, 2, 4, 6], %j: f32[1, 2, 5, 6]");
         // Parts that were cut after a transposition are no rows.
         let gathers = "graph g(%x: f32[3, 1, 5, 4]) -> (%y) {
             %0 = constant() value=i64[] {0} %1 = constant() value=i64[] {1} %2 = constant() value=i64[] {2}
@@ -178,6 +192,8 @@ mod tests {
             (&attention, &new, true),
             (&sums, &old, true),
             (&five, &old, true),
+            (&layer_of_three, &old, true),
+            (&mask, &old, true),
             (gathers, &old, true),
         ] {
             assert!(run(text, target, half).rewrites > 0, "{text}");

@@ -11,12 +11,13 @@
 //! Fires if the second reshape restores the shape, or the other operand is a constant, which is reshaped in place of `%x`.
 //!
 //! Refuses when: something else reads the reshape, or the operator. An operand that is larger than what was reshaped, a
-//! reshape that joins or cuts axes, and one that is both operands are no match.
+//! reshape that joins or cuts axes, one of a constant, one that is both operands, and PRelu are no match.
 //!
 //! Order: after `canonicalize_reshape`; before `fuse_attention`, which looks for masks.
 //!
 //! Numerics: bit-exact.
 
+use trt_fuse_ir::op::BinaryOp;
 use trt_fuse_ir::{Dim, Graph, NodeId, Op, OpKind, Patch, Shape, ValueRef};
 
 use crate::layout::Step;
@@ -37,12 +38,15 @@ impl Rule for SinkReshape {
 
     fn rewrite(&self, graph: &Graph, root: NodeId, context: &RuleContext<'_>) -> Result<Patch, Miss> {
         let middle = graph.input(root, 0).ok_or(Miss::NoMatch)?.node;
-        let Some(Op::Binary(op)) = graph.op(middle) else { return Err(Miss::NoMatch) };
+        // The slope of PRelu may not be of a greater rank than the data.
+        let Some(Op::Binary(op)) = graph.op(middle).filter(|op| **op != Op::Binary(BinaryOp::PRelu)) else {
+            return Err(Miss::NoMatch);
+        };
         let [Some(a), Some(b)] = [0, 1].map(|slot| graph.input(middle, slot)) else { return Err(Miss::NoMatch) };
         let sunk = Sunk::of(graph, root, a, b).map(|sunk| (sunk, false));
         let (sunk, is_second) = sunk.or_else(|| Some((Sunk::of(graph, root, b, a)?, true))).ok_or(Miss::NoMatch)?;
         let result = shape_of(graph, root.into()).ok_or(Miss::NoMatch)?;
-        if !context.symbols.tell(&sunk.other_shape) || !context.symbols.tell(result) {
+        if !context.symbols.tell(&sunk.other_shape) {
             return Err(Miss::NoMatch);
         }
         let mut patch = Patch::new(self.name(), root);
@@ -74,7 +78,8 @@ impl Sunk {
         if graph.kind(reshaped.node) != Some(OpKind::Reshape) || other == reshaped {
             return None;
         }
-        let x = graph.input(reshaped.node, 0)?;
+        // A constant is to be folded, and would come back as the other operand.
+        let x = graph.input(reshaped.node, 0).filter(|x| graph.constant(*x).is_none())?;
         let (before, after, given) = (shape_of(graph, x)?, shape_of(graph, reshaped)?, shape_of(graph, other)?);
         let is_restored = shape_of(graph, root.into())? == before;
         let other_shape = operand_shape(before, after, given)?;
@@ -91,9 +96,8 @@ fn shape_of(graph: &Graph, value: ValueRef) -> Option<&Shape> {
 
 /// The shape of an operand that broadcasts to `before` as `given` does to `after`, if these differ in axes of size 1 alone.
 fn operand_shape(before: &Shape, after: &Shape, given: &Shape) -> Option<Shape> {
-    let missing = after.len().checked_sub(given.len())?;
-    let one = Dim::fixed(1);
-    let given = std::iter::repeat_n(&one, missing).chain(given);
+    let (one, rank) = (Dim::fixed(1), given.len());
+    let given = std::iter::repeat_n(&one, after.len().checked_sub(rank)?).chain(given);
     let mut rest = after.iter().zip(given).filter(|(dim, _)| !dim.is(1));
     let mut shape = Vec::new();
     for dim in before {
@@ -104,8 +108,8 @@ fn operand_shape(before: &Shape, after: &Shape, given: &Shape) -> Option<Shape> 
         let (_, own) = rest.next().filter(|(after, _)| *after == dim)?;
         shape.push(own.clone());
     }
-    // Of no greater rank than it needs.
-    let lead = shape.iter().take_while(|dim| dim.is(1)).count();
+    // Of no greater rank than before, if that suffices: it need not be reshaped then.
+    let lead = shape.iter().take_while(|dim| dim.is(1)).count().min(shape.len().saturating_sub(rank));
     rest.next().is_none().then(|| shape.into_iter().skip(lead).collect())
 }
 
@@ -132,23 +136,24 @@ mod tests {
 
     #[test]
     fn fires_on_either_operand_whatever_its_rank() {
-        for (given, after) in [
-            ("1, 4, 1, 3, 1", "1, 4, 1, 3, n"),
-            ("4, 3, 1", "1, 4, 3, n"),
-            ("1", "4, 1, 3, n"),
-            ("n", "4, 3, n"),
-            ("", "4, 3, n, 1"),
-            ("3, 1, 1", "4, 3, n, 1"),
-            ("4, 3, n", "4, 3, n"),
-            ("1, 4, 3, n, 1", "1, 4, 3, n, 1"),
+        for (given, after, is_reshaped) in [
+            ("1, 4, 1, 3, 1", "1, 4, 1, 3, n", true),
+            ("4, 3, 1", "1, 4, 3, n", true),
+            ("1", "4, 1, 3, n", false),
+            ("n", "4, 3, n", false),
+            ("", "4, 3, n, 1", false),
+            ("3, 1, 1", "4, 3, n, 1", true),
+            ("4, 3, n", "4, 3, n", true),
+            ("1, 4, 3, n, 1", "1, 4, 3, n, 1", true),
         ] {
-            for operands in ["%1, %m", "%m, %1"] {
+            for operator in ["sub(%1, %m)", "sub(%m, %1)", "less(%1, %m)"] {
                 let text = format!(
                     "graph g(%x: f32[4, 1, 3, n], %m: f32[{given}]) -> (%y) {{ %1 = reshape(%x) shape=[{after}]
-                    %2 = sub({operands}) %y = reshape(%2) shape=[4, 1, 3, n] }}"
+                    %2 = {operator} %y = reshape(%2) shape=[4, 1, 3, n] }}"
                 );
                 let run = run_rule(SinkReshape, &text);
                 assert_eq!(run.equal_within(0.0, 2).rewrites, 1, "{text}");
+                assert_eq!(run.after.to_string().contains("reshape(%m)"), is_reshaped, "{}", run.after);
             }
         }
     }
@@ -190,7 +195,14 @@ mod tests {
     #[test]
     fn leaves_others_alone() {
         for body in [
-            // The operand makes it larger, axes are joined, cut and swapped, no reshape in front or behind, one value twice.
+            // The operand makes it larger, axes are joined, cut and swapped, no reshape in front or behind, one value twice,
+            // PRelu, a constant.
+            "%c = constant() value=f32[3] {1, 2, 3} %1 = reshape(%x) shape=[1, 4, n, 1] %2 = add(%1, %c) %y = reshape(%2) shape=[(12*n)]",
+            "%c = constant() value=f32[2, 1, 1, 1] {1, 2} %1 = reshape(%x) shape=[1, 4, n] %2 = add(%1, %c) %y = reshape(%2) shape=[(8*n)]",
+            "%1 = reshape(%s) shape=[3] %2 = prelu(%t, %1) %y = reshape(%2) shape=[1, 3]",
+            "%1 = reshape(%s) shape=[3] %2 = prelu(%1, %t) %y = reshape(%2) shape=[1, 3]",
+            "%a = constant() value=f32[2, 2] {1, 2, 3, 4} %b = constant() value=f32[2, 1, 2] {1, 2, 3, 4} %1 = reshape(%a) shape=[2, 1, 2]
+                %2 = mul(%1, %b) %y = reshape(%2) shape=[4]",
             "%1 = reshape(%x) shape=[1, 4, n, 1] %2 = add(%1, %wide) %y = reshape(%2) shape=[(12*n)]",
             "%1 = reshape(%x) shape=[1, 4, n, 1] %2 = add(%1, %high) %y = reshape(%2) shape=[(8*n)]",
             "%1 = reshape(%x) shape=[(4*n)] %2 = add(%1, %m) %y = reshape(%2) shape=[4, n]",
@@ -200,7 +212,7 @@ mod tests {
             "%1 = reshape(%x) shape=[1, 4, n] %2 = add(%1, %m) %y = transpose(%2) perm=[1, 0, 2]",
             "%1 = reshape(%x) shape=[1, 4, n] %2 = mul(%1, %1) %y = reshape(%2) shape=[4, n]",
         ] {
-            let inputs = "%x: f32[4, n], %wide: f32[4, 1, 3], %high: f32[2, 4, 1, 1], %m: f32[1]";
+            let inputs = "%x: f32[4, n], %wide: f32[4, 1, 3], %high: f32[2, 4, 1, 1], %m: f32[1], %s: f32[1, 3], %t: f32[3]";
             let text = format!("graph g({inputs}) -> (%y) {{ {body} }}");
             assert_eq!(run_rule(SinkReshape, &text).rewrites, 0, "{body}");
         }
