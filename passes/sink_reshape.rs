@@ -46,7 +46,7 @@ impl Rule for SinkReshape {
         let sunk = Sunk::of(graph, root, a, b).map(|sunk| (sunk, false));
         let (sunk, is_second) = sunk.or_else(|| Some((Sunk::of(graph, root, b, a)?, true))).ok_or(Miss::NoMatch)?;
         let result = shape_of(graph, root.into()).ok_or(Miss::NoMatch)?;
-        if !context.symbols.tell(&sunk.other_shape) {
+        if !context.symbols.tell(&sunk.other_shape) || !(sunk.is_restored || context.symbols.tell(result)) {
             return Err(Miss::NoMatch);
         }
         let mut patch = Patch::new(self.name(), root);
@@ -196,11 +196,14 @@ mod tests {
     fn leaves_others_alone() {
         for body in [
             // The operand makes it larger, axes are joined, cut and swapped, no reshape in front or behind, one value twice,
-            // PRelu, a constant.
+            // PRelu, a shape that only a node tells, a constant.
             "%c = constant() value=f32[3] {1, 2, 3} %1 = reshape(%x) shape=[1, 4, n, 1] %2 = add(%1, %c) %y = reshape(%2) shape=[(12*n)]",
             "%c = constant() value=f32[2, 1, 1, 1] {1, 2} %1 = reshape(%x) shape=[1, 4, n] %2 = add(%1, %c) %y = reshape(%2) shape=[(8*n)]",
             "%1 = reshape(%s) shape=[3] %2 = prelu(%t, %1) %y = reshape(%2) shape=[1, 3]",
             "%1 = reshape(%s) shape=[3] %2 = prelu(%1, %t) %y = reshape(%2) shape=[1, 3]",
+            "%i = nonzero(%x) %j = cast(%i) to=f32 %k = nonzero(%i) %u = shape(%i) start=1 %v = shape(%k) start=0
+                %d = constant() value=i64[2] {1, 2} %e = concat(%d, %u) axis=0 %c = constant() value=f32[1, 1, 1] {2}
+                %1 = reshape(%j, %e) %2 = mul(%1, %c) %y = reshape(%2, %v)",
             "%a = constant() value=f32[2, 2] {1, 2, 3, 4} %b = constant() value=f32[2, 1, 2] {1, 2, 3, 4} %1 = reshape(%a) shape=[2, 1, 2]
                 %2 = mul(%1, %b) %y = reshape(%2) shape=[4]",
             "%1 = reshape(%x) shape=[1, 4, n, 1] %2 = add(%1, %wide) %y = reshape(%2) shape=[(12*n)]",

@@ -7,6 +7,8 @@
 //! %4 = reshape(%3) shape=[(64*n), 3, 49, 49]
 //! ```
 //! (Swin transformers; Liu et al., 2021.) Of n images it is an attention of 64 * 3 heads, whose mask is that of one image.
+//!
+//! Such a mask, and what else is added, is constant, and none comes behind it; no mask selects, and no heads are repeated.
 
 use trt_fuse_ir::op::{BinaryOp, Expand};
 use trt_fuse_ir::{Dim, Graph, NodeId, Op, OpKind, Patch, Shape, ValueRef};
@@ -55,9 +57,9 @@ impl Windows {
         (is_split && is_whole && windows.each().is_some()).then_some(Masked { windows, scores, mask, nodes })
     }
 
-    /// Windows and heads, if both are known.
+    /// Windows and heads, if both are known and there are any.
     fn each(&self) -> Option<[usize; 2]> {
-        let known = |dim: &Dim| usize::try_from(dim.value()?).ok();
+        let known = |dim: &Dim| usize::try_from(dim.value()?).ok().filter(|size| *size > 0);
         Some([known(&self.windows)?, known(&self.heads)?])
     }
 
@@ -77,7 +79,8 @@ impl Windows {
         if [windows, heads] != each {
             mask = patch.add(Expand { shape: Some(shape_of(&[each[0], each[1], rows, columns])) }, &[Some(mask)]);
         }
-        Some(Step::Reshape(shape_of(&[1, each[0] * each[1], rows, columns])).add(patch, mask))
+        let heads = each[0].checked_mul(each[1])?;
+        Some(Step::Reshape(shape_of(&[1, heads, rows, columns])).add(patch, mask))
     }
 
     /// A constant mask, of four dimensions at most, and its sizes in windows, heads, rows and columns.
@@ -182,6 +185,30 @@ mod tests {
     }
 
     #[test]
+    fn fires_on_transposed_keys_and_values() {
+        let text = "graph g(%x: f32[n, 3, 2, 2, 4], %k: f32[(3*n), 2, 4, 3], %v: f32[(3*n), 2, 5, 3]) -> (%y) {
+            %mask = constant() value=f32[3, 1, 1, 3] {0, 1, 2, 3, 4, 5, 6, 7, 8} %q = reshape(%x) shape=[(3*n), 2, 2, 4]
+            %s = matmul(%q, %k) %a = reshape(%s) shape=[n, 3, 2, 2, 3] %b = add(%a, %mask)
+            %z = reshape(%b) shape=[(3*n), 2, 2, 3] %w = softmax(%z) axis=3 %y = matmul(%w, %v) transpose_b=true }";
+        assert_eq!(run_rule(FuseAttention, text).equal_within(1e-5, 2).rewrites, 1);
+    }
+
+    #[test]
+    fn leaves_masks_of_each_image_and_images_without_windows_alone() {
+        for (images, windows, mask) in [(2, 3, "[2, 3, 1, 1, 1]"), (2, 0, "[1, 1, 1, 1, 3]"), (0, 2, "[0, 1, 1, 1, 1]")]
+        {
+            let all = images * windows;
+            let text = format!(
+                "graph g(%q: f32[{all}, 2, 2, 4], %k: f32[{all}, 2, 3, 4], %v: f32[{all}, 2, 3, 5]) -> (%y) {{
+                %mask = constant() value=f32{mask} splat 1 %s = matmul(%q, %k) transpose_b=true
+                %a = reshape(%s) shape=[{images}, {windows}, 2, 2, 3] allow_zero=true %b = add(%a, %mask)
+                %z = reshape(%b) shape=[{all}, 2, 2, 3] allow_zero=true %w = softmax(%z) axis=-1 %y = matmul(%w, %v) }}"
+            );
+            assert_eq!(run_rule(FuseAttention, &text).rewrites, 0, "{text}");
+        }
+    }
+
+    #[test]
     fn refuses_a_mask_with_another_reader() {
         let reason = "output of `b` also read by `an output of the graph`";
         assert_eq!(run_to("%y, %b", "", MASKED).reasons(), [reason]);
@@ -195,6 +222,13 @@ mod tests {
             MASKED.replace("add(", "mul("),
             MASKED.replace("[n, 3, 2, 2, 3]", "[3, n, 2, 2, 3]").replace("%mask", "%one"),
             MASKED.replace("[n, 3, 2, 2, 3]", "[(3*n), 2, 1, 2, 3]").replace("%mask", "%one"),
+            MASKED.replace("[n, 3, 2, 2, 3]", "[n, 3, 2, 3, 2]").replace("%mask", "%one"),
+            // A mask that selects, beside that of the windows.
+            format!(
+                "%low = constant() value=f32[] {{-inf}} %sees = constant() value=bool[3] {{true, false, true}}
+                %t = where(%sees, %s, %low) {}",
+                MASKED.replace("%s)", "%t)")
+            ),
         ] {
             let run = run("%one = constant() value=f32[1] {1}", &scores);
             assert_eq!(run.rewrites, 0, "{scores}\n{}", run.after);
