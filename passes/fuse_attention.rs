@@ -17,9 +17,9 @@
 //! scores; with any number of additive masks and with a boolean one that selects scores or negative infinity, or the
 //! lowest number of f32 or bf16, which is the same as adding it; with one that selects scores or a number below all
 //! scores (-1e30; of f16 the lowest), if it is constant and leaves each query a key; with a constant mask that hides
-//! what comes later, which becomes the causal flag; with a constant mask of an image's windows, in five dimensions (see `windows`);
-//! with the softmax of a half type in f32; with NaN replaced by 0 where all keys are hidden. Heads of keys and values
-//! that are repeated for several heads of queries lose their repetition.
+//! what comes later, which becomes the causal flag; with a constant mask of an image's windows, in five dimensions (see
+//! `windows`); with the softmax of a half type in f32; with NaN replaced by 0 where all keys are hidden. Heads of keys
+//! and values that are repeated for several heads of queries lose their repetition.
 //!
 //! Refuses: "the softmax is not over the keys"; "the mask makes the scores larger"; "a query whose keys are all hidden by a
 //! finite number", which a half type or another number than the lowest does not tell from what is added to it, and which
