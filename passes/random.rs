@@ -133,7 +133,7 @@ fn is_noise(graph: &Graph, inputs: &[Tensor], gap: f64) -> bool {
         return true;
     }
     let Ok(expected) = eval_graph(graph, inputs) else { return false };
-    (1..5_u64).any(|turn| {
+    (1..17_u64).any(|turn| {
         let found = eval_graph(&with_noise(graph, turn), inputs);
         found.is_ok_and(|found| expected.iter().zip(&found).any(|(a, b)| difference(a, b) > gap / 30.0))
     })
