@@ -7,19 +7,24 @@ MODELS is a folder of NAME.onnx; all of them if none is named. Each is built onc
 largest difference relative to the largest number of an output (`of`, where the evaluator differs most). TRT_FUSE names the program, LD_LIBRARY_PATH the folder of
 TensorRT. Symbols get the ranges of RANGES, or those that `--range` gives as `trt-fuse build` takes them (a dimension
 without a name is `INPUT.AXIS`); onnxruntime gets their middle. `--value` fills an input of that name for onnxruntime, and
-so does a number that is fixed (`--range 'INPUT[0]=NUMBER'`).
+so does a number that is fixed (`--range 'INPUT[0]=NUMBER'`). The `light_` models get weights (scripts/weights.py).
 """
 
 import argparse
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy
+import onnx
 import onnxruntime
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "scripts"))
+from weights import with_weights
 
 RANGES = {"batch": "1:2:4", "seq": "8:16:32"}
 DTYPES = {"tensor(float)": numpy.float32, "tensor(int64)": numpy.int64, "tensor(int32)": numpy.int32}
@@ -64,6 +69,9 @@ def random_input(value, random, values):
 def compare(file, program, folder, options, fixed, values, seconds):
     end = time.monotonic() + seconds
     left = lambda: end - time.monotonic()
+    if file.name.startswith("light_"):
+        model, file = onnx.load(file), folder / file.name
+        onnx.save(with_weights(model), file)
     session_options = onnxruntime.SessionOptions()
     session_options.log_severity_level = 3
     session = onnxruntime.InferenceSession(file, session_options, providers=["CPUExecutionProvider"])
