@@ -8,7 +8,7 @@ and `never`; `dynamic`, where sizes stay symbols, in ranges that end at the size
 for a constant; `cold`, without OnnxParser's kernel times; and `skip.PASS`, without a pass. TRT_FUSE names the program, LD_LIBRARY_PATH the folder of
 TensorRT.
 
-OnnxParser's engines are built first, then ours with the kernel times that each left, so that equal layers get equal
+OnnxParser's engine of a case is built first, then ours with the kernel times that it left, so that equal layers get equal
 kernels; W (1) are built at the same time. When all are built, one case after the other is measured with nothing else on
 the GPU: as a CUDA graph with tensors on the GPU and plainly with copies, OnnxParser's twice, first and last, to tell noise
 from gain; then the same model in PyTorch (eager.py, at most four of them), which compiles while engines are built. What S
@@ -235,6 +235,19 @@ class Case:
         return self.told
 
 
+def build(cases, sides, workers, program, end):
+    """OnnxParser's engines, each followed by those that its kernel times are for."""
+    def start(case):
+        for side in sides:
+            case.build(side, program, end)
+        return [pool.submit(case.build, side, program, end) for side in case.sides()]
+
+    with ThreadPoolExecutor(workers) as pool:
+        for started in [pool.submit(start, case) for case in cases]:
+            for engine in started.result():
+                engine.result()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("models", type=Path)
@@ -254,10 +267,7 @@ def main():
     torches = [None] if given.no_torch else [Torch() for _ in range(min(given.workers, 4))]
     with tempfile.TemporaryDirectory() as folder, given.out.open("a") as out:
         cases = [Case(text, given.models, folder, torches[at % len(torches)], sides) for at, text in enumerate(given.cases)]
-        with ThreadPoolExecutor(given.workers) as pool:
-            for tasks in ([(case, side) for case in cases for side in sides],
-                          [(case, side) for case in cases for side in case.sides()]):
-                list(pool.map(lambda task: task[0].build(task[1], program, build_end), tasks))
+        build(cases, sides, given.workers, program, build_end)
         for torch in filter(None, torches):
             torch.settle(build_end)
         for case in cases:
