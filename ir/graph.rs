@@ -174,6 +174,8 @@ pub struct Graph {
     value_names: Names,
     /// Nodes that are neither inputs nor constants.
     operations: usize,
+    /// Whether some node's outputs are to be inferred again.
+    has_stale: bool,
     /// What [`walk`](Self::walk) has found, until something changes.
     walked: OnceLock<Walk>,
 }

@@ -231,11 +231,11 @@ pub enum PassError {
     /// No fault: as many rewrites were made as were asked for.
     #[error("stopped, as asked")]
     Stopped,
-    /// The graph that a pass left does not verify.
-    #[error("after pass {pass}: {source}")]
+    /// The graph that passes left does not verify.
+    #[error("after {passes}: {source}")]
     Invalid {
-        /// The pass.
-        pass: &'static str,
+        /// Those that have changed it since it was verified.
+        passes: String,
         /// Every violation.
         source: VerifyErrors,
     },

@@ -107,11 +107,12 @@ const MAX_ROUNDS: usize = 32;
 /// Passes in order.
 #[derive(Debug)]
 pub struct Pipeline {
-    /// Each is run until it changes nothing, and then the next.
+    /// Each is run until none of its passes changes anything, and then the next.
     stages: Vec<Vec<Box<dyn Pass>>>,
     capabilities: Capabilities,
     options: Options,
     stop_after: Option<usize>,
+    verify_each: bool,
 }
 
 /// A name that is no pass.
@@ -147,7 +148,13 @@ impl Pipeline {
     }
 
     fn of_stages(stages: Vec<Vec<Box<dyn Pass>>>, capabilities: &Capabilities) -> Self {
-        Self { stages, capabilities: capabilities.clone(), options: Options::default(), stop_after: None }
+        Self {
+            stages,
+            capabilities: capabilities.clone(),
+            options: Options::default(),
+            stop_after: None,
+            verify_each: false,
+        }
     }
 
     fn passes(&self) -> impl Iterator<Item = &dyn Pass> {
@@ -200,6 +207,14 @@ impl Pipeline {
         self
     }
 
+    /// Verifies the graph after each pass that changes it, so that an error names one pass. Otherwise that is done at the end
+    /// of a stage: to verify takes as long as many passes together.
+    #[must_use]
+    pub fn verify_each(mut self) -> Self {
+        self.verify_each = true;
+        self
+    }
+
     fn retain(&mut self, keeps: impl Fn(&str) -> bool) {
         for stage in &mut self.stages {
             stage.retain(|pass| keeps(pass.name()));
@@ -213,7 +228,7 @@ impl Pipeline {
         Err(UnknownPass { name: name.to_string(), known: self.names().join(", ") })
     }
 
-    /// Runs the passes of each stage, round after round, until a round changes nothing.
+    /// Runs the passes of each stage in turn until all leave the graph as it is.
     ///
     /// # Errors
     /// A bug in a pass: its patch does not fit, its graph does not verify, or the interface changed.
@@ -263,7 +278,7 @@ impl Run<'_> {
         Ok(changed)
     }
 
-    /// Runs the passes of a stage, round after round, until a round changes nothing. Returns whether the graph is another.
+    /// Runs the passes of a stage, and checks what they leave. Returns whether the graph is another.
     fn stage(
         &mut self,
         passes: &[Box<dyn Pass>],
@@ -271,31 +286,56 @@ impl Run<'_> {
         interface: &Interface,
         bodies: &mut Bodies,
     ) -> Result<bool, PassError> {
-        let mut remarks = Vec::new();
-        let mut changed_ever = false;
-        for round in 0..MAX_ROUNDS {
-            let mut changed = false;
-            remarks.clear();
-            for pass in passes {
+        let changed = self.rounds(passes, graph, interface, bodies)?;
+        if !changed.is_empty() && !self.pipeline.verify_each {
+            verify(graph).map_err(|source| PassError::Invalid { passes: changed.join(", "), source })?;
+        }
+        Ok(!changed.is_empty())
+    }
+
+    /// Runs passes in turn, and the bodies after the last, until none changes what the others have left. Returns which have
+    /// changed something.
+    fn rounds(
+        &mut self,
+        passes: &[Box<dyn Pass>],
+        graph: &mut Graph,
+        interface: &Interface,
+        bodies: &mut Bodies,
+    ) -> Result<Vec<&'static str>, PassError> {
+        // Each pass's of its last run: the graph that it left unchanged is the one at the end.
+        let mut remarks = vec![Vec::new(); passes.len()];
+        let mut changed = Vec::new();
+        let mut unchanged_runs = 0;
+        let mut count = |name, is_changed: bool| {
+            unchanged_runs = if is_changed { 0 } else { unchanged_runs + 1 };
+            if is_changed && !changed.contains(&name) {
+                changed.push(name);
+            }
+            // The bodies are one more.
+            unchanged_runs <= passes.len()
+        };
+        'rounds: for round in 0..MAX_ROUNDS {
+            self.journal.round = round;
+            for (pass, remarks) in passes.iter().zip(&mut remarks) {
                 if self.is_over() {
-                    return Ok(changed_ever | changed);
+                    return Ok(changed);
                 }
                 self.runs_left -= 1;
-                self.journal.round = round;
-                let run = self.pass(pass.as_ref(), graph, interface, &mut remarks)?;
-                changed |= run.rewrites > 0;
+                let run = self.pass(pass.as_ref(), graph, interface, remarks)?;
+                let goes_on = count(run.name, run.rewrites > 0);
                 if run.rewrites > 0 || round == 0 {
                     self.report.passes.push(run);
                 }
+                if !goes_on {
+                    break 'rounds;
+                }
             }
-            changed |= bodies.run(self, graph)?;
-            changed_ever |= changed;
-            if !changed {
+            if !count(BODIES, bodies.run(self, graph)?) {
                 break;
             }
         }
-        self.report.remarks.append(&mut remarks);
-        Ok(changed_ever)
+        self.report.remarks.extend(remarks.into_iter().flatten());
+        Ok(changed)
     }
 
     /// Whether as much was done as was asked for.
@@ -324,11 +364,13 @@ impl Run<'_> {
         };
         if rewrites > 0 {
             context.settle(name, graph)?;
-            verify(graph).map_err(|source| PassError::Invalid { pass: name, source })?;
+            if self.pipeline.verify_each {
+                verify(graph).map_err(|source| PassError::Invalid { passes: name.to_string(), source })?;
+            }
             interface.check(name, graph)?;
         }
         self.journal = std::mem::take(&mut context.journal);
-        remarks.append(&mut context.remarks);
+        *remarks = context.remarks;
         let nodes_after = graph.operation_count();
         Ok(PassReport { name, rewrites, nodes_before, nodes_after, ms: start.elapsed().as_secs_f64() * 1e3 })
     }

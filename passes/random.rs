@@ -191,13 +191,14 @@ fn with_noise(graph: &Graph, mut turn: u64) -> Graph {
 
 /// The standard passes, with such siblings merged.
 fn standard(siblings: Siblings) -> Pipeline {
-    Pipeline::standard(&Capabilities::default()).with_options(Options { siblings, ..Options::default() })
+    let options = Options { siblings, ..Options::default() };
+    Pipeline::standard(&Capabilities::default()).with_options(options).verify_each()
 }
 
 /// The standard passes for a target that finds the attention itself where f16 is allowed.
 fn standard_for_half() -> Pipeline {
     let options = Options { siblings: Siblings::Always, half: true, ..Options::default() };
-    Pipeline::standard(&Capabilities::tensorrt((8, 5, 3))).with_options(options)
+    Pipeline::standard(&Capabilities::tensorrt((8, 5, 3))).with_options(options).verify_each()
 }
 
 fn check(graph: &Graph, pipeline: &Pipeline, exact: bool) -> Result<(), TestCaseError> {

@@ -167,8 +167,8 @@ impl Graph {
             }
             self.disconnect(reader);
             self.connect(new, reader);
-            if !same && let Some(place) = self.place_mut(reader.node) {
-                place.is_stale = true;
+            if !same {
+                self.mark_stale(reader.node);
             }
         }
         if let Some(uses) = self.output_uses.remove(&old) {
@@ -182,9 +182,14 @@ impl Graph {
     }
 
     pub(crate) fn set_info(&mut self, value: ValueRef, info: ValueInfo) {
-        if self.change_info(value, info)
-            && let Some(place) = self.place_mut(value.node)
-        {
+        if self.change_info(value, info) {
+            self.mark_stale(value.node);
+        }
+    }
+
+    fn mark_stale(&mut self, id: NodeId) {
+        self.has_stale = true;
+        if let Some(place) = self.place_mut(id) {
             place.is_stale = true;
         }
     }
@@ -198,9 +203,7 @@ impl Graph {
         }
         output.info = info;
         for reader in self.consumers(value) {
-            if let Some(place) = self.place_mut(reader.node) {
-                place.is_stale = true;
-            }
+            self.mark_stale(reader.node);
         }
         true
     }
@@ -284,6 +287,9 @@ impl Graph {
     /// # Errors
     /// If a node's inputs no longer fit it: some rewrite was wrong.
     pub fn reinfer(&mut self) -> Result<(), GraphError> {
+        if !self.has_stale {
+            return Ok(());
+        }
         for id in self.topo() {
             let Some(place) = self.place_mut(id) else { continue };
             if !std::mem::replace(&mut place.is_stale, false) || matches!(place.kind, OpKind::Input | OpKind::Constant)
@@ -300,6 +306,7 @@ impl Graph {
                 self.change_info(ValueRef { node: id, slot }, info);
             }
         }
+        self.has_stale = false;
         Ok(())
     }
 }

@@ -67,7 +67,7 @@ impl Case {
             keeps(&graph, &standard_for_half(), &[2], 1e-4)?;
             for target in [Capabilities::default(), Capabilities::tensorrt((8, 6, 1))] {
                 for graph in [&graph, &optimized] {
-                    keeps(graph, &Pipeline::lowering(&target), &[2], 1e-4)?;
+                    keeps(graph, &Pipeline::lowering(&target).verify_each(), &[2], 1e-4)?;
                 }
             }
             Ok(())
