@@ -53,6 +53,8 @@ struct Line {
 enum Value {
     Text(String),
     Tensor(RecordTensor),
+    /// Read when the text is asked for: who counts layers need not wait until a file's weights are hashed.
+    Weights(Box<Tensor>),
 }
 
 impl Record {
@@ -109,6 +111,10 @@ impl Record {
             match value {
                 Value::Text(value) => text.push_str(value),
                 Value::Tensor(tensor) => self.render_tensor(&mut text, *tensor),
+                Value::Weights(value) => {
+                    let dims: Vec<String> = value.dims().iter().map(ToString::to_string).collect();
+                    let _ = write!(text, "{}[{}]#{:016x}", value.dtype(), dims.join(","), value.content_hash());
+                }
             }
         }
         if let Some(metadata) = &line.metadata {
@@ -182,9 +188,9 @@ impl LineBuilder<'_> {
         }
     }
 
-    fn weights(self, key: &'static str, value: &Tensor) -> Self {
-        let dims: Vec<String> = value.dims().iter().map(ToString::to_string).collect();
-        self.text(key, format!("{}[{}]#{:016x}", value.dtype(), dims.join(","), value.content_hash()))
+    fn weights(mut self, key: &'static str, value: &Tensor) -> Self {
+        self.line.parameters.push((key, Value::Weights(Box::new(value.clone()))));
+        self
     }
 
     fn maybe_weights(self, key: &'static str, value: Option<&Weights<'_>>) -> Self {
