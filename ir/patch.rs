@@ -23,6 +23,8 @@ struct PendingNode {
     outputs: usize,
     /// For a node of a body.
     copied: Option<Copied>,
+    /// The one node that it stands for; otherwise for all that the patch takes in.
+    stands_for: Option<NodeId>,
 }
 
 /// What a node of a body keeps outside of it.
@@ -75,7 +77,13 @@ impl Patch {
 
     /// Adds a node of several outputs.
     pub fn add_many(&mut self, op: impl Into<Op>, inputs: &[Option<ValueRef>], outputs: usize) -> NodeId {
-        self.nodes.push(PendingNode { op: op.into(), inputs: inputs.to_vec(), outputs, copied: None });
+        self.nodes.push(PendingNode {
+            op: op.into(),
+            inputs: inputs.to_vec(),
+            outputs,
+            copied: None,
+            stands_for: None,
+        });
         NodeId(PENDING + (self.nodes.len() - 1) as u32)
     }
 
@@ -105,6 +113,7 @@ impl Patch {
                 inputs: operands.into_iter().map(|input| input.and_then(|input| outside(&copies, input))).collect(),
                 outputs: node.outputs.len(),
                 copied: Some(Copied { name: node.name.clone(), outputs: names, sources }),
+                stands_for: None,
             });
             copies.insert(id, NodeId(PENDING + (self.nodes.len() - 1) as u32));
         }
@@ -132,6 +141,15 @@ impl Patch {
     /// Lets the new nodes stand for nodes that stay as long as something else reads them.
     pub fn inherit(&mut self, nodes: impl IntoIterator<Item = NodeId>) -> &mut Self {
         self.inherited.extend(nodes);
+        self
+    }
+
+    /// Lets a new node stand for one node, and not for all that the patch takes in, as it is a part of what many have become.
+    pub fn stand_for(&mut self, new: ValueRef, node: NodeId) -> &mut Self {
+        let at = new.node.0.checked_sub(PENDING);
+        if let Some(pending) = at.and_then(|at| self.nodes.get_mut(at as usize)) {
+            pending.stands_for = Some(node);
+        }
         self
     }
 
@@ -265,13 +283,15 @@ impl Graph {
                 continue;
             }
             let constant = matches!(pending.op, Op::Constant(_));
+            let own = pending.stands_for.and_then(|id| self.node(id)).map(|node| &node.origin);
+            let origin = if constant { Origin::default() } else { own.unwrap_or(origin).clone() };
             let name: Arc<str> = if constant { format!("{anchor}.{}", patch.rule).into() } else { anchor.clone() };
             let new = NewNode {
                 op: pending.op.clone(),
                 inputs,
                 outputs: SmallVec::from_elem(name.clone(), pending.outputs),
                 name,
-                origin: if constant { Origin::default() } else { origin.clone() },
+                origin,
             };
             applied.added.push(self.add_node(new)?);
         }
@@ -384,6 +404,22 @@ mod tests {
         assert_eq!(sources(&graph, "act"), ["sum", "act"]);
         assert_eq!(sources(&graph, "act.1"), ["sum", "act"]);
         assert_eq!(sources(&graph, "out"), ["out"]);
+    }
+
+    #[test]
+    fn a_new_node_can_stand_for_one_alone() {
+        let mut graph = graph(GRAPH);
+        let (sum, act) = (graph.find("sum"), graph.find("act"));
+        let mut patch = Patch::new("test", act);
+        let both = patch.add(Op::Binary(BinaryOp::Mul), &[graph.input(sum, 0), graph.input(sum, 1)]);
+        let part = patch.add(Op::Unary(UnaryOp::Neg), &[Some(both)]);
+        patch.stand_for(part, sum).replace(act.into(), part).absorb([sum, act]);
+        graph.apply(&patch).unwrap();
+        verify(&graph).unwrap();
+        assert_eq!(
+            (sources(&graph, "act.1"), sources(&graph, "act")),
+            (vec!["sum".into(), "act".into()], vec!["sum".into()])
+        );
     }
 
     #[test]

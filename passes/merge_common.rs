@@ -17,7 +17,8 @@
 //! - the operator is opaque or control flow: it may be random, or have effects;
 //! - the output's shape depends on data: its symbol is named after the node, and parameters may mention it.
 //!
-//! Order: after the canonicalizations, which make equal what is written in different ways.
+//! Order: after the canonicalizations, which make equal what is written in different ways; before `merge_siblings` and
+//! `merge_products`, which would compute equal products side by side.
 //!
 //! Numerics: bit-exact.
 

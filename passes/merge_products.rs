@@ -189,8 +189,12 @@ fn merged(graph: &Graph, products: &[NodeId], context: &RuleContext<'_>) -> Resu
     let data = match &parts {
         Some(parts) => apart.into_iter().fold(parts.x, |x, step| step.add(&mut patch, x)),
         None => {
-            let rows = inputs.iter().map(|x| apart.iter().cloned().fold(*x, |x, step| step.add(&mut patch, x)));
-            let rows: Vec<Option<ValueRef>> = rows.map(Some).collect();
+            let row = |(x, id): (&ValueRef, &NodeId)| {
+                let row = apart.iter().cloned().fold(*x, |x, step| step.add(&mut patch, x));
+                patch.stand_for(row, *id);
+                Some(row)
+            };
+            let rows: Vec<Option<ValueRef>> = inputs.iter().zip(&products).map(row).collect();
             patch.add(Concat { axis: 0 }, &rows)
         }
     };
@@ -217,7 +221,7 @@ fn merged(graph: &Graph, products: &[NodeId], context: &RuleContext<'_>) -> Resu
             for (at, id) in products.iter().enumerate() {
                 let index = patch.constant(Tensor::scalar(at as i64));
                 let part = patch.add(Gather { axis: 0 }, &[Some(product), Some(index)]);
-                patch.replace((*id).into(), part);
+                patch.stand_for(part, *id).replace((*id).into(), part);
             }
         }
     }
@@ -323,6 +327,21 @@ mod tests {
           %d = gather(%d.9, %d.merge_products) axis=0 : f32[n, 2, 3]
         }
         ");
+    }
+
+    #[test]
+    fn what_is_taken_out_stands_for_its_own_product() {
+        let products = "%c = matmul(%x, %v) %d = matmul(%z, %w)";
+        let text = format!("graph g(%x: f32[3, 2], %z: f32[3, 2]) -> (%c, %d) {{ {WEIGHTS} {products} }}");
+        let after = run_pass_on_siblings(&MergeProducts, Siblings::Always, &text).after;
+        let of = |kind: OpKind| -> Vec<Vec<&str>> {
+            let origins = |id: &NodeId| after.origins(*id).map(|source| &*source.name).collect();
+            after.live_of(&[kind]).iter().map(origins).collect()
+        };
+        assert_eq!(of(OpKind::Gather), [["c"], ["d"]]);
+        assert_eq!(of(OpKind::MatMul), [["c", "d"]]);
+        // Of the inputs, and of the constants, which are folded.
+        assert_eq!(of(OpKind::Reshape)[..2], [["c"], ["d"]]);
     }
 
     #[test]

@@ -559,12 +559,13 @@ fn standard_passes() -> Vec<Box<dyn Pass>> {
         rule(FuseMatmulScale),
         rule(FuseMatmulBn),
         rule(FuseMatmulBias),
-        rule(MergeSiblings),     // with the biases that these have taken in
-        Box::new(MergeProducts), // of what these leave apart
-        rule(FuseAffine),        // what no convolution has taken in
+        rule(FuseAffine), // what no convolution has taken in
         // After the canonicalizations, which make equal what is written in different ways, and after the folding of
         // constants: two equal convolutions with different normalizations, once merged, could take in neither.
         Box::new(MergeCommon),
+        // Of products that are equal one is enough, and no wide one.
+        rule(MergeSiblings),     // with the biases that these have taken in
+        Box::new(MergeProducts), // of what these leave apart
         rule(FuseGlobalPool),
         rule(MergeReduces),
         rule(FuseReduceReshape), // sees the reductions that the last two make

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use trt_fuse_ir::{Capabilities, Graph};
-use trt_fuse_passes::{Outcome, Pass, PassContext, PassError, Pipeline, Remark};
+use trt_fuse_passes::{Options, Outcome, Pass, PassContext, PassError, Pipeline, Remark, Siblings, count_ops};
 
 /// Says that it has changed the graph the first so many times, and leaves a remark each time.
 #[derive(Debug)]
@@ -55,4 +55,30 @@ fn a_pass_is_run_again_only_after_a_change() {
     assert_eq!(runs([0, 1, 0]).0, [2, 2, 1]);
     assert_eq!(runs([0, 0, 1]).0, [2, 2, 2]);
     assert_eq!(runs([1, 0, 2]).0, [3, 3, 3]);
+}
+
+#[test]
+fn of_equal_products_one_is_left() {
+    let text = "graph g(%x: f32[4, 2, 8]) -> (%y) {
+        %u = constant() value=f32[8, 8] splat 2
+        %v = constant() value=f32[8, 8] splat 2
+        %i = constant() value=i64[] {3}
+        %a = gather(%x, %i) axis=0
+        %b = gather(%x, %i) axis=0
+        %c = matmul(%a, %u)
+        %d = matmul(%a, %v)
+        %e = matmul(%b, %v)
+        %f = relu(%c)
+        %g = exp(%d)
+        %h = add(%f, %g)
+        %y = add(%h, %e)
+    }";
+    for siblings in [Siblings::Auto, Siblings::Always] {
+        let options = Options { siblings, ..Options::default() };
+        let pipeline = Pipeline::standard(&Capabilities::default()).with_options(options);
+        let (after, _) = pipeline.run(text.parse().unwrap()).unwrap();
+        let ops = count_ops(&after);
+        let found: Vec<(&str, usize)> = ops.iter().map(|(op, count)| (&**op, *count)).collect();
+        assert_eq!(found, [("add", 2), ("exp", 1), ("gather", 1), ("matmul", 1), ("relu", 1)], "{after}");
+    }
 }
