@@ -73,7 +73,7 @@ fn measure(model: &Path, runs: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Operations of the chains: the longer one is to take ten times as long as the shorter one, within a fifth.
+/// Operations of the chains: ten times as much work for the longer one.
 const CHAIN_LENGTHS: [usize; 2] = [10_000, 100_000];
 
 /// How often the shorter chain is run for each run of the longer one, so that the clock sees about as much of both: what else

@@ -154,7 +154,8 @@ impl Sample {
             None => tensor.bytes(),
         };
         // Both ends are among them.
-        let start = |run: usize| (length - TOGETHER) * run / (SAMPLES / TOGETHER - 1);
+        let last = SAMPLES / TOGETHER - 1;
+        let start = |run: usize| if run == last { length - TOGETHER } else { (length - TOGETHER) / last * run };
         let is_read_whole = length <= SAMPLES;
         let place = |at: usize| if is_read_whole { at } else { start(at / TOGETHER) + at % TOGETHER };
         let places = (0..SAMPLES.min(length)).map(place);
@@ -331,6 +332,8 @@ mod tests {
             assert!(differs(length, 0) && differs(length, length - 1), "{length}");
         }
         assert!((0..64).all(|at| differs(64, at)));
+        let longest = || Sample::of(&Tensor::full([isize::MAX as usize], 0_u8).unwrap());
+        assert!(longest() == longest());
         // Of more, not all bytes are looked at.
         assert!(!differs(1 << 16, 100));
     }

@@ -200,15 +200,16 @@ impl Pipeline {
         Ok(self)
     }
 
-    /// Stops after `runs` runs of passes, to find the one that a result depends on.
+    /// Stops after `runs` runs of passes, to find the one that a result depends on. Runs that could change nothing are left
+    /// out, so that another version may count otherwise.
     #[must_use]
     pub fn stop_after(mut self, runs: usize) -> Self {
         self.stop_after = Some(runs);
         self
     }
 
-    /// Verifies the graph after each pass that changes it, so that an error names one pass. Otherwise that is done at the end
-    /// of a stage: to verify takes as long as many passes together.
+    /// Verifies the graph after each pass that changes it too, so that an error names one pass, and not only at the end of
+    /// a stage: to verify takes as long as many passes together.
     #[must_use]
     pub fn verify_each(mut self) -> Self {
         self.verify_each = true;
@@ -287,7 +288,7 @@ impl Run<'_> {
         bodies: &mut Bodies,
     ) -> Result<bool, PassError> {
         let changed = self.rounds(passes, graph, interface, bodies)?;
-        if !changed.is_empty() && !self.pipeline.verify_each {
+        if !changed.is_empty() {
             verify(graph).map_err(|source| PassError::Invalid { passes: changed.join(", "), source })?;
         }
         Ok(!changed.is_empty())
@@ -326,7 +327,7 @@ impl Run<'_> {
                 if run.rewrites > 0 || round == 0 {
                     self.report.passes.push(run);
                 }
-                if !goes_on {
+                if !goes_on && !self.is_over() {
                     break 'rounds;
                 }
             }

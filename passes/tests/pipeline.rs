@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use trt_fuse_ir::{Capabilities, Graph};
+use trt_fuse_ir::{Capabilities, Graph, OpKind, Patch};
 use trt_fuse_passes::{Options, Outcome, Pass, PassContext, PassError, Pipeline, Remark, Siblings, count_ops};
 
 /// Says that it has changed the graph the first so many times, and leaves a remark each time.
@@ -55,6 +55,44 @@ fn a_pass_is_run_again_only_after_a_change() {
     assert_eq!(runs([0, 1, 0]).0, [2, 2, 1]);
     assert_eq!(runs([0, 0, 1]).0, [2, 2, 2]);
     assert_eq!(runs([1, 0, 2]).0, [3, 3, 3]);
+}
+
+/// Lets what a node reads need the node itself.
+#[derive(Debug)]
+struct Breaks;
+
+impl Pass for Breaks {
+    fn name(&self) -> &'static str {
+        "breaks"
+    }
+
+    fn run(&self, graph: &mut Graph, context: &mut PassContext<'_>) -> Result<Outcome, PassError> {
+        let (Some(first), Some(last)) =
+            (graph.live_of(&[OpKind::Activation]).pop(), graph.live_of(&[OpKind::Unary]).pop())
+        else {
+            return Ok(Outcome::Unchanged);
+        };
+        if graph.sole_consumer(first.into()).is_none() {
+            return Ok(Outcome::Unchanged);
+        }
+        let mut patch = Patch::new(self.name(), first);
+        patch.replace(first.into(), last.into());
+        context.apply(self.name(), graph, &patch)?.unwrap();
+        Ok(Outcome::of(1))
+    }
+}
+
+#[test]
+fn a_graph_that_does_not_verify_is_put_down_to_passes() {
+    let error = |verify_each: bool| {
+        let counted = Counted { name: "counted", changes: 1, runs: Arc::default() };
+        let pipeline = Pipeline::new(vec![Box::new(Breaks), Box::new(counted)], &Capabilities::default());
+        let pipeline = if verify_each { pipeline.verify_each() } else { pipeline };
+        let text = "graph g(%x: f32[4]) -> (%y) { %a = relu(%x) %y = exp(%a) }";
+        pipeline.run(text.parse().unwrap()).unwrap_err().to_string()
+    };
+    assert_eq!(error(true), "after breaks: acyclic at `y`: it reads `y`, which needs it");
+    assert_eq!(error(false), "after breaks, counted: acyclic at `y`: it reads `y`, which needs it");
 }
 
 #[test]
